@@ -447,6 +447,22 @@ fn what_a_crashed_predecessor_left_is_removed() {
 }
 
 #[test]
+fn only_the_heartbeat_has_a_lease_and_it_comes_at_once() {
+    let etcd = Etcd::protected(&[]);
+    let _apiserver = ready(&etcd);
+    within(Duration::from_secs(10), "there is a heartbeat; Cilium's comes after 60 s", || {
+        get(&etcd, "cilium/.heartbeat").map(drop).ok_or_else(|| "not yet".into())
+    });
+    let found = admin(&etcd, &["get", "--prefix", "--write-out=json", ""]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let all = found["kvs"].as_array().unwrap();
+    let leased = all.iter().filter(|kv| kv["lease"].as_i64().is_some_and(|lease| lease != 0));
+    let leased: Vec<String> = leased.map(|kv| base64(kv["key"].as_str().unwrap())).collect();
+    assert_eq!(leased, ["cilium/.heartbeat"]);
+    assert!(all.len() > 5, "{found}");
+}
+
+#[test]
 fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
     let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);

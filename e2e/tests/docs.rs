@@ -51,6 +51,34 @@ fn names_are_found_behind_their_file() {
     assert_eq!(named(row), pairs.map(|(file, test)| (file.to_owned(), test.to_owned())));
 }
 
+/// The parts of a table, each with its number of rows: a row that begins in bold is a part's title.
+fn parts(section: &str) -> Vec<(&str, usize)> {
+    let mut parts: Vec<(&str, usize)> = Vec::new();
+    for row in section.lines().filter_map(|line| line.strip_prefix('|')) {
+        if let Some(rest) = row.strip_prefix(" **") {
+            let title = rest.split("**").next().unwrap_or_default();
+            parts.push((title.split(" (").next().unwrap_or_default(), 0));
+        } else if let Some((_, rows)) = parts.last_mut() {
+            *rows += 1;
+        }
+    }
+    parts
+}
+
+#[test]
+fn each_difference_from_cilium_has_a_test() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |file: &str| fs::read_to_string(docs.join(file)).unwrap();
+    let (tests, differences) = (read("testing.md"), read("compatibility.md"));
+    let (_, below) = tests.split_once("\n## Where we differ from Cilium\n").unwrap();
+    let proofs = below.split("\n## ").next().unwrap();
+    assert_eq!(parts(proofs), parts(&differences));
+    assert!(parts(proofs).len() > 5, "{:?}", parts(proofs));
+    for row in proofs.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| **")) {
+        assert!(row.contains("| proof |") || !named(row).is_empty(), "no test: {row}");
+    }
+}
+
 /// The first word of each row below a heading, or of its second cell, without the backticks.
 fn rows(text: &str, heading: &str) -> BTreeSet<String> {
     let (_, below) = text.split_once(heading).unwrap();

@@ -55,10 +55,10 @@ fn canaries() -> Vec<Op> {
 }
 
 /// A cluster's etcd with so many addresses.
-async fn fill(admin: &Connection) {
+async fn fill(admin: &Connection, count: usize) {
     let config = r#"{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}"#;
     admin.apply(&[put("cilium/cluster-config/a".into(), config)]).await.unwrap();
-    let all: Vec<Op> = (0..KEYS)
+    let all: Vec<Op> = (0..count)
         .map(|n| put(key(n), &format!(r#"{{"IP":"{}","HostIP":"172.31.1.1","ID":0}}"#, ip(n))))
         .collect();
     for part in all.chunks(128) {
@@ -162,6 +162,12 @@ impl Reader {
         Self { lists, events, status, _commands: commands }
     }
 
+    /// Waits until its status is like this.
+    async fn wait(&mut self, is_so: impl FnMut(&Status) -> bool) {
+        let found = timeout(PATIENCE, self.status.wait_for(is_so)).await.expect("in time");
+        found.expect("the reader runs");
+    }
+
     /// Takes events until one is there that `is_last` knows; returns how many records were removed.
     async fn until(&mut self, is_last: impl Fn(&RecordEvent) -> bool) -> usize {
         let mut removed = 0;
@@ -193,7 +199,7 @@ enum Writer {
 async fn a_busy_cluster(writer: Writer) {
     let etcd = Etcd::start();
     let admin = etcd.connect("admin").await;
-    fill(&admin).await;
+    fill(&admin, KEYS).await;
     // Pods go before the reader comes, and all the time.
     let churn = tokio::spawn({
         let admin = etcd.connect("admin").await;
@@ -245,4 +251,18 @@ async fn a_reader_far_away_is_complete_after_one_list() {
 #[tokio::test]
 async fn so_is_one_of_a_cluster_that_removes_key_by_key() {
     a_busy_cluster(Writer::KeyByKey).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_ends_by_its_pings() {
+    let etcd = Etcd::start();
+    fill(&etcd.connect("admin").await, 1).await;
+    let relay = Relay::to(etcd.port());
+    let mut reader = Reader::start(&etcd, &relay);
+    reader.wait(Status::is_synced).await;
+    // Nothing comes back any more, and nothing closes the connection. A Cilium needs two minutes without a heartbeat.
+    relay.hold_after(0);
+    reader.wait(|status| !status.connected && status.reconnects == 1).await;
+    relay.release();
+    reader.wait(Status::is_synced).await;
 }

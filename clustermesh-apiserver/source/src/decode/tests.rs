@@ -61,6 +61,8 @@ fn a_pod_says_which_it_is_and_what_it_wants() {
         ("{}", false),
         ("{clustermesh.dev/socket-lb: 'off'}", true),
         ("{clustermesh.dev/socket-lb: 'OFF'}", true),
+        // A text, as in YAML 1.2; kubectl sends `false`, which no API server takes.
+        ("{clustermesh.dev/socket-lb: off}", true),
         ("{clustermesh.dev/socket-lb: 'on'}", false),
     ] {
         assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");

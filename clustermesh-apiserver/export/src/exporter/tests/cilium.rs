@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a real Cilium made of recorded objects, byte for byte but for canaries and heartbeat, which are no object's; and for
-/// the exceptions that `docs/wire.md`, "Where we differ from Cilium", names: none of these scenarios has one.
+/// the exceptions that `docs/compatibility.md` names: none of these scenarios has one.
 #[test]
 fn nodes_identities_and_addresses_of_the_recording() {
     let mut compared = 0;
@@ -149,6 +149,28 @@ fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
     assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.9.0"));
     cluster.delete(Kind::CiliumNode, "", "n1");
     assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.1.0"));
+}
+
+#[test]
+fn a_kubernetes_nodes_annotations_and_the_keys_in_them_are_not_exported() {
+    let mut cluster = Cluster::new();
+    let key = "annotations: {network.cilium.io/wg-pub-key: a2V5, note: long}";
+    let of_kubernetes = node("172.31.7.1").replace("name: n1", &format!("name: n1, {key}"));
+    assert_eq!(cluster.apply(&of_kubernetes), ["nodes/v1/alpha/n1"]);
+    let value = cluster.value("nodes/v1/alpha/n1").unwrap();
+    for empty in [r#""Annotations":null"#, r#""WireguardPubKey":"""#, r#""IPv4HealthIP":"""#] {
+        assert!(value.contains(empty), "{empty}: {value}");
+    }
+    let of_cilium = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1, {key}}}\nspec: {{health: {{ipv4: 10.7.1.7}}}}\n"
+    );
+    assert_eq!(cluster.apply(&of_cilium), ["nodes/v1/alpha/n1"]);
+    let value = cluster.value("nodes/v1/alpha/n1").unwrap();
+    for given in
+        ["\"note\":\"long\"", r#""WireguardPubKey":"a2V5""#, r#""IPv4HealthIP":"10.7.1.7""#]
+    {
+        assert!(value.contains(given), "{given}: {value}");
+    }
 }
 
 /// Cilium writes the key `…/<nil>` for such an address, which readers refuse.

@@ -66,6 +66,13 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     assert!(!cluster.exporter.exports_by_default());
     assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
     assert_eq!(cluster.local("services").len(), 2, "local nodes know both");
+    // Also where one goes while there are others.
+    cluster.apply(&namespace_object("store", "true"));
+    cluster.publish();
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 4]);
+    cluster.delete(Kind::Namespace, "", "store");
+    cluster.publish();
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
     assert_eq!(
         cluster.exporter.held_back(),
         [

@@ -100,13 +100,23 @@ fn local_nodes_receive_every_service_but_an_alias() {
             "clusterIP: 10.97.0.1, ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
             r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
         ),
+        // Nodes' ports and addresses from outside lead to no backend of ours.
+        (
+            "type: LoadBalancer, clusterIP: 10.97.0.1, externalIPs: [192.0.2.1], loadBalancerSourceRanges: [192.0.2.0/24], externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
+        ),
     ] {
         assert!(cluster.apply(&service(spec)).is_empty(), "others are not");
         let expected = format!(r#"shop/web {{"v":1,"namespace":"shop","name":"web",{exported}"#);
         assert_eq!(cluster.local("services"), [expected]);
     }
-    cluster.apply(&service("type: ExternalName, externalName: example.org"));
-    assert!(cluster.local("services").is_empty());
+    let alias = service("type: ExternalName, externalName: example.org");
+    let global = "namespace: shop, annotations: {service.cilium.io/global: 'true'}";
+    for alias in [alias.replace("namespace: shop", global), alias] {
+        cluster.apply(&alias);
+        assert!(cluster.local("services").is_empty());
+        assert_eq!(cluster.value("services/v1/alpha/shop/web"), None);
+    }
 }
 
 #[test]
@@ -155,10 +165,15 @@ fn a_typo_in_an_annotation_is_named_and_the_service_exported() {
 #[test]
 fn slices_travel_as_they_are() {
     let mut cluster = Cluster::new();
-    cluster.apply(&SERVICE.replace(
-        "endpoints: [{addresses: [10.7.1.5]}]",
-        "endpoints: [{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {forZones: [{name: z1}]}}, {addresses: [10.7.1.6], conditions: {ready: false, serving: false, terminating: true}}]",
-    ));
+    let hinted = |hints: &str| {
+        let endpoints = format!(
+            "endpoints: [{{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {{{hints}}}}}, {{addresses: [10.7.1.6], conditions: {{ready: false, serving: false, terminating: true}}}}]"
+        );
+        SERVICE.replace("endpoints: [{addresses: [10.7.1.5]}]", &endpoints)
+    };
+    cluster.apply(&hinted("forZones: [{name: z1}]"));
+    let changed = cluster.apply(&hinted("forZones: [{name: z1}], forNodes: [{name: n1}]"));
+    assert!(changed.is_empty(), "another cluster may have a node of this name: {changed:?}");
     let exported = slice(&cluster, SLICE).unwrap();
     assert_eq!(exported.labels["kubernetes.io/service-name"], "web");
     let [ready, gone] = exported.endpoints.as_slice() else { panic!("{exported:?}") };
@@ -168,7 +183,7 @@ fn slices_travel_as_they_are() {
     assert_eq!(
         cluster.local("endpointslices"),
         [
-            r#"shop/web-1 {"v":1,"namespace":"shop","name":"web-1","service":"web","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"nodeName":"n1","zone":"z1","forZones":["z1"]},{"addresses":["10.7.1.6"],"ready":false,"serving":false,"terminating":true}],"ports":[{"name":"http","protocol":"TCP","port":8080}]}"#
+            r#"shop/web-1 {"v":1,"namespace":"shop","name":"web-1","service":"web","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"nodeName":"n1","zone":"z1","forZones":["z1"],"forNodes":["n1"]},{"addresses":["10.7.1.6"],"ready":false,"serving":false,"terminating":true}],"ports":[{"name":"http","protocol":"TCP","port":8080}]}"#
         ]
     );
 
