@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs a command as on a new machine: without a BPF file system, without /run/netns and what earlier labs left in /run, and in
-# a cgroup namespace of its own, as in a container. Root. Nothing of it outlives the command.
+# a new cgroup namespace, as in a container. Needs root. When the command has ended, nothing of the room is left.
 #   e2e/clean-room.sh COMMAND [ARGUMENT...]
 set -euo pipefail
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "clean-room: it makes namespaces and mounts: run it as root" >&2
+    echo "clean-room: it creates namespaces and mounts: run it as root" >&2
     exit 1
 fi
 cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
@@ -14,7 +14,8 @@ if [ -z "$cgroups" ]; then
     exit 1
 fi
 
-# The room's root in the cgroup tree is a folder of its own, which goes with the room; or, where that was killed, with the next.
+# The root of the room's cgroup namespace is a new cgroup, which is removed with the room. The next room removes that of a
+# killed one.
 for left in "$cgroups"/clustermesh-clean-room-*; do
     if [ -d "$left" ] && [ ! -e "/proc/${left##*-}" ]; then
         find "$left" -depth -type d -exec rmdir {} + || true
@@ -30,14 +31,14 @@ mkdir "$room"
 trap leave EXIT
 echo $$ > "$room/cgroup.procs"
 
-# shellcheck disable=SC2016 # it is expanded in the room
+# shellcheck disable=SC2016 # the shell in the room expands it
 unshare --mount --cgroup --propagation private bash -euc '
     cgroups=$1
     shift
     awk "\$3 == \"bpf\" { print \$2 }" /proc/mounts | tac | while read -r point; do umount --lazy "$point"; done
     umount --lazy "$cgroups"
     mount -t cgroup2 none "$cgroups"
-    # All of /run but what labs and `ip netns` leave there.
+    # A new /run with all entries of the old one except those of labs and `ip netns`.
     old=$(mktemp -d)
     mount --bind /run "$old"
     mount -t tmpfs -o mode=755 none /run

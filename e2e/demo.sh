@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two clusters, one service: shown on this machine, with real etcds, mutual TLS and eBPF in the running kernel.
-# Every claim is checked, and one that is not true ends the demo with an error. KEEP=1 leaves the lab up.
+# Shows two clusters with one service on this machine, with real etcds, mutual TLS and eBPF in the running kernel.
+# The demo checks each statement that it prints, and ends with an error if one is not true. KEEP=1 leaves the lab up.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,7 +12,7 @@ work=$(mktemp -d)
 load=
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "The demo makes network namespaces and loads eBPF programs: run it as root." >&2
+    echo "The demo creates network namespaces and loads eBPF programs: run it as root." >&2
     exit 1
 fi
 
@@ -21,11 +21,11 @@ end() {
     trap - EXIT
     if [ -n "$load" ]; then kill "$load" 2>/dev/null || true; fi
     if [ "$status" -ne 0 ]; then
-        echo "The demo failed: what is said above is not true here." >&2
+        echo "The demo failed: a statement above is not true on this machine." >&2
         clustermesh status >&2 || true
     fi
     if [ "${KEEP:-0}" = 1 ]; then
-        echo "The lab stays up. Go on with:"
+        echo "The lab stays up. To continue, run:"
         echo "  export PATH=$bin:\$PATH CLUSTERMESH_LAB=$CLUSTERMESH_LAB CLUSTERMESH_CONTEXTS=$CLUSTERMESH_CONTEXTS"
         echo "  clustermesh lab down    # when done"
     else
@@ -42,13 +42,13 @@ notice() { printf '  > %s\n' "$*"; }
 show() { printf '  $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/    /'; }
 fail() { printf '  NOT TRUE: %s\n' "$*" >&2; exit 1; }
 
-# calls COUNT: asks the service from the client's pod, and shows who answered.
+# calls COUNT: calls the service from the client's pod, and shows which pods answered.
 calls() {
     clustermesh lab exec a/client -- clustermesh lab-pod call "$vip:80" --count "$1" > "$work/answers"
     sed -E 's/.*(pod [^,]*, node [^,]*, cluster [^;]*);.*/\1/' "$work/answers" | sort | uniq -c | sed 's/^/    /'
 }
 answered_by() { grep -c "cluster $1;" "$work/answers" || true; }
-# backends COUNT CLUSTER: waits until the client's cluster uses that many backends of a cluster.
+# backends COUNT CLUSTER: waits until the client's cluster uses COUNT backends of CLUSTER.
 backends() {
     for _ in $(seq 100); do
         clustermesh service show echo --context a --output json > "$work/service"
@@ -56,32 +56,32 @@ backends() {
         if [ "$found" -eq "$(($1 * 4))" ]; then return; fi # two families, two protocols
         sleep 0.1
     done
-    fail "the client's cluster knows $found of $(($1 * 4)) entries of cluster $2"
+    fail "the client's cluster has $(($1 * 4)) entries for backends of cluster $2: it has $found"
 }
 
 clustermesh lab down >/dev/null
-step "1. Two clusters, a and b, out of network namespaces: two nodes, an etcd and an apiserver each, an agent a node."
+step "1. Two clusters, a and b, in network namespaces. Each has two nodes with an agent, an etcd and an apiserver."
 show clustermesh lab up
 show clustermesh lab status
 
-step "2. Connected: each gets a certificate for the other's etcd. No private key leaves its cluster."
+step "2. The clusters are connected: each gets a certificate for the etcd of the other. No private key leaves its cluster."
 show clustermesh connect --context a --destination-context b
 clustermesh status --wait >/dev/null
 
-step "3. The service echo, with two pods in each cluster, marked as global. A client runs in cluster a."
+step "3. The global service echo has two pods in each cluster. A client runs in cluster a."
 show clustermesh lab apply --cluster a --file "deploy/examples/echo.yaml"
 show clustermesh lab apply --cluster b --file "deploy/examples/echo.yaml"
 show clustermesh lab apply --cluster a --file "deploy/examples/client.yaml"
 backends 2 a
 backends 2 b
 vip=$(sed -n 's/.*"address": "\(10\.101\.[^"]*\)".*/\1/p' "$work/service" | head -1)
-notice "In cluster a the service is $vip, an address that no network interface has."
+notice "In cluster a, the service has the address $vip, which no network interface has."
 
 step "4. The client calls it 40 times."
 calls 40
 if [ "$(answered_by a)" -eq 0 ] || [ "$(answered_by b)" -eq 0 ]; then fail "both clusters answer"; fi
 client=$(sed -n 's/.*it saw \([0-9.]*\):.*/\1/p' "$work/answers" | sort -u)
-notice "Both clusters answered. All saw the client's own address, $client: nothing in between changes it."
+notice "Both clusters answered. All pods saw the client's address, $client: nothing in between changes it."
 if [ "$(wc -l <<< "$client")" -ne 1 ]; then fail "one client address is seen"; fi
 
 step "5. Cluster a loses its pods of the service."
@@ -96,19 +96,19 @@ calls 40
 if [ "$(answered_by a)" -eq 0 ]; then fail "cluster a answers again"; fi
 notice "Cluster a is back, and answers its share."
 
-step "6. Under load, cluster a's agents are killed, and cluster b's apiserver and etcd. None is started again for now."
+step "6. Under load, the agents of cluster a and the apiserver and etcd of cluster b are killed and not started again yet."
 clustermesh lab exec a/client -- clustermesh lab-pod load --tcp "$vip:80" --udp "$vip:80" --rate 500 --flows 50 \
     > "$work/load" & load=$!
 sleep 1
 for process in a/n1/agent a/n2/agent b/apiserver b/etcd; do show clustermesh lab stop --kill "$process"; done
-if clustermesh status > "$work/status"; then fail "clustermesh status says that something is wrong"; fi
+if clustermesh status > "$work/status"; then fail "clustermesh status reports problems"; fi
 sed 's/^/    /' "$work/status"
 sleep 2
 calls 40
 if [ "$(answered_by a)" -eq 0 ] || [ "$(answered_by b)" -eq 0 ]; then fail "both clusters still answer"; fi
-notice "Both clusters still answer: the tables are in the kernel, and no request asks a control plane on the way."
+notice "Both clusters still answer: the tables are in the kernel, and connections do not need the control plane."
 
-step "7. All are started again."
+step "7. All daemons are started again."
 for process in b/etcd b/apiserver a/n1/agent a/n2/agent; do show clustermesh lab start "$process"; done
 show clustermesh status --wait
 sleep 1
@@ -119,5 +119,5 @@ sed 's/^/    /' "$work/load"
 grep -q ', failed 0 in' "$work/load" || fail "no request failed"
 notice "Through all of this, no request failed."
 
-step "8. What the service is made of now, as every node of cluster a knows it."
+step "8. The service now, as each node of cluster a has it."
 show clustermesh service list --context a

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The figures of docs/performance.md: each benchmark RUNS times (5), the long ones LONG_RUNS times (2), or all with small
-# numbers (SMALL=1) to see that they work. What each run printed, and the figures of all, are in OUT (target/figures). INTO is
-# the document whose tables are filled in. A benchmark that fails is named at the end, and keeps no other from running.
+# Measures the figures of docs/performance.md: runs each benchmark RUNS times (5), and the long ones LONG_RUNS times (2). With
+# SMALL=1, all run with small sizes, to see that they work. The output of each run and the figures of all are written to OUT
+# (target/figures), and into the tables of the document INTO. If a benchmark fails, the others still run, and the script names
+# it at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ long=${LONG_RUNS:-2}
 out=${OUT:-target/figures}
 PATH=${BIN:-$PWD/target/release}:$PATH
 
-# Runs, and the command.
+# The number of runs, and the arguments of `clustermesh bench`.
 if [ -n "${SMALL:-}" ]; then
     all=(
         "$runs connect --services 10,50 --rules-up-to 10 --rounds 3 --batch 10"
@@ -57,7 +58,7 @@ for one in "${all[@]}"; do
         began=$SECONDS
         echo -n "figures: $name, run $run of ${words[0]} ($done of $count): " >&2
         file=$out/$name-$run
-        # One that fails after some of its tables has printed these.
+        # A benchmark that fails late has already printed some tables, which are kept.
         if clustermesh bench --output json "${words[@]:1}" > "$file.json" 2> "$file.log"; then
             echo "$((SECONDS - began)) s" >&2
             rm -f "$file.log"

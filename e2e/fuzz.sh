@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every fuzz target, guided by coverage, for SECONDS_EACH (60) each. An input that breaks one is left in its fuzz folder.
+# Runs every fuzz target, guided by coverage, for SECONDS_EACH (60) seconds. An input that makes one fail is kept in its fuzz
+# folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh
@@ -8,7 +9,7 @@ for folder in proto/wire/fuzz certs/fuzz clustermesh-apiserver/source/fuzz agent
     for target in "$folder"/fuzz_targets/*.rs; do
         name=$(basename "$target" .rs)
         echo "fuzz: $folder $name" >&2
-        # libFuzzer's instrumentation is behind an unstable flag of the compiler.
+        # libFuzzer's instrumentation needs an unstable flag of the compiler.
         RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir "$folder" "$name" -- -max_total_time="${SECONDS_EACH:-60}" -print_final_stats=1
     done
 done

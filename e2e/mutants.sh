@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Tests that notice nothing are worth nothing: each patch in e2e/mutants breaks a promise in a copy of this tree, and the
-# tests that it names must fail. Names of patches as arguments: only these.
+# Checks that tests notice errors: each patch in e2e/mutants breaks a promise in a copy of this tree, and the tests that it
+# names must fail. With names of patches as arguments, only these are tried.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy" "$copy.log"' EXIT
-# What git knows or would take: no build, no caches. All of it is new, or cargo would take a mutant of an earlier run for it.
+# Tracked files and new ones that are not ignored. They get new timestamps, so that cargo does not use the build of a mutant of
+# an earlier run.
 git ls-files --cached --others --exclude-standard -z |
     while IFS= read -rd '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
     tar --null --files-from=- --create --file=- | tar --extract --touch --directory="$copy"
-# One target for all of them: a mutant costs the crate that it is in.
+# One target directory for all mutants: each then only builds the crate that it changes.
 export CARGO_TARGET_DIR=$PWD/target/mutants CARGO_TERM_PROGRESS_WHEN=never
 survivors=()
 
-run() { # TESTS, words of cargo's
+run() { # CARGO-TEST-ARGUMENTS
     # shellcheck disable=SC2086
     (cd "$copy" && cargo test --locked --quiet $1)
 }
@@ -25,9 +26,9 @@ for patch in e2e/mutants/*.patch; do
     if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
     tests=$(sed -n 's/^Tests: //p' "$patch")
     patch --directory="$copy" --strip=1 --silent --dry-run < "$patch" ||
-        { echo "$name does not fit the code any more: mend $patch" >&2; exit 1; }
-    # It must be the mutant that the tests fail of.
-    run "$tests" > "$copy.log" 2>&1 || { cat "$copy.log" >&2; echo "without $name the tests fail too" >&2; exit 1; }
+        { echo "$name no longer applies to the code: adapt $patch" >&2; exit 1; }
+    # Without the mutant, the tests must pass.
+    run "$tests" > "$copy.log" 2>&1 || { cat "$copy.log" >&2; echo "the tests fail even without $name" >&2; exit 1; }
     patch --directory="$copy" --strip=1 --silent < "$patch"
     if run "$tests --no-run" > "$copy.log" 2>&1; then
         if run "$tests" > "$copy.log" 2>&1; then
@@ -38,7 +39,7 @@ for patch in e2e/mutants/*.patch; do
         fi
     else
         cat "$copy.log" >&2
-        echo "$name does not compile: mend $patch" >&2
+        echo "$name does not compile: adapt $patch" >&2
         exit 1
     fi
     patch --directory="$copy" --strip=1 --silent --reverse < "$patch"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Long runs: RESTARTS (200) restarts of an agent under load, then meshes of 10, 50 and 250 clusters. Root, about half an hour.
+# Long runs: RESTARTS (200) restarts of an agent under load, then meshes of 10, 50 and 250 clusters. Needs root, and takes about
+# half an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh

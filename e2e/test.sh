@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lints, then every test this machine can run. Ends with what took longest, and with what cannot run here and why.
+# Runs the lints, then every test that this machine can run. At the end it prints the slowest tests, and what could not run
+# and why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh
@@ -8,7 +9,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 cannot=()
 
-# Test programs tell how long each test took, which Rust's harness does on request only, and unstably.
+# Test programs print how long each test took. In Rust's harness this is an unstable flag.
 host=$(rustc -vV | sed -n 's/^host: //p')
 runner=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<< "$host")_RUNNER
 tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
@@ -32,7 +33,7 @@ if [ -n "$why" ]; then
     cannot+=("the programs in the kernel (mesh-dataplane, test kernel): $why")
     cannot+=("the lab, real etcds and the scenarios (mesh-e2e): $why")
 fi
-# Built once, from the commit itself, into the user's cache.
+# The upgrade test builds this commit once, in the user's cache.
 earlier=6120241
 skipped=()
 if ! git cat-file -e "$earlier^{commit}" 2>/dev/null; then
@@ -43,7 +44,7 @@ fi
 tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-dataplane --lib --bins --tests --
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
-    # Before the tests, which would each wait for it.
+    # Built before the tests, because each of them would wait for it.
     for version in 3.5 3.6; do deploy/development/etcd.sh "$version" >/dev/null; done
     room=$PWD/e2e/clean-room.sh tests "programs in the kernel" -p mesh-dataplane --test kernel --
     tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3 "${skipped[@]}"

@@ -36,6 +36,17 @@ impl Details {
     }
 }
 
+/// What has `clustermesh certs rotate` issue the certificate of a file anew, by the file's name: one of a cluster's own
+/// folder, or a peer's (`PEER.etcd-client.crt`, `PEER.etcd-client-ca.crt`).
+pub fn rotated_by(file: &Path) -> &'static str {
+    match file.file_stem().and_then(|name| name.to_str()) {
+        Some("ca" | "ca-next") => "--ca",
+        Some("server") => "--server",
+        Some(name) if name.ends_with("-ca") => "--ca",
+        _ => "--clients",
+    }
+}
+
 /// The certificates in files `*.crt` of a folder that end soon, or have ended, in the order of their files' names.
 /// Files that cannot be read are left out: their users report that.
 pub fn expiring(folder: &Path, now: SystemTime) -> Vec<Expiring> {
@@ -69,6 +80,20 @@ impl fmt::Display for Expiring {
 mod tests {
     use super::*;
     use crate::{ClusterPki, Profile};
+
+    #[test]
+    fn each_file_is_rotated_by_a_flag() {
+        for (file, flag) in [
+            ("/c/pki/ca.crt", "--ca"),
+            ("/c/pki/ca-next.crt", "--ca"),
+            ("/c/pki/server.crt", "--server"),
+            ("/c/pki/local.crt", "--clients"),
+            ("/c/peers/b.etcd-client.crt", "--clients"),
+            ("/c/peers/b.etcd-client-ca.crt", "--ca"),
+        ] {
+            assert_eq!(rotated_by(Path::new(file)), flag, "{file}");
+        }
+    }
 
     #[test]
     fn a_certificate_is_warned_of_in_the_last_third_or_30_days() {

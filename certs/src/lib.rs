@@ -26,7 +26,7 @@ pub use credentials::{
     CredentialFiles, Credentials, CredentialsError, Receiver, Store, belong_together,
 };
 pub use details::{Details, DetailsError, details};
-pub use expiry::{Expiring, expiring};
+pub use expiry::{Expiring, expiring, rotated_by};
 pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name, server_names};
 pub use pki::{ClusterPki, PkiError};
 pub use probe::cas_of_server;

@@ -1,4 +1,4 @@
-//! Makes the code of the part of etcd's API that is served.
+//! Generates code for the part of etcd's API that is served.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ const FILE: &str = "etcd.proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
     let descriptors = protox::compile([FILE], [ROOT])?;
-    // Keys and values are shared by all that are sent, not copied for each.
+    // `Bytes`: responses share keys and values instead of copying them.
     tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-# To be sourced: puts a cargo that is new enough first in PATH, and the tools that it installs after it.
-# The one in PATH if it is, else Debian's (package cargo-web).
+# To be sourced. Puts a cargo that is new enough first in PATH: the current one, or else Debian's (package cargo-web). Appends
+# the folder of the tools that cargo installs.
 required=1.95
 version=$( (cargo --version && rustc --version) 2>/dev/null | awk '{ print $2 }' | sort -V | head -1)
 if [ "$(printf '%s\n%s\n' "$required" "${version:-0}" | sort -V | head -1)" != "$required" ] ||

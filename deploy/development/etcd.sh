@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # etcd.sh VERSION: prints the path of the etcd that e2e/etcd/vVERSION names; `debian` is the packaged one.
-# Builds it if this machine has none of the same go.mod and go.sum in the user's cache: about two minutes on two cores.
+# Builds it, in about two minutes on two cores, unless the user's cache has one of the same go.mod, go.sum and main.go.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -11,7 +11,7 @@ if [ "$version" = debian ]; then
 fi
 module=$here/../../e2e/etcd/v$version
 if [ ! -f "$module/go.mod" ]; then
-    echo "setup: etcd $version is not known: $(cd "$module/.." && echo v*)" >&2
+    echo "setup: etcd $version is not known. There are: $(cd "$module/.." && echo v*)" >&2
     exit 1
 fi
 key=$(cat "$module/go.mod" "$module/go.sum" "$module/main.go" | sha256sum | cut -c1-16)

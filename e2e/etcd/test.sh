@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The suites that an etcd makes a difference to, on each that is not the default. As root: they make network namespaces.
+# Runs the suites that depend on the version of etcd with each version that is not the default. Needs root, because they create
+# network namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/development/cargo.sh

@@ -1,4 +1,4 @@
-//! The real apiserver beside a real etcd on loopback: for what needs no mesh around it.
+//! An apiserver with an etcd on loopback, for tests that need no mesh.
 
 use std::{
     fs::{self, File},
@@ -23,32 +23,32 @@ use crate::{
     netns::binary,
 };
 
-/// An apiserver of cluster `a`, whose folder is its etcd's. It ends with its test.
+/// An apiserver of cluster `a`. Its cluster directory is the folder of its etcd. It is killed on drop.
 #[derive(Debug)]
 pub struct Apiserver {
     folder: PathBuf,
     endpoint: String,
     port: u16,
-    /// What it is started by.
+    /// The command that starts it.
     wrapper: Vec<String>,
     child: Child,
 }
 
-/// Longer than the longest pause between two tries.
+/// Longer than the longest pause between two attempts to connect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Apiserver {
-    /// Starts one with a node in its manifests.
+    /// Starts an apiserver with one node in its manifests.
     pub fn start(etcd: &Etcd) -> Self {
         Self::at(etcd, etcd.port())
     }
 
-    /// The same, whose way to the etcd leads over another port.
+    /// The same, but it reaches its etcd at another port.
     pub fn at(etcd: &Etcd, etcd_port: u16) -> Self {
         Self::wrapped(etcd, etcd_port, &[])
     }
 
-    /// The same, as the last words of a command: `env NAME=VALUE`.
+    /// The same, started by a wrapper such as `env NAME=VALUE`.
     pub fn wrapped(etcd: &Etcd, etcd_port: u16, wrapper: &[&str]) -> Self {
         let folder = etcd.folder().to_owned();
         fs::create_dir_all(folder.join("manifests")).expect("a folder");
@@ -82,7 +82,7 @@ impl Apiserver {
         self.folder.join("manifests").join(format!("{name}.yaml"))
     }
 
-    /// Makes a manifest be this.
+    /// Writes a manifest.
     pub fn apply(&self, name: &str, manifest: &str) {
         let folder = self.folder.join("manifests");
         let hidden = folder.join(format!(".{name}"));
@@ -90,7 +90,7 @@ impl Apiserver {
         fs::rename(&hidden, self.manifest(name)).expect("a file");
     }
 
-    /// Its process.
+    /// The process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().expect("a pid"))
     }
@@ -100,7 +100,7 @@ impl Apiserver {
         kill(self.pid(), signal).expect("it runs");
     }
 
-    /// Waits until it ended by itself. Its exit code.
+    /// Waits until it has ended. Returns its exit code.
     pub fn ended(&mut self) -> i32 {
         within(PATIENCE, "the apiserver ends", || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
@@ -108,13 +108,13 @@ impl Apiserver {
         })
     }
 
-    /// Kills it without a warning.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         self.child.wait().expect("it ends");
     }
 
-    /// What keeps it from being ready, as it reports it to a kubelet; nothing, if it is.
+    /// The answer of `/readyz`; empty if it is ready.
     pub fn unready(&self) -> String {
         match self.get("/readyz") {
             Some((200, _)) => String::new(),
@@ -131,49 +131,49 @@ impl Apiserver {
         });
     }
 
-    /// Waits until it says that it is not ready, for this reason.
+    /// Waits until `/readyz` has this reason.
     pub fn wait_unready(&self, reason: &str) {
-        within(PATIENCE, &format!("the apiserver says {reason:?}"), || match self.unready() {
+        within(PATIENCE, &format!("the apiserver reports {reason:?}"), || match self.unready() {
             reasons if reasons.contains(reason) => Ok(()),
             reasons => Err(format!("{reasons}{}", self.log_text())),
         });
     }
 
-    /// All that it exports.
+    /// All its metrics.
     pub fn metrics(&self) -> String {
         self.get("/metrics").expect("an answer").1
     }
 
-    /// A metric by its whole name, labels included: `clustermesh_apiserver_etcd_trouble{reason="away"}`.
+    /// The value of a metric by its full name with labels: `clustermesh_apiserver_etcd_trouble{reason="away"}`.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
     }
 
-    /// Whether a trouble is there, and how often it was.
+    /// Whether the metric shows a trouble now, and how often it occurred.
     pub fn trouble(&self, reason: &str) -> (bool, u64) {
         let is = format!("clustermesh_apiserver_etcd_trouble{{reason=\"{reason}\"}}");
         let was = format!("clustermesh_apiserver_etcd_troubles_total{{reason=\"{reason}\"}}");
         (self.metric(&is) > 0, self.metric(&was))
     }
 
-    /// What `clustermesh status` says of it.
+    /// The apiserver in `clustermesh status --output json`.
     pub fn status(&self) -> Value {
         let mut status = Command::new(binary());
         status.arg("status").env("CLUSTERMESH_CONTEXTS", self.folder.join("contexts.yaml"));
         json::run(status).1["clusters"][0]["apiserver"].clone()
     }
 
-    /// Waits until its status has a problem with these words in it.
+    /// Waits until its status has a problem that contains these words.
     pub fn wait_problem(&self, words: &str) {
-        within(PATIENCE, &format!("the status says {words:?}"), || {
+        within(PATIENCE, &format!("the status reports {words:?}"), || {
             let problems = self.status()["problems"].to_string();
             if problems.contains(words) { Ok(()) } else { Err(problems) }
         });
     }
 
-    /// What it wrote so far.
+    /// Its log so far.
     pub fn log_text(&self) -> String {
         fs::read_to_string(log(&self.folder)).unwrap_or_default()
     }
@@ -205,7 +205,7 @@ pub fn node(name: &str) -> String {
     )
 }
 
-/// A global service's manifest, with labels whose values are as long in all.
+/// The manifest of a global service. `length` is the total length of its labels' values.
 pub fn service(name: &str, ip: &str, length: usize) -> String {
     const LONGEST: usize = 63;
     let lengths = (0..length).step_by(LONGEST).map(|begin| LONGEST.min(length - begin));
@@ -230,7 +230,7 @@ fn spawn(wrapper: &[String], folder: &Path, endpoint: &str, port: u16) -> Child 
     command.arg("--config-dir").arg(folder).args(["--etcd-endpoint", endpoint]);
     command.arg("--admin-socket").arg(folder.join("apiserver.sock"));
     command.args(["--metrics-address", &format!("127.0.0.1:{port}"), "--log-format", "text"]);
-    // What its etcd lets a peer do is no test's concern that does not say so.
+    // Most tests are not about what the etcd's version lets a peer do.
     command.env("CLUSTERMESH_TRUSTED_PEERS", "true");
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
     command.spawn().expect("the apiserver is built: run `make build` first")

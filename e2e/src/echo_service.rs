@@ -1,4 +1,4 @@
-//! The mesh that most scenarios begin with: clusters that share the service of `deploy/examples/echo.yaml`, and a client.
+//! The mesh of most scenarios: clusters that share the service of `deploy/examples/echo.yaml`, and a client.
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +15,11 @@ use crate::{
 
 /// The service of `deploy/examples/echo.yaml`.
 pub const ECHO: &str = "default/echo";
-/// Where its pods listen.
+/// The port of its pods.
 pub const ECHO_PORT: u16 = 8080;
 /// The pod of `deploy/examples/client.yaml`.
 pub const CLIENT: &str = "client";
-/// IP protocol numbers, by their names.
+/// The names and numbers of IP protocols.
 pub const PROTOCOLS: [(&str, u8); 2] = [("TCP", 6), ("UDP", 17)];
 
 /// Two connected clusters with a global service in each, and a client in the first.
@@ -34,41 +34,39 @@ pub fn two_clusters_with_echo(mesh: &impl Mesh) -> (String, String) {
     (one, other)
 }
 
-/// Waits until every kernel is what the manifests say, through neither the agents nor their tables.
+/// Waits until every kernel agrees with the manifests, according to `clustermesh lab check-history`, which asks no daemon.
 pub fn wait_for_history(mesh: &impl Mesh) {
-    eventually("the kernels are what the manifests say", || {
-        match json::run(mesh.check_history()) {
-            (0, ..) => Ok(()),
-            (_, history, complaint) => Err(format!("{history:#} {complaint}")),
-        }
+    eventually("the kernels agree with the manifests", || match json::run(mesh.check_history()) {
+        (0, ..) => Ok(()),
+        (_, history, complaint) => Err(format!("{history:#} {complaint}")),
     });
 }
 
-/// Waits until every node of every cluster balances over the pods of `clusters` and no others.
+/// Waits until every node of every cluster uses exactly the pods of `clusters` as backends.
 pub fn wait_for_backends(mesh: &impl Mesh, clusters: &[&str]) {
     for cluster in mesh.clusters() {
         wait_for_backends_in(mesh, &cluster, clusters);
     }
 }
 
-/// Waits until every node of one cluster balances over the pods of `clusters` and no others.
+/// Waits until every node of one cluster uses exactly the pods of `clusters` as backends.
 pub fn wait_for_backends_in(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) {
     let wanted = wanted(mesh, cluster, clusters);
     for node in mesh.nodes(cluster) {
         let pins = mesh.pins(cluster, &node);
-        eventually(&format!("the kernel of {cluster}/{node} is what the manifests say"), || {
+        eventually(&format!("the kernel of {cluster}/{node} agrees with the manifests"), || {
             let found = crate::kernel::services(&pins);
             if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
         });
     }
 }
 
-/// What the manifests say about the services that clients in `cluster` have, if `clusters` are in the mesh: each address
-/// leads to all pods of its family.
+/// The services that the kernels of `cluster` must have according to the manifests, if `clusters` are in the mesh: each
+/// address leads to all pods of its family.
 pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     let all = mesh.clusters();
     let number = |name: &str| {
-        // The lab counts its clusters from 1.
+        // The lab numbers clusters from 1.
         let index = all.iter().position(|other| other == name).expect("a cluster of the mesh");
         u16::try_from(index + 1).expect("a cluster's ID")
     };
@@ -90,7 +88,7 @@ pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     services
 }
 
-/// What `status --output json` says of a node's agent.
+/// A node's agent in `clustermesh status --output json`.
 pub fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
     let (_, status, stderr) = json::run(mesh.clustermesh(&["status", "--context", cluster]));
     let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
@@ -98,7 +96,7 @@ pub fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
     agent.unwrap_or_else(|| panic!("no agent on {cluster}/{node}: {status:#}\n{stderr}"))
 }
 
-/// The addresses of the client's pod: what servers must see, in every cluster.
+/// The addresses of the client's pod, which servers in every cluster must see.
 pub fn client_ips(mesh: &impl Mesh, cluster: &str) -> Vec<IpAddr> {
     let ips = mesh.pod_ips(cluster, CLIENT);
     assert_eq!(ips.len(), 2, "v4 and v6");

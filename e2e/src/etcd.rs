@@ -1,4 +1,4 @@
-//! A real etcd on loopback that trusts one cluster's CA: for what needs no mesh around it.
+//! An etcd on loopback that trusts one cluster's CA, for tests that need no mesh.
 
 use std::{
     collections::BTreeMap,
@@ -23,24 +23,24 @@ use tokio::time::sleep;
 
 use crate::{mesh::eventually, netns::binary};
 
-/// An etcd with its CA, in a temporary folder. It ends with its test.
+/// An etcd with its CA, in a temporary folder. It is killed on drop.
 #[derive(Debug)]
 pub struct Etcd {
     folder: TempDir,
     port: u16,
-    /// For other members, of which there are none.
+    /// The port for other members. There are none.
     peer_port: u16,
     child: Option<Child>,
-    /// A path, or a name in `PATH`.
+    /// The program: a path, or a name in `PATH`.
     program: PathBuf,
     flags: Vec<String>,
-    /// It is started by `clustermesh-apiserver etcd-init`.
+    /// Whether `clustermesh-apiserver etcd-init` starts it.
     protected: bool,
 }
 
-/// The etcd of tests that do not say which, as of a lab; Debian's, unless set.
+/// The environment variable with the default etcd of tests and labs; Debian's if it is not set.
 const PROGRAM: &str = "CLUSTERMESH_LAB_ETCD";
-/// How long one may take until it answers.
+/// How long an etcd may take to answer after its start.
 const STARTING: Duration = Duration::from_secs(10);
 
 impl Etcd {
@@ -49,14 +49,14 @@ impl Etcd {
         Self::with(&[])
     }
 
-    /// The same of another cluster.
+    /// The same for another cluster.
     pub fn of(cluster: &str) -> Self {
         let mut etcd = Self::make(cluster, &[]);
         etcd.start_again();
         etcd
     }
 
-    /// An etcd of cluster `a` that is this program, with more flags.
+    /// The same with this program, and more flags.
     pub fn running(program: &Path, flags: &[&str]) -> Self {
         let mut etcd = Self::make("a", flags);
         etcd.program = program.into();
@@ -64,14 +64,14 @@ impl Etcd {
         etcd
     }
 
-    /// An etcd of cluster `a`, with more flags.
+    /// The same with more flags.
     pub fn with(flags: &[&str]) -> Self {
         let mut etcd = Self::make("a", flags);
         etcd.start_again();
         etcd
     }
 
-    /// One whose users are set up before anything else can reach it, at each start.
+    /// An etcd that `etcd-init` sets up at each start, before other clients can reach it.
     pub fn protected(flags: &[&str]) -> Self {
         let mut etcd = Self::make("a", flags);
         etcd.protected = true;
@@ -79,7 +79,7 @@ impl Etcd {
         etcd
     }
 
-    /// One that was not started yet.
+    /// An etcd that is not started yet.
     pub fn new(flags: &[&str]) -> Self {
         Self::make("a", flags)
     }
@@ -97,7 +97,7 @@ impl Etcd {
         Self { folder, port, peer_port, child: None, program, flags, protected: false }
     }
 
-    /// Starts it after a [`Etcd::kill`], with what it had.
+    /// Starts it again after [`Etcd::kill`], with its data.
     pub fn start_again(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = match self.protected {
@@ -113,7 +113,7 @@ impl Etcd {
         });
     }
 
-    /// `clustermesh-apiserver etcd-init` with these flags, for an etcd whose [`Etcd::words`] follow.
+    /// `clustermesh-apiserver etcd-init` with these flags. The caller appends the etcd's flags ([`Etcd::words`]).
     pub fn etcd_init(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
         command.arg("etcd-init").arg("--config-dir").arg(self.folder()).args(flags);
@@ -146,7 +146,7 @@ impl Etcd {
         words.into_iter().chain(self.flags.iter().cloned()).collect()
     }
 
-    /// Kills it without a warning.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it runs");
@@ -160,22 +160,22 @@ impl Etcd {
         kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("it runs");
     }
 
-    /// Where it keeps what it holds. It must not run when that is changed.
+    /// Its data folder. It must not run when that is changed.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// A folder of its own, which goes with it: its cluster's.
+    /// Its temporary folder, which is also the cluster directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where it listens, on loopback.
+    /// The port for clients, on loopback.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it wrote so far.
+    /// Its log so far.
     pub fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -185,7 +185,7 @@ impl Etcd {
         self.folder.path().join("pki")
     }
 
-    /// A certificate for `user`, by `ca`. Returns its name in [`Etcd::pki`].
+    /// Issues a certificate for `user` by `ca`, and writes it to [`Etcd::pki`] under `name`, which is returned.
     pub fn certificate(&self, ca: &Ca, user: &str, name: &str) -> String {
         let profile = Profile::Client { user: user.into() };
         let issued = ca.issue(&profile, SystemTime::now(), Ca::ISSUED_LIFETIME);
@@ -198,7 +198,7 @@ impl Etcd {
         ClusterPki::new(&self.pki()).ca(SystemTime::now()).expect("a CA")
     }
 
-    /// The way to it, with the certificate that has this name in [`Etcd::pki`].
+    /// A target for connections with the certificate `name` in [`Etcd::pki`].
     pub fn target(&self, name: &str) -> Target {
         let ca = ClusterPki::new(&self.pki()).certificate("ca");
         Target {
@@ -210,7 +210,7 @@ impl Etcd {
         }
     }
 
-    /// A certificate of [`Etcd::pki`], and the CA that the server must be from.
+    /// The credentials `name` in [`Etcd::pki`], with the CA that must have issued the server's certificate.
     pub fn credentials(&self, name: &str, ca: &Path) -> Receiver {
         mesh_certs::install_crypto();
         let pki = ClusterPki::new(&self.pki());
@@ -219,7 +219,8 @@ impl Etcd {
         Store::open(files, SystemTime::now()).expect("sound credentials").1
     }
 
-    /// A connection with a certificate of [`Etcd::pki`]. An etcd that has just begun to listen may still reset one.
+    /// Connects with the certificate `name` in [`Etcd::pki`]. Retries: an etcd that has just started may reset a
+    /// connection.
     pub async fn connect(&self, name: &str) -> Connection {
         let began = Instant::now();
         loop {
@@ -231,24 +232,24 @@ impl Etcd {
         }
     }
 
-    /// `etcdctl` with the certificate of that name: what it printed, or what it complained about.
+    /// Runs `etcdctl` with the certificate `name`. Returns its output, or its errors.
     pub fn etcdctl(&self, name: &str, args: &[&str]) -> Result<String, String> {
         self.etcdctl_fed(name, args, "")
     }
 
-    /// The same, with something to read.
+    /// The same, with an input.
     pub fn etcdctl_fed(&self, name: &str, args: &[&str], input: &str) -> Result<String, String> {
         let mut command = self.etcdctl_command(name, args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("etcdctl is installed: run `make setup` once");
-        // One that ends early says why itself.
+        // If it ends early, its output has the reason.
         let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
         let output = child.wait_with_output().expect("it ends");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// A watch of everything below a prefix, from the first revision on, by `etcdctl`.
+    /// Starts a watch of a prefix by `etcdctl`, from the first revision on.
     pub fn watch(&self, name: &str, prefix: &str) -> Watch {
         let mut command =
             self.etcdctl_command(name, &["watch", "--prefix", "--rev=1", "-w=json", prefix]);
@@ -257,7 +258,7 @@ impl Etcd {
         Watch { child: command.spawn().expect("etcdctl is installed"), output }
     }
 
-    /// `etcdctl` with the certificate of that name, to be run.
+    /// A command of `etcdctl` with the certificate `name`.
     pub fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
         let pki = ClusterPki::new(&self.pki());
         let mut command = Command::new("etcdctl");
@@ -274,7 +275,7 @@ impl Etcd {
     }
 }
 
-/// A watch that goes on, and what it reported. It ends with its test.
+/// A running watch, and what it has reported. It is killed on drop.
 #[derive(Debug)]
 pub struct Watch {
     child: Child,
@@ -282,7 +283,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// What happened in each revision so far: `+` and the key that was put, `-` and the one that was deleted.
+    /// The changes of each revision so far: `+` and a key that was put, `-` and a key that was deleted.
     pub fn revisions(&mut self) -> BTreeMap<i64, Vec<String>> {
         let mut revisions = BTreeMap::<i64, Vec<String>>::new();
         let text = fs::read_to_string(&self.output).expect("what it printed");
@@ -305,7 +306,7 @@ impl Drop for Watch {
     }
 }
 
-/// What `etcdctl` has in its JSON for bytes, as text.
+/// Decodes base64, which `etcdctl` uses for bytes in JSON.
 pub fn base64(text: &str) -> String {
     let digit = |c: u8| match c {
         b'A'..=b'Z' => Some(c - b'A'),
@@ -330,10 +331,10 @@ impl Drop for Etcd {
     }
 }
 
-/// Ports that are free, for now.
+/// Two ports that are free now.
 pub fn free_ports() -> [u16; 2] {
     let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    // Both at once: one by one they could be the same.
+    // Listen on both at once, so that they differ.
     let listeners = [(); 2].map(listen);
     listeners.map(|listener| listener.local_addr().expect("an address").port())
 }

@@ -1,4 +1,4 @@
-//! The versions of etcd that the tests know, and where this machine has them.
+//! The versions of etcd in the tests, and their programs on this machine.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,19 +8,19 @@ use std::{
 /// A version of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdVersion {
-    /// The packaged one.
+    /// Debian's package.
     Debian,
-    /// What `e2e/etcd/v3.5` names.
+    /// The release 3.5 in `e2e/etcd/v3.5`.
     V3_5,
-    /// What `e2e/etcd/v3.6` names.
+    /// The release 3.6 in `e2e/etcd/v3.6`.
     V3_6,
 }
 
 impl EtcdVersion {
-    /// All of them, oldest first.
+    /// All versions, the oldest first.
     pub const ALL: [Self; 3] = [Self::Debian, Self::V3_5, Self::V3_6];
 
-    /// Its program, which is built if this machine has none yet.
+    /// Its program. It is built if this machine does not have it yet.
     pub fn program(self) -> PathBuf {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/development/etcd.sh");
         let mut command = Command::new(&script);
@@ -30,7 +30,7 @@ impl EtcdVersion {
         String::from_utf8(output.stdout).expect("a path").trim_end().into()
     }
 
-    /// As `deploy/development/etcd.sh` calls it.
+    /// Its name in `deploy/development/etcd.sh`.
     fn name(self) -> &'static str {
         match self {
             Self::Debian => "debian",

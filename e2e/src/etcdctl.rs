@@ -1,4 +1,4 @@
-//! A cluster's etcd in its administrator's hands, by `etcdctl`.
+//! Uses a cluster's etcd as its administrator, by `etcdctl`.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::mesh::{Mesh, output};
 
-/// What `etcdctl` says to a command that must succeed.
+/// Runs a command of `etcdctl`, which must succeed. Returns its output.
 pub fn run(mesh: &impl Mesh, cluster: &str, args: &[&str]) -> String {
     let printed = output(mesh.etcdctl(cluster, args));
     printed.unwrap_or_else(|complaint| panic!("etcdctl {args:?}: {complaint}"))
@@ -18,7 +18,7 @@ pub fn put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) {
     try_put(mesh, cluster, key, value).unwrap_or_else(|complaint| panic!("{key}: {complaint}"));
 }
 
-/// Writes a value of any length, if the etcd takes it. What it says otherwise is the error.
+/// The same, but the error is returned.
 pub fn try_put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) -> Result<(), String> {
     fed(mesh, cluster, &["put", "--", key], value)
 }
@@ -31,7 +31,7 @@ pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
     }
 }
 
-/// Writes many keys, as many at a time as an etcd takes.
+/// Writes many keys, in transactions that are as large as an etcd accepts.
 pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, impl AsRef<[u8]>)]) {
     for chunk in writes.chunks(100) {
         let put = |(key, value): &(String, _)| {
@@ -41,7 +41,7 @@ pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, impl AsRef<[
     }
 }
 
-/// Deletes many keys, as many at a time as an etcd takes.
+/// Deletes many keys, in transactions that are as large as an etcd accepts.
 pub fn delete_many<'a>(mesh: &impl Mesh, cluster: &str, keys: impl Iterator<Item = &'a str>) {
     let deletions: Vec<String> =
         keys.map(|key| format!("del {}", go_quoted(key.as_bytes()))).collect();
@@ -55,9 +55,9 @@ pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
     transact(mesh, cluster, &format!("del {}", go_quoted(key)));
 }
 
-/// Operations, one a line, as a transaction: that is how `etcdctl` takes what is no argument of a program.
+/// Runs operations, one in each line, as a transaction. This way `etcdctl` accepts bytes that cannot be in an argument.
 fn transact(mesh: &impl Mesh, cluster: &str, operation: &str) {
-    // No comparisons, what to do, and what to do otherwise.
+    // No comparisons; the operations; no operations for the other case.
     let text = format!("\n{operation}\n\n\n");
     let done = fed(mesh, cluster, &["txn"], text.as_bytes());
     done.unwrap_or_else(|complaint| panic!("{operation}: {complaint}"));
@@ -70,13 +70,13 @@ pub fn revision(mesh: &impl Mesh, cluster: &str) -> i64 {
     status[0]["Status"]["header"]["revision"].as_i64().expect("a revision")
 }
 
-/// Makes the etcd forget everything but how it is now.
+/// Compacts the etcd to its current revision.
 pub fn compact(mesh: &impl Mesh, cluster: &str) {
     let revision = revision(mesh, cluster).to_string();
     run(mesh, cluster, &["compact", "--physical", &revision]);
 }
 
-/// A key as `etcdctl --write-out json` prints it; `None` where there is none.
+/// A key as `etcdctl --write-out json` prints it; `None` if it does not exist.
 pub fn get(mesh: &impl Mesh, cluster: &str, key: &str) -> Option<Value> {
     let found = run(mesh, cluster, &["get", "--write-out", "json", "--", key]);
     let found: Value = serde_json::from_str(&found).expect("JSON");
@@ -87,7 +87,7 @@ fn fed(mesh: &impl Mesh, cluster: &str, args: &[&str], input: &[u8]) -> Result<(
     let mut command = mesh.etcdctl(cluster, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("etcdctl starts");
-    // One that ends early says why itself.
+    // If it ends early, its output has the reason.
     let _ = child.stdin.take().expect("its input").write_all(input);
     let output = child.wait_with_output().expect("it ends");
     let printed = || String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! Commands that answer in JSON.
+//! Runs commands with JSON output.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ pub fn of(command: Command) -> Value {
     value
 }
 
-/// Runs a `clustermesh` command with `--output json`: its exit code, what it printed, and its complaints.
+/// Runs a `clustermesh` command with `--output json`. Returns its exit code, standard output and standard error.
 pub fn run(mut command: Command) -> (i32, Value, String) {
     let output = command.args(["--output", "json"]).output().expect("the command runs");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

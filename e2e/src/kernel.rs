@@ -1,4 +1,4 @@
-//! What is in a node's kernel: neither the agent nor its tables are asked.
+//! Reads the pinned maps of a node, without its agent.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -10,7 +10,7 @@ pub fn services(pins: &Path) -> Services {
     open(pins).services().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The services below a pin root, or why they cannot be read: the agent may not have made the tables yet.
+/// The same, or the error: the agent may not have made the tables yet.
 pub fn try_services(pins: &Path) -> Result<Services, String> {
     let dump = Dump::open(pins).map_err(|error| error.to_string())?;
     dump.services().map_err(|error| error.to_string())
@@ -21,17 +21,17 @@ pub fn entries(pins: &Path) -> Entries {
     open(pins).entries().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// How many backends have an entry.
+/// The number of entries of backends.
 pub fn backend_entries(pins: &Path) -> usize {
     open(pins).backend_entries()
 }
 
-/// The IDs of the clusters whose backends are out of use.
+/// The IDs of the clusters whose backends are not used because they are unreachable.
 pub fn cut(pins: &Path) -> BTreeSet<u16> {
     open(pins).cut()
 }
 
-/// The state of the node itself that its agent gave to the programs.
+/// The state word of the local cluster, which the agent sets for the programs.
 pub fn local_state(pins: &Path) -> u32 {
     open(pins).local_state()
 }

@@ -1,7 +1,7 @@
-//! Scenarios over whole meshes, and what they need of one.
+//! Scenarios for whole meshes, and the interface to a mesh.
 //!
-//! A [`scenario`] says what must be true of any mesh; a [`Mesh`] is one that it can be tried on. Every scenario has
-//! traffic while it changes something, and every request of it is judged. A scenario fails by panicking, as tests do.
+//! A [`scenario`] runs on any [`Mesh`]. Scenarios have traffic while they change something, and check every request. A
+//! scenario fails by panicking, like a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Traffic under which a scenario runs.
+//! Traffic during a scenario.
 
 use std::{
     net::SocketAddr,
@@ -15,22 +15,22 @@ use nix::{
 
 use crate::mesh::{Mesh, frontends};
 
-/// A load that runs in a pod until it is asked to end.
+/// A load that runs in a pod until it is stopped.
 #[derive(Debug)]
 pub struct Traffic {
     child: Option<Child>,
 }
 
-/// A second request a millisecond or less after the first: fewer than this is no load.
+/// The minimum number of answered requests in a second. With fewer there was no load.
 const FEWEST_A_SECOND: u64 = 50;
 
 impl Traffic {
-    /// A load on all addresses of a service: 600 fresh connections a second in turn, and 50 long flows.
+    /// A load on all addresses of a service: 600 new connections a second in turn, and 50 long flows.
     pub fn start(mesh: &impl Mesh, cluster: &str, pod: &str, service: &str) -> Self {
         Self::start_with(mesh, cluster, pod, service, &[])
     }
 
-    /// The same, and what further flags of `lab-pod load` add.
+    /// The same, with more flags of `lab-pod load`.
     pub fn start_with(
         mesh: &impl Mesh,
         cluster: &str,
@@ -42,12 +42,12 @@ impl Traffic {
         let command = load(mesh, cluster, pod, service, &flags);
         let mut traffic = Self { child: None };
         traffic.child = Some(spawn(command));
-        // What follows happens under load, not before.
+        // Wait, so that the next step happens under load.
         thread::sleep(Duration::from_millis(500));
         traffic
     }
 
-    /// Ends the load, and says what came of it.
+    /// Stops the load, and returns its report.
     pub fn stop(mut self) -> Report {
         let child = self.child.take().expect("it runs until it is stopped");
         let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
@@ -55,7 +55,7 @@ impl Traffic {
         report(child)
     }
 
-    /// Ends the load, every request of which must have been answered.
+    /// Stops the load. All requests must have been answered.
     pub fn stop_unharmed(self) -> Report {
         let report = self.stop();
         report.assert_unharmed();
@@ -72,7 +72,7 @@ impl Drop for Traffic {
     }
 }
 
-/// `count` fresh connections at `rate` a second to `targets`, given as the flags of `lab-pod load`.
+/// Makes `count` new connections, `rate` a second, to `targets`, which are flags of `lab-pod load`.
 pub fn fresh(
     mesh: &impl Mesh,
     cluster: &str,
@@ -112,7 +112,7 @@ fn report(child: Child) -> Report {
     report
 }
 
-/// What came of it, for readers of the test's output.
+/// Prints a summary of the report.
 fn print(report: &Report) {
     println!(
         "offered {}, answered {} (over long flows {}, over kept UDP sockets {}), failed {:?}, ended {}, in {} ms; by cluster {:?}",
@@ -127,17 +127,18 @@ fn print(report: &Report) {
     );
 }
 
-/// What is asserted of a load.
+/// Assertions about a load.
 pub trait Assert {
-    /// "0 failed requests", of enough.
+    /// There were enough requests, and none failed.
     fn assert_unharmed(&self);
-    /// Enough were answered to call it a load.
+    /// Enough requests were answered.
     fn assert_enough(&self);
-    /// Whom the servers saw as clients.
+    /// The servers saw no other client addresses than these.
     fn assert_clients(&self, clients: &[std::net::IpAddr]);
-    /// Requests fell evenly on `pods` pods: each cluster's part within five standard errors of its share of them.
+    /// Requests were distributed evenly over `pods` (the number of pods by cluster): the share of each cluster is within
+    /// five standard errors.
     fn assert_spread(&self, pods: &[(&str, usize)]);
-    /// Requests fell on these pods and no others, each within five standard errors of its share in percent.
+    /// Exactly these pods answered, each within five standard errors of its share in percent.
     fn assert_shares(&self, shares: &std::collections::BTreeMap<String, f64>);
 }
 
@@ -163,7 +164,7 @@ impl Assert for Report {
     fn assert_spread(&self, pods: &[(&str, usize)]) {
         let all: usize = pods.iter().map(|(_, count)| count).sum();
         let n = self.answered as f64;
-        assert!(n >= 5_000.0, "{n} requests say too little");
+        assert!(n >= 5_000.0, "{n} requests are too few");
         for (cluster, count) in pods {
             let share = *count as f64 / all as f64;
             let error = (n * share * (1.0 - share)).sqrt();
@@ -171,12 +172,12 @@ impl Assert for Report {
             let off = (got - n * share).abs() / error;
             assert!(off <= 5.0, "{cluster} got {got} of {n}, {off:.1} standard errors off");
         }
-        assert_eq!(self.pods.len(), all, "every backend is hit: {:?}", self.pods);
+        assert_eq!(self.pods.len(), all, "every backend answered: {:?}", self.pods);
     }
 
     fn assert_shares(&self, shares: &std::collections::BTreeMap<String, f64>) {
         let n = self.answered as f64;
-        assert!(n >= 5_000.0, "{n} requests say too little");
+        assert!(n >= 5_000.0, "{n} requests are too few");
         for (pod, share) in shares {
             let share = share / 100.0;
             let error = (n * share * (1.0 - share)).sqrt();

@@ -1,7 +1,7 @@
-//! What a scenario needs of a mesh, whatever it is made of.
+//! The interface between scenarios and meshes.
 
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::Command,
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::json;
 
-/// A mesh of clusters that a scenario has for itself.
+/// A mesh that one scenario uses.
 pub trait Mesh {
     /// The clusters' names, in order.
     fn clusters(&self) -> Vec<String>;
@@ -21,13 +21,14 @@ pub trait Mesh {
     /// The names of a cluster's nodes, in order.
     fn nodes(&self, cluster: &str) -> Vec<String>;
 
-    /// `clustermesh`, as the operator of this mesh calls it.
+    /// A `clustermesh` command for this mesh.
     fn clustermesh(&self, args: &[&str]) -> Command;
 
-    /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
+    /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if it
+    /// is given. Returns when the pods run.
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>);
 
-    /// Applies the text of a manifest, in place of what was applied by that name before.
+    /// Applies the text of a manifest. It replaces what was applied with that name before.
     fn apply_text(&self, cluster: &str, name: &str, manifest: &str);
 
     /// A command in a pod of the namespace `default`.
@@ -36,78 +37,79 @@ pub trait Mesh {
     /// A command on a node, outside any pod.
     fn on_node(&self, cluster: &str, node: &str, command: &[&str]) -> Command;
 
-    /// Addresses of a node.
+    /// The addresses of a node.
     fn node_ips(&self, cluster: &str, node: &str) -> Vec<IpAddr>;
 
-    /// Addresses of the running pods whose names begin with `prefix`.
+    /// The addresses of running pods whose names begin with `prefix`.
     fn pod_ips(&self, cluster: &str, prefix: &str) -> Vec<IpAddr>;
 
-    /// Where a node's tables are pinned.
+    /// The folder in which a node's tables are pinned.
     fn pins(&self, cluster: &str, node: &str) -> PathBuf;
 
-    /// Where a node's agent keeps what outlives it.
+    /// The state folder of a node's agent.
     fn state_dir(&self, cluster: &str, node: &str) -> PathBuf;
 
-    /// Where a node's agent finds what the CNI plugin leaves: a file an attachment.
+    /// The folder in which the CNI plugin writes a file for each attachment on a node.
     fn pods_dir(&self, cluster: &str, node: &str) -> PathBuf;
 
-    /// The node that a pod of the namespace `default` is on.
+    /// The node of a pod of the namespace `default`.
     fn node_of(&self, cluster: &str, pod: &str) -> String;
 
-    /// Asks a pod's CNI plugins whether it is attached as it was.
+    /// A command that runs CHECK of a pod's CNI plugins.
     fn check_pod(&self, cluster: &str, pod: &str) -> Command;
 
-    /// What a pod's CNI plugins made of it, as the runtime remembers it.
+    /// The result of the ADD of a pod's CNI plugins, which the runtime has stored.
     fn cni_result(&self, cluster: &str, pod: &str) -> Value;
 
-    /// The folder with the files that make a cluster follow others.
+    /// The folder with a cluster's peer files.
     fn peer_folder(&self, cluster: &str) -> PathBuf;
 
-    /// The folder of a cluster's manifests: objects that are there without anything that they stand for.
+    /// The folder of a cluster's manifests. The lab starts nothing for objects that a scenario writes here.
     fn manifests(&self, cluster: &str) -> PathBuf;
 
-    /// Kills a daemon without a warning.
+    /// Kills a daemon with SIGKILL.
     fn kill(&self, daemon: &Daemon);
 
-    /// Signals a daemon to stop, and waits until it has.
+    /// Stops a daemon by a signal, and waits until it has ended.
     fn stop(&self, daemon: &Daemon);
 
-    /// Stops a daemon in its tracks: it is there, and does nothing.
+    /// Freezes a daemon with SIGSTOP, so that it hangs.
     fn freeze(&self, daemon: &Daemon);
 
-    /// Lets a daemon go on that was frozen.
+    /// Lets a frozen daemon continue.
     fn thaw(&self, daemon: &Daemon);
 
     /// Starts a daemon that was killed or stopped.
     fn start(&self, daemon: &Daemon);
 
-    /// Starts a daemon that was killed, with a variable in its environment.
+    /// The same, with an environment variable.
     fn start_with(&self, daemon: &Daemon, variable: (&str, &str));
 
-    /// The file in which a cluster's apiserver remembers its identities.
+    /// The journal of a cluster's identity IDs.
     fn journal(&self, cluster: &str) -> PathBuf;
 
-    /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
+    /// Cuts the network between two endpoints: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
     fn cut(&self, one: &str, other: &str);
 
-    /// Delays what a place and a cluster's etcd (`a/etcd`) send each other, by so many milliseconds each way.
+    /// Delays packets between an endpoint and a cluster's etcd (`a/etcd`), by `millis` milliseconds each way.
     fn delay(&self, one: &str, etcd: &str, millis: u32);
 
-    /// Heals everything that is cut or delayed.
+    /// Ends all cuts and delays.
     fn heal(&self);
 
-    /// `etcdctl`, as a cluster's administrator calls it beside its etcd: the first, where there are several.
+    /// A command of `etcdctl` as a cluster's administrator, for the etcd of the first replica.
     fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
         self.etcdctl_at(cluster, 1, args)
     }
 
-    /// `etcdctl`, beside the etcd of one of a cluster's replicas.
+    /// The same for the etcd of one replica.
     fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command;
 
-    /// Compares every kernel with the manifests, through no daemon: exits with 0 if they are equal, with 3 if not.
+    /// A command that compares every kernel with the manifests, without any daemon. It exits with 0 if they are equal, else
+    /// with 3.
     fn check_history(&self) -> Command;
 
-    /// Takes everything away that a cluster's etcd has on its disk. It must not run.
+    /// Deletes all data of a cluster's etcd, which must not run.
     fn wipe_etcd(&self, cluster: &str);
 }
 
@@ -118,12 +120,25 @@ pub enum Daemon {
     Etcd(String),
     /// A cluster's apiserver.
     Apiserver(String),
-    /// The etcd of a further replica, by its number.
+    /// The etcd of another replica, by its number.
     EtcdOf(String, u8),
-    /// The apiserver of a further replica.
+    /// The apiserver of another replica, by its number.
     ApiserverOf(String, u8),
     /// The agent of a cluster's node.
     Agent(String, String),
+}
+
+impl fmt::Display for Daemon {
+    /// As the lab calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd(cluster) => write!(f, "{cluster}/etcd"),
+            Self::Apiserver(cluster) => write!(f, "{cluster}/apiserver"),
+            Self::EtcdOf(cluster, replica) => write!(f, "{cluster}/etcd{replica}"),
+            Self::ApiserverOf(cluster, replica) => write!(f, "{cluster}/apiserver{replica}"),
+            Self::Agent(cluster, node) => write!(f, "{cluster}/{node}/agent"),
+        }
+    }
 }
 
 /// What a command printed, or what it complained about.
@@ -133,7 +148,7 @@ pub fn output(mut command: Command) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// The names of the files that make a cluster follow others.
+/// The names of a cluster's peer files.
 pub fn peer_files(mesh: &impl Mesh, cluster: &str) -> Vec<String> {
     let folder = mesh.peer_folder(cluster);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -152,18 +167,18 @@ pub fn daemons(mesh: &impl Mesh) -> Vec<Daemon> {
     mesh.clusters().into_iter().flat_map(of).collect()
 }
 
-/// Connects two clusters and waits until each follows the other.
+/// Connects two clusters, and waits until each follows the other.
 pub fn connect(mesh: &impl Mesh, one: &str, other: &str) {
     json::of(mesh.clustermesh(&["connect", "--context", one, "--destination-context", other]));
     wait_ready(mesh);
 }
 
-/// Waits until all that is configured is connected and ready.
+/// Waits until the whole mesh is ready (`status --wait`).
 pub fn wait_ready(mesh: &impl Mesh) {
     json::of(mesh.clustermesh(&["status", "--wait", "--allow-degraded"]));
 }
 
-/// The addresses at which clients in `cluster` find a service's port, by IP protocol name (`TCP`, `UDP`).
+/// The frontends of a service in `cluster` with an IP protocol (`TCP`, `UDP`).
 pub fn frontends(
     mesh: &impl Mesh,
     cluster: &str,
@@ -176,18 +191,18 @@ pub fn frontends(
     of_protocol.map(socket_address).collect()
 }
 
-/// A frontend's or backend's address and port.
+/// Parses the address and port of a frontend or backend.
 pub fn socket_address(value: &Value) -> SocketAddr {
     let ip: IpAddr = value["address"].as_str().expect("address").parse().expect("an address");
     SocketAddr::new(ip, value["port"].as_u64().expect("port").try_into().expect("a port"))
 }
 
-/// Waits until something is so. What was so instead is the panic's message.
+/// Waits until `look` succeeds. If it does not, panics with its last error.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     within(Duration::from_secs(20), what, look)
 }
 
-/// Waits until something is so that may take longer than most.
+/// The same, with another limit.
 pub fn within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + time;
     loop {

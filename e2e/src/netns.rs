@@ -1,4 +1,4 @@
-//! A mesh out of network namespaces: `clustermesh lab`, by its commands.
+//! A mesh made of network namespaces, by the commands of `clustermesh lab`.
 
 use std::{
     env, fs,
@@ -19,14 +19,14 @@ use crate::{
     mesh::{Daemon, Mesh},
 };
 
-/// A lab that is taken down with its scenario.
+/// A lab. It is taken down on drop.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
     binary: PathBuf,
 }
 
-/// Set to leave the lab of a failed scenario up.
+/// The environment variable that keeps the lab of a failed scenario.
 const KEEP: &str = "KEEP";
 
 impl Netns {
@@ -35,25 +35,25 @@ impl Netns {
         Self::sized(name, 2, 2)
     }
 
-    /// As many clusters, of as many nodes.
+    /// A number of clusters with a number of nodes.
     pub fn sized(name: &str, clusters: usize, nodes: usize) -> Self {
         let size = ["--clusters", &clusters.to_string(), "--nodes", &nodes.to_string()];
         Self::with(name, &size)
     }
 
-    /// A lab by the flags of `lab up`.
+    /// A lab with flags of `lab up`.
     pub fn with(name: &str, flags: &[&str]) -> Self {
         Self::of(name, binary(), flags)
     }
 
-    /// Two clusters of two nodes, of the executables beside a CLI.
+    /// Two clusters of two nodes, with the executables in the folder of a CLI.
     pub fn beside(name: &str, clustermesh: PathBuf) -> Self {
         Self::of(name, clustermesh, &["--clusters", "2", "--nodes", "2"])
     }
 
     fn of(name: &str, binary: PathBuf, flags: &[&str]) -> Self {
         let mesh = Self { name: name.into(), binary };
-        // Another's or a previous run's; the names are the scenarios' own.
+        // Remove the lab of a previous run. Each scenario has its own name.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
         up.args(flags);
@@ -68,7 +68,7 @@ impl Netns {
         lab
     }
 
-    /// What the lab says of itself.
+    /// The state of the lab.
     pub fn state(&self) -> LabState {
         serde_json::from_value(json::of(self.lab("status"))["lab"].clone()).expect("a lab's state")
     }
@@ -230,7 +230,7 @@ impl Mesh for Netns {
     fn start_with(&self, daemon: &Daemon, (name, value): (&str, &str)) {
         let mut start = self.lab("start");
         start.arg(process(daemon)).env(name, value);
-        // Whether it comes up is the scenario's to judge.
+        // The scenario checks whether it starts.
         json::run(start);
     }
 
@@ -282,24 +282,18 @@ impl Mesh for Netns {
     }
 }
 
-/// What the lab calls a daemon.
+/// The lab's name of a daemon.
 pub fn process(daemon: &Daemon) -> String {
-    match daemon {
-        Daemon::Etcd(cluster) => format!("{cluster}/etcd"),
-        Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
-        Daemon::EtcdOf(cluster, replica) => format!("{cluster}/etcd{replica}"),
-        Daemon::ApiserverOf(cluster, replica) => format!("{cluster}/apiserver{replica}"),
-        Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
-    }
+    daemon.to_string()
 }
 
-/// The manifests that users begin with, and the suite's own.
+/// The folders of manifests: examples for users, and those of the suite.
 fn manifests() -> [PathBuf; 2] {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     [own.join("../deploy/examples"), own.join("manifests")]
 }
 
-/// `clustermesh` of the build that this test is of.
+/// The path of `clustermesh` in the build of this test.
 pub fn binary() -> PathBuf {
     let test = env::current_exe().expect("this test's own path");
     // target/<profile>/deps/<test>

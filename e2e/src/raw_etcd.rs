@@ -1,4 +1,4 @@
-//! etcd's API as bytes: requests and answers by their field numbers, without any library's types.
+//! etcd's API with raw protobuf messages: fields by number, without the types of a library.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -13,20 +13,20 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Identity},
 };
 
-/// A protobuf message: the fields that it has, in order, by number.
+/// A protobuf message: its fields by number, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message(pub Vec<(u64, Field)>);
 
-/// A field's value, as far as the wire shows.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
     /// A number.
     Number(u64),
-    /// Bytes, a text, or another message.
+    /// Bytes, a text, or a nested message.
     Bytes(Vec<u8>),
 }
 
-/// A connection to an etcd, or to what claims to be one.
+/// A connection to an etcd, or to a server with the same API.
 #[derive(Clone, Debug)]
 pub struct RawEtcd {
     channel: Channel,
@@ -40,9 +40,9 @@ pub struct RawWatch {
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The field of every answer that says where it comes from.
+/// The field of the header in every answer.
 const HEADER: u64 = 1;
-/// The field of a header with the revision.
+/// The field of the revision in a header.
 const REVISION: u64 = 3;
 
 // === impl Message ===
@@ -65,7 +65,7 @@ impl Message {
         self.bytes(field, value.encode())
     }
 
-    /// As it travels.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (field, value) in &self.0 {
@@ -84,7 +84,7 @@ impl Message {
         bytes
     }
 
-    /// What travelled.
+    /// Decodes a message.
     pub fn decode(mut bytes: &[u8]) -> Self {
         let mut fields = Vec::new();
         while !bytes.is_empty() {
@@ -104,7 +104,7 @@ impl Message {
         Self(fields)
     }
 
-    /// The same without its header, whose revision comes instead: cluster, member and term are each etcd's own.
+    /// Replaces the header by its revision, because cluster, member and term differ between etcds.
     pub fn without_header(mut self) -> Self {
         let header = self.0.iter().position(|(field, _)| *field == HEADER);
         let Some(header) = header.map(|at| self.0.remove(at)) else { return self };
@@ -114,7 +114,7 @@ impl Message {
         self
     }
 
-    /// The cluster that its header names.
+    /// The cluster ID in the header.
     pub fn cluster_id(&self) -> u64 {
         let header = self.0.iter().find(|(field, _)| *field == HEADER);
         let Some((_, Field::Bytes(header))) = header else { return 0 };
@@ -129,7 +129,7 @@ impl Message {
 // === impl RawEtcd ===
 
 impl RawEtcd {
-    /// Connects to loopback, with a certificate of a cluster's, or with none.
+    /// Connects to loopback, with the certificate `name` in `pki`, or with none.
     pub async fn connect(port: u16, pki: &Path, name: Option<&str>) -> Result<Self, String> {
         let pki = ClusterPki::new(pki);
         let read = |path: std::path::PathBuf| fs::read_to_string(path).expect("a file");
@@ -145,7 +145,7 @@ impl RawEtcd {
         Ok(Self { channel: channel.map_err(|error| error.to_string())? })
     }
 
-    /// Asks, as in `KV/Range`.
+    /// Sends a request to a method such as `KV/Range`.
     pub async fn ask(&self, method: &str, request: &Message) -> Result<Message, (Code, String)> {
         let asked = timeout(PATIENCE, async {
             let mut grpc = Grpc::new(self.channel.clone());
@@ -158,7 +158,7 @@ impl RawEtcd {
             .map_err(|status| (status.code(), status.message().to_owned()))
     }
 
-    /// Asks for a stream, as by `Maintenance/Snapshot`: its first message.
+    /// Sends a request to a method with a stream, such as `Maintenance/Snapshot`. Returns the first message.
     pub async fn ask_first(
         &self,
         method: &str,
@@ -178,7 +178,7 @@ impl RawEtcd {
             .map_err(|status| (status.code(), status.message().to_owned()))
     }
 
-    /// Opens a watch stream. An etcd may answer with the first response only.
+    /// Opens a watch stream. Does not wait for an answer: an etcd may answer only with the first response.
     pub fn watch(&self) -> RawWatch {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (sender, responses) = mpsc::unbounded_channel();
@@ -201,7 +201,7 @@ impl RawEtcd {
 // === impl RawWatch ===
 
 impl RawWatch {
-    /// Asks for something.
+    /// Sends a request.
     pub fn send(&self, request: &Message) {
         self.requests.send(request.encode()).expect("the stream is open");
     }
@@ -212,13 +212,13 @@ impl RawWatch {
         Message::decode(&next.expect("the stream is open").expect("a response"))
     }
 
-    /// Whether nothing comes for a moment.
+    /// Whether there is no response for a moment.
     pub async fn is_quiet(&mut self) -> bool {
         timeout(Duration::from_millis(200), self.responses.next()).await.is_err()
     }
 }
 
-/// Bytes as they are.
+/// A codec that passes bytes unchanged.
 #[derive(Clone, Copy, Debug)]
 struct RawCodec;
 
@@ -290,7 +290,7 @@ fn read_varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
-/// Keys and values of a file that was recorded from an etcd (`docs/offline.md`, "Keys files").
+/// The keys and values of a recorded keys file (`docs/offline.md`, "Keys files").
 pub fn recorded(path: &Path) -> BTreeMap<String, Vec<u8>> {
     mesh_offline::KeysFile::read(path).expect("a keys file").entries
 }

@@ -1,4 +1,4 @@
-//! A way to a port that can be held up, or is long: what is on it waits, and nothing is lost.
+//! A TCP relay that can hold data back or delay it. It loses nothing.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Passes on what goes to a port of its own, both ways. Ends with the test's process.
+/// Forwards connections from its own port. Ends with the test's process.
 #[derive(Clone, Debug)]
 pub struct Relay {
     port: u16,
@@ -24,22 +24,22 @@ pub struct Relay {
 struct Direction {
     /// How many bytes may still pass.
     left: AtomicI64,
-    /// How long each of them takes, in milliseconds.
+    /// The delay in milliseconds.
     delay: AtomicU64,
 }
 
-/// More than any client sends here.
+/// No limit: more bytes than any client sends.
 const ALL: i64 = i64::MAX / 2;
 
 // === impl Relay ===
 
 impl Relay {
-    /// A way to a port on loopback.
+    /// A relay to a port on loopback.
     pub fn to(port: u16) -> Self {
         Self::far(port, Duration::ZERO)
     }
 
-    /// The same, where everything takes so long in each direction.
+    /// The same, with a delay in each direction.
     pub fn far(port: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let own = listener.local_addr().expect("an address").port();
@@ -47,7 +47,7 @@ impl Relay {
         let back = Arc::clone(&relay.back);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // With no server there the connection is closed at once.
+                // Without a server, close the connection at once.
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
                 let twin = |stream: &TcpStream| stream.try_clone().expect("a socket");
                 let (from_client, to_server) = (twin(&client), twin(&server));
@@ -59,27 +59,27 @@ impl Relay {
         relay
     }
 
-    /// Its own port.
+    /// The port of the relay.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Lets so many bytes more come back, and then none.
+    /// Forwards this number of bytes from the server, and then holds back the rest.
     pub fn hold_after(&self, bytes: i64) {
         self.back.left.store(bytes, Ordering::SeqCst);
     }
 
-    /// Whether it is held up.
+    /// Whether it holds data back.
     pub fn is_held(&self) -> bool {
         self.back.left.load(Ordering::SeqCst) <= 0
     }
 
-    /// From now on what comes back takes so long.
+    /// Sets the delay of data from the server.
     pub fn delay(&self, time: Duration) {
         self.back.delay.store(milliseconds(time), Ordering::SeqCst);
     }
 
-    /// Lets everything pass.
+    /// Forwards everything again.
     pub fn release(&self) {
         self.back.left.store(ALL, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! An agent of an earlier release, built from its commit: what is said of upgrades is tried with the real one.
+//! Agents of earlier releases, built from their commits, for tests of upgrades.
 
 use std::{
     env,
@@ -11,36 +11,36 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The last commit before groups of maps had layouts of their own.
+/// The last commit before groups of maps had their own layouts.
 pub const UNGROUPED: &str = "6120241";
 
-/// A folder with this build's executables, in which the agent can be exchanged for another release's.
+/// A folder with this build's executables, in which the agent can be replaced by that of another release.
 #[derive(Debug)]
 pub struct Releases {
     folder: PathBuf,
-    /// This build's.
+    /// The agent of this build.
     current: PathBuf,
-    /// The earlier one's.
+    /// The agent of the earlier release.
     earlier: PathBuf,
 }
 
-/// The executable that is exchanged.
+/// The executable that is replaced.
 const AGENT: &str = "clustermesh-agent";
-/// Flags that a lab gives to agents today and that the earlier release does not know.
+/// Flags of the lab's agents that the earlier release does not have.
 const UNKNOWN_FLAGS: [&str; 0] = [];
 
 // === impl Releases ===
 
 impl Releases {
-    /// Has the agent of a commit built, once and for all test runs of this machine, and puts this build's executables
-    /// beside it into a folder of that name.
+    /// Builds the agent of a commit, if no test on this machine has done so before. Puts this build's executables into a
+    /// folder with the given name.
     pub fn new(commit: &str, name: &str) -> Self {
         let clustermesh = crate::netns::binary();
         let built = clustermesh.parent().expect("a folder").to_owned();
         let folder = built.join("releases").join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("the target folder can be written to");
-        // As hard links: each finds the others beside itself.
+        // Hard links: each executable finds the others in its folder.
         for entry in fs::read_dir(&built).expect("a folder").flatten() {
             let name = entry.file_name();
             let is_ours =
@@ -56,17 +56,17 @@ impl Releases {
         releases
     }
 
-    /// The CLI, beside which the agent is the one that is in use.
+    /// The CLI in the folder.
     pub fn clustermesh(&self) -> PathBuf {
         self.folder.join("clustermesh")
     }
 
-    /// An agent that is started from now on is this build's.
+    /// From now on, agents of this build are started.
     pub fn use_current(&self) {
         self.switch(&self.current);
     }
 
-    /// An agent that is started from now on is the earlier release's.
+    /// From now on, agents of the earlier release are started.
     pub fn use_earlier(&self) {
         self.switch(&self.earlier);
     }
@@ -83,7 +83,7 @@ impl Drop for Releases {
     }
 }
 
-/// A script that starts an agent without the flags that it does not know.
+/// Writes a script that starts an agent without the flags that it does not have.
 fn wrap(agent: &Path, script: &Path) {
     let left_out = UNKNOWN_FLAGS.map(|flag| format!("{flag}|{flag}=*) ;;\n")).concat();
     let text = format!(
@@ -95,14 +95,14 @@ fn wrap(agent: &Path, script: &Path) {
     fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("a script");
 }
 
-/// The agent of a commit, out of the user's cache: outside of `target`, which is removed more often than a commit changes.
+/// The agent of a commit. It is stored in the user's cache, which is removed less often than `target`.
 fn agent_of(commit: &str) -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = cache.or_else(home).expect("XDG_CACHE_HOME or HOME is set");
     let folder = cache.join("clustermesh").join(commit);
     fs::create_dir_all(&folder).expect("the cache can be written to");
-    // Other test programs may want it too.
+    // Other test programs may build it at the same time.
     let lock = File::create(folder.join("lock")).expect("the cache can be written to");
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("a lock");
     let agent = folder.join(AGENT);
@@ -125,7 +125,10 @@ fn build(commit: &str, folder: &Path) -> PathBuf {
     archive.arg("-C").arg(repository).args(["archive", commit]);
     let archive = archive.output().expect("git runs");
     let why = String::from_utf8_lossy(&archive.stderr);
-    assert!(archive.status.success(), "this clone lacks {commit}, see e2e/test.sh: {why}");
+    assert!(
+        archive.status.success(),
+        "this clone does not have the commit {commit}, see e2e/test.sh: {why}"
+    );
     let mut tar = Command::new("tar");
     let tar = tar.arg("x").current_dir(&source).stdin(Stdio::piped()).spawn();
     let mut tar = tar.expect("tar runs");
@@ -133,7 +136,7 @@ fn build(commit: &str, folder: &Path) -> PathBuf {
     assert!(tar.wait().expect("tar runs").success());
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--locked", "--quiet", "--package", AGENT]).current_dir(&source);
-    // What is said of this package is not for that one.
+    // The environment variables of this package must not affect the other build.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

@@ -1,4 +1,4 @@
-//! What must be true of any mesh.
+//! Scenarios that must succeed on any mesh.
 
 mod access;
 mod agent_crashes;

@@ -1,36 +1,37 @@
-//! What cannot run on a machine, with the reason, and a probe that finds out when it can (`e2e/unavailable.toml`).
+//! Tests that cannot run on some machines, with the reason, and a probe that detects when they can
+//! (`e2e/unavailable.toml`).
 
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unavailable {
-    /// What cannot run.
+    /// The tests.
     pub row: Vec<Row>,
 }
 
-/// Something that cannot run.
+/// A test that cannot run.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// What.
+    /// What is tested.
     pub what: String,
-    /// Why not.
+    /// Why it cannot run.
     pub why: String,
-    /// A command that succeeds where it can.
+    /// A command that succeeds on machines on which it can run.
     pub probe: Vec<String>,
 }
 
 impl Unavailable {
-    /// Reads the file.
+    /// Parses the file.
     pub fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The rows, and what is wrong with those that could run after all, or whose probe is no command.
+    /// Messages about the rows, and errors about rows that could run, or whose probe cannot be run.
     pub fn judge(&self) -> (Vec<String>, Vec<String>) {
         let (mut lines, mut wrong) = (Vec::new(), Vec::new());
         for row in &self.row {
@@ -69,19 +70,19 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_fails_is_a_reason() {
+    fn a_failing_probe_confirms_the_row() {
         assert_eq!(row(&["false"]).judge(), (vec!["flying: no wings".into()], Vec::new()));
     }
 
     #[test]
-    fn a_probe_that_succeeds_is_an_error() {
+    fn a_successful_probe_is_an_error() {
         let (lines, wrong) = row(&["true"]).judge();
         assert!(lines.is_empty());
         assert!(wrong[0].contains("it can run"), "{wrong:?}");
     }
 
     #[test]
-    fn so_is_one_that_is_no_command() {
+    fn a_probe_that_is_not_a_command_is_an_error() {
         for probe in [&[][..], &["no-such-command-anywhere"]] {
             let (lines, wrong) = row(probe).judge();
             assert!(lines.is_empty() && wrong.len() == 1, "{wrong:?}");

@@ -1,4 +1,4 @@
-//! What a follower asked an etcd, what came, and what it made of that: recorded, and judged as its reader would.
+//! Records the requests, responses and events of a follower, and checks them as a reader would.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,40 +12,40 @@ use mesh_follow::{
     WatchId,
 };
 
-/// One thing that happened.
+/// A recorded step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A watch was asked for.
+    /// A watch was requested.
     Asked(WatchId, KeyRange, i64),
-    /// It answered.
+    /// The etcd responded.
     Came(WatchId, Response),
-    /// Events for the reader, handed over together.
+    /// A batch of events for the reader.
     Reported(Vec<Event>),
 }
 
-/// A follower all of whose doings are written down.
+/// A follower whose steps are recorded.
 #[derive(Debug)]
 pub struct Recording {
     follower: Follower,
     entries: Arc<Mutex<Vec<Entry>>>,
 }
 
-/// What a reader of one range has.
+/// The state of a reader of one range.
 #[derive(Debug, Default)]
 struct Reader {
     keys: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     round: u32,
     listing: bool,
-    /// The last revision that it got.
+    /// The last revision that it received.
     at: i64,
-    /// What it got over this connection.
+    /// What it received over this connection.
     seen: BTreeSet<(i64, Vec<u8>)>,
 }
 
 // === impl Recording ===
 
 impl Recording {
-    /// Writes down what a follower does from now on.
+    /// Records a follower from now on.
     pub fn new(follower: Follower) -> (Self, Arc<Mutex<Vec<Entry>>>) {
         let entries = Arc::new(Mutex::new(Vec::new()));
         (Self { follower, entries: Arc::clone(&entries) }, entries)
@@ -125,7 +125,7 @@ fn event(event: &WatchEvent) -> guarantees::Event {
     }
 }
 
-/// The watches over a span, each with what came of it.
+/// The watches of a key range, with their responses.
 pub fn watches(entries: &[Entry], span: &KeyRange) -> Vec<Watch> {
     let mut watches = BTreeMap::new();
     for entry in entries {
@@ -152,9 +152,9 @@ pub fn watches(entries: &[Entry], span: &KeyRange) -> Vec<Watch> {
     watches.into_values().collect()
 }
 
-/// Reads what was reported of a range as a reader does. Revisions ascend, nothing comes twice over one connection, and
-/// what the reader has is what the etcd held at one revision, after each list and after each batch of changes. Returns
-/// the last of these revisions.
+/// Processes the events of a range like a reader, and checks them: revisions ascend, no change comes twice over one
+/// connection, and after each list and each batch the reader has what the etcd had at one revision. Returns the last of
+/// these revisions.
 pub fn read(
     entries: &[Entry],
     range: RangeId,
@@ -181,11 +181,11 @@ pub fn read(
 // === impl Reader ===
 
 impl Reader {
-    /// Takes one event; whether it changed what there is.
+    /// Processes one event. Returns whether it changed the state.
     fn take(&mut self, event: &Event, mine: RangeId) -> Result<bool, String> {
         match event {
-            Event::NewHistory => return Err("there is but one history".into()),
-            // What it got last may come again: more of that revision may have been on its way.
+            Event::NewHistory => return Err("there is only one history".into()),
+            // The last revision may come again, because its other changes may still have been missing.
             Event::Disconnected => self.seen.clear(),
             Event::Begin(range) if *range == mine => {
                 (self.round, self.listing) = (self.round + 1, true);
@@ -303,9 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_received_everything_is_right() {
+    fn a_reader_that_received_everything_passes() {
         assert_eq!(judge(&[listed(), third(), fourth()]), Ok(4));
-        // The last revision once more after a break, and a list anew.
+        // After a reconnect: the last revision again, or a new list.
         let broken = vec![Event::Disconnected, Event::Connected, Event::Resumed];
         assert_eq!(judge(&[listed(), third(), broken.clone(), third(), fourth()]), Ok(4));
         let again =
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_reader_should_not_see_is_found() {
+    fn wrong_events_are_found() {
         let split: Vec<Vec<Event>> = third().into_iter().map(|event| vec![event]).collect();
         for (batches, complaint) in [
             (vec![listed(), split[0].clone(), split[1].clone()], "lacks"),
@@ -322,7 +322,7 @@ mod tests {
             (vec![listed(), third(), vec![put("a", "1", 2)]], "after 3"),
             (vec![listed(), third(), third()], "twice"),
             (vec![listed(), vec![put("a", "3", 3), put("b", "1", 3)]], "a reader has"),
-            (vec![listed(), vec![Event::NewHistory]], "one history"),
+            (vec![listed(), vec![Event::NewHistory]], "only one history"),
             (vec![vec![Event::Begin(DATA), Event::Done(DATA, 2)]], "lacks"),
         ] {
             let found = judge(&batches).unwrap_err();

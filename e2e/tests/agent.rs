@@ -1,4 +1,4 @@
-//! What an agent does when things go wrong around it. Needs root.
+//! Agents that start, are killed or stopped, or run out of table space while there is traffic. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 
@@ -18,17 +18,17 @@ fn ten_kills() {
 }
 
 #[test]
-fn stopped() {
+fn stopped_agents() {
     scenario::agents_that_are_stopped_leave_everything(&Netns::up("apistop"));
 }
 
 #[test]
-fn other_sizes() {
+fn other_table_sizes() {
     scenario::tables_get_other_sizes_under_load(&Netns::up("e2esizes"));
 }
 
 #[test]
-fn another_release() {
+fn tables_of_another_release() {
     scenario::tables_of_another_release_are_replaced_under_load(&Netns::up("e2erelease"));
 }
 

@@ -1,5 +1,5 @@
-//! The real apiserver and a real etcd, to which everything happens that can: what is wrong is reported in readiness,
-//! status and metrics, and put right without a restart. `etcdctl` is the judge.
+//! The real apiserver with a real etcd, under the failures that they can have. The apiserver reports each in its readiness,
+//! status and metrics, and recovers without a restart. `etcdctl` reads the results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,7 +30,7 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Longer than the longest pause between two tries.
+/// Longer than the apiserver's longest pause between two attempts.
 const PATIENCE: Duration = Duration::from_secs(60);
 const NODE: &str = "cilium/state/nodes/v1/a/n1";
 const OTHER_NODE: &str = "cilium/state/nodes/v1/a/n2";
@@ -42,13 +42,13 @@ fn admin(etcd: &Etcd, args: &[&str]) -> String {
     etcd.etcdctl("admin", args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
 }
 
-/// A key's value; `None` where there is none.
+/// A key's value; `None` if the key does not exist.
 fn get(etcd: &Etcd, key: &str) -> Option<String> {
     let found = admin(etcd, &["get", "--print-value-only", "--", key]);
     (!found.is_empty()).then(|| found.trim_end().to_owned())
 }
 
-/// All keys below a prefix, each with the revision in which it was put last.
+/// All keys below a prefix, each with the revision of its last put.
 fn revisions(etcd: &Etcd, prefix: &str) -> BTreeMap<String, i64> {
     let found = admin(etcd, &["get", "--prefix", "--write-out=json", prefix]);
     let found: Value = serde_json::from_str(&found).unwrap();
@@ -60,15 +60,15 @@ fn revisions(etcd: &Etcd, prefix: &str) -> BTreeMap<String, i64> {
     keys.iter().map(key).collect()
 }
 
-/// How often a key was put since it was made.
+/// How often a key was put since it was created; 0 if it does not exist.
 fn version(etcd: &Etcd, key: &str) -> u64 {
     let found = admin(etcd, &["get", "--write-out=json", key]);
     let found: Value = serde_json::from_str(&found).unwrap();
     found["kvs"][0]["version"].as_u64().unwrap_or_default()
 }
 
-/// Waits until the writer has shown so often that it lives, by its heartbeat and its position.
-fn wait_for_signs(etcd: &Etcd, times: u64) {
+/// Waits until the apiserver has put its heartbeat and its position `times` times more.
+fn wait_for_heartbeats(etcd: &Etcd, times: u64) {
     let before = [LOCAL_POSITION, "cilium/.heartbeat"].map(|key| (key, version(etcd, key)));
     for (key, before) in before {
         within(PATIENCE, &format!("{key} is put"), || match version(etcd, key) {
@@ -78,24 +78,24 @@ fn wait_for_signs(etcd: &Etcd, times: u64) {
     }
 }
 
-/// An apiserver whose heart beats every second.
-fn lively(etcd: &Etcd, port: u16) -> Apiserver {
+/// An apiserver with a heartbeat every second.
+fn with_fast_heartbeat(etcd: &Etcd, port: u16) -> Apiserver {
     Apiserver::wrapped(etcd, port, &["env", "CLUSTERMESH_HEARTBEAT_SECONDS=1"])
 }
 
-/// How far the etcd is.
+/// The etcd's current revision.
 fn revision(etcd: &Etcd) -> String {
     let status = admin(etcd, &["endpoint", "status", "--write-out=json"]);
     let status: Value = serde_json::from_str(&status).unwrap();
     status[0]["Status"]["header"]["revision"].to_string()
 }
 
-/// Waits until a key is there.
+/// Waits until a key exists, and returns its value.
 fn wait_for(etcd: &Etcd, key: &str) -> String {
     within(PATIENCE, &format!("{key} is there"), || get(etcd, key).ok_or_else(|| "no".into()))
 }
 
-/// Waits until a key is gone.
+/// Waits until a key does not exist.
 fn wait_gone(etcd: &Etcd, key: &str) {
     within(PATIENCE, &format!("{key} is gone"), || get(etcd, key).map_or(Ok(()), Err));
 }
@@ -108,7 +108,7 @@ fn ready(etcd: &Etcd) -> Apiserver {
 }
 
 #[test]
-fn an_etcd_that_is_away_is_waited_for() {
+fn the_apiserver_waits_for_an_etcd_that_is_down() {
     let mut etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     assert_eq!(apiserver.trouble("away"), (false, 0));
@@ -121,11 +121,11 @@ fn an_etcd_that_is_away_is_waited_for() {
     etcd.start_again();
     apiserver.wait_ready();
     wait_for(&etcd, OTHER_NODE);
-    assert!(!apiserver.trouble("away").0, "it is over");
+    assert!(!apiserver.trouble("away").0, "the failure is over");
 }
 
 #[test]
-fn an_etcd_that_is_slow_is_reported_and_waited_for() {
+fn a_slow_etcd_is_reported_and_the_apiserver_waits_for_it() {
     let etcd = Etcd::protected(&[]);
     let relay = Relay::to(etcd.port());
     let apiserver = Apiserver::at(&etcd, relay.port());
@@ -138,15 +138,15 @@ fn an_etcd_that_is_slow_is_reported_and_waited_for() {
     apiserver.wait_ready();
     wait_for(&etcd, OTHER_NODE);
     assert!(!apiserver.trouble("slow").0);
-    assert_eq!(apiserver.trouble("away"), (false, 0), "it was never given up");
+    assert_eq!(apiserver.trouble("away"), (false, 0), "the connection was never given up");
 }
 
 #[test]
-fn an_etcd_that_hangs_is_reported_also_to_an_apiserver_that_starts_then() {
+fn a_hanging_etcd_is_reported_also_by_an_apiserver_that_starts_then() {
     let etcd = Etcd::protected(&[]);
     let mut apiserver = ready(&etcd);
     etcd.signal(Signal::SIGSTOP);
-    // Long before the connection is known to be broken.
+    // The apiserver reports it long before it finds the connection broken.
     apiserver.wait_unready("etcd: slow: no answer to ");
     let status = apiserver.status();
     assert!(status["ready"] == false && status["state"] == "notReady", "{status:#}");
@@ -159,19 +159,21 @@ fn an_etcd_that_hangs_is_reported_also_to_an_apiserver_that_starts_then() {
 }
 
 #[test]
-fn an_etcd_that_is_full_is_reported_and_filled_when_there_is_room() {
+fn a_full_etcd_is_reported_and_gets_the_pending_writes_once_it_has_space() {
     let etcd = Etcd::protected(&["--quota-backend-bytes", "4194304"]);
     let apiserver = ready(&etcd);
     let chunk = "x".repeat(100_000);
     within(PATIENCE, "the etcd is full", || {
         let key = format!("filler/{:?}", SystemTime::now());
         let put = etcd.etcdctl("admin", &["put", &key, &chunk]).err();
-        put.filter(|error| error.contains("space exceeded")).map(drop).ok_or("it took it".into())
+        put.filter(|error| error.contains("space exceeded"))
+            .map(drop)
+            .ok_or("the etcd accepted the value".into())
     });
     apiserver.apply("other", &node("n2"));
     apiserver.wait_unready("etcd: full: the etcd's space is exhausted (NOSPACE)");
     assert!(matches!(apiserver.trouble("full"), (true, 1..)));
-    assert!(get(&etcd, NODE).is_some(), "what is there stays");
+    assert!(get(&etcd, NODE).is_some(), "existing keys stay");
 
     admin(&etcd, &["del", "--prefix", "filler/"]);
     admin(&etcd, &["compact", "--physical", &revision(&etcd)]);
@@ -182,23 +184,23 @@ fn an_etcd_that_is_full_is_reported_and_filled_when_there_is_room() {
     assert!(!apiserver.trouble("full").0);
 }
 
-/// A predecessor's keys: more than a page of a list, and long.
+/// Puts `count` keys with long values, as a predecessor could have left them: more than a page of a list.
 fn leave_stale_keys(etcd: &Etcd, count: usize) {
     let value = "x".repeat(400);
     let put = |n: &usize| format!("put cilium/state/services/v1/a/stale/s{n:05} \"{value}\"\n");
     for batch in (0..count).collect::<Vec<_>>().chunks(100) {
-        // No comparisons, what to do, and what to do otherwise.
+        // The three parts that `etcdctl txn` reads: no comparisons, the operations on success, no operations on failure.
         let text = format!("\n{}\n\n\n", batch.iter().map(put).collect::<String>());
         etcd.etcdctl_fed("admin", &["txn"], &text).unwrap();
     }
 }
 
 #[test]
-fn compaction_in_the_middle_of_the_comparison_begins_it_again() {
+fn a_compaction_during_the_comparison_restarts_it() {
     let etcd = Etcd::protected(&[]);
     leave_stale_keys(&etcd, 3_000);
     let relay = Relay::to(etcd.port());
-    // Enough for the users and roles, and for the first of the pages; not for the second.
+    // In bytes: enough for the users and roles and for the first page of the list, but not for the second.
     relay.hold_after(200_000);
     let apiserver = Apiserver::at(&etcd, relay.port());
     within(PATIENCE, "the list is under way", || match relay.is_held() {
@@ -215,25 +217,25 @@ fn compaction_in_the_middle_of_the_comparison_begins_it_again() {
 }
 
 #[test]
-fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
+fn an_etcd_that_lost_its_data_is_filled_and_gets_another_history() {
     let mut etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let first = wait_for(&etcd, HISTORY);
     etcd.kill();
     let backup = etcd.folder().join("backup");
     copy(&etcd, &etcd.data(), &backup);
-    // From nothing.
+    // The etcd starts with no data.
     fs::remove_dir_all(etcd.data()).unwrap();
     etcd.start_again();
     wait_for(&etcd, NODE);
     apiserver.wait_ready();
-    apiserver.wait_problem("begun anew or restored from a backup");
+    apiserver.wait_problem("its data was lost or restored from a backup");
     assert_eq!(apiserver.trouble("data-lost"), (false, 1));
     let second = wait_for(&etcd, HISTORY);
     assert_ne!(first, second);
     assert!(etcd.etcdctl("local", &["put", "x", "y"]).unwrap_err().contains("permission denied"));
 
-    // From a backup, which brings its history's name along and is behind.
+    // The etcd starts with a backup: it has the name of its history, and an earlier revision.
     let created = |etcd: &Etcd| {
         let found = admin(etcd, &["get", "--write-out=json", CANARY]);
         let found: Value = serde_json::from_str(&found).unwrap();
@@ -244,7 +246,7 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     }
     apiserver.apply("other", &node("n2"));
     wait_for(&etcd, OTHER_NODE);
-    // The apiserver looks every second how far the etcd is.
+    // The apiserver records the etcd's revision every second.
     within(PATIENCE, "the position is put", || {
         let put = revisions(&etcd, "cilium/.heartbeat.position").into_values().next();
         put.filter(|revision| *revision > 50).map(drop).ok_or_else(|| "not yet".into())
@@ -259,8 +261,8 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     wait_for(&etcd, OTHER_NODE);
     apiserver.wait_ready();
     assert_eq!(apiserver.trouble("data-lost"), (false, 2));
-    assert!(![first, second].contains(&wait_for(&etcd, HISTORY)), "a third one");
-    // Readers that go by what Cilium has know it too.
+    assert!(![first, second].contains(&wait_for(&etcd, HISTORY)), "a third history");
+    // Readers that know only Cilium's keys notice it by the new canary.
     assert_ne!(created(&etcd), restored);
 }
 
@@ -270,7 +272,7 @@ fn copy(etcd: &Etcd, from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[test]
-fn users_and_roles_that_another_client_changed_are_put_right() {
+fn users_and_roles_that_another_client_changed_are_repaired() {
     let etcd = Etcd::protected(&[]);
     fs::write(etcd.folder().join("users.yaml"), "users:\n- {name: remote-b, role: remote}\n")
         .unwrap();
@@ -283,22 +285,22 @@ fn users_and_roles_that_another_client_changed_are_put_right() {
     root(&["role", "grant-permission", "remote", "readwrite", "--prefix=true", "cilium/"]);
     root(&["user", "delete", "local-a"]);
     apiserver.wait_problem("authentication was off: every client could do everything");
-    apiserver.wait_problem("the role remote could do more than it may");
+    apiserver.wait_problem("the role remote had a permission too many");
     apiserver.wait_problem("there was no user local-a");
     assert!(matches!(apiserver.trouble("users"), (false, 3..)));
     assert_eq!(root(&["role", "get", "remote"]), wanted);
     assert!(etcd.etcdctl("local", &["put", "x", "y"]).unwrap_err().contains("permission denied"));
     apiserver.wait_ready();
 
-    // Its users are all there are that may do something.
+    // No user other than those of the apiserver may have rights.
     root(&["user", "add", "ghost:pw"]);
     root(&["user", "grant-role", "ghost", "root"]);
     apiserver.wait_unready("etcd: users: unknown user ghost with role root");
-    apiserver.wait_problem("restart the etcd by `clustermesh-apiserver etcd-init`");
+    apiserver.wait_problem("restart the etcd with `clustermesh-apiserver etcd-init`");
     assert!(!root(&["user", "list"]).contains("ghost"));
     apiserver.wait_ready();
 
-    // It cannot give itself back what it lost. Who can is noticed without a restart.
+    // The apiserver cannot restore its lost rights. When root restores them, the apiserver goes on without a restart.
     root(&["user", "revoke-role", "admin-a", "root"]);
     apiserver.apply("other", &node("n2"));
     apiserver.wait_unready("etcd: denied: ");
@@ -317,14 +319,14 @@ fn users_and_roles_that_another_client_changed_are_put_right() {
 }
 
 #[test]
-fn a_certificate_that_ends_is_reported_and_a_new_one_taken() {
+fn an_expired_certificate_is_reported_and_a_new_one_used() {
     let etcd = Etcd::protected(&[]);
     let issue = |lifetime| {
         let profile = Profile::Client { user: "admin-a".into() };
         let issued = etcd.ca().issue(&profile, SystemTime::now(), lifetime).unwrap();
         ClusterPki::new(&etcd.pki()).write("admin", &issued).unwrap();
     };
-    // Connections end two seconds before their certificate.
+    // A connection ends two seconds before its certificate expires.
     issue(Duration::from_secs(8));
     let apiserver = ready(&etcd);
     apiserver.wait_unready("etcd: certificate: tls: ");
@@ -337,7 +339,7 @@ fn a_certificate_that_ends_is_reported_and_a_new_one_taken() {
 }
 
 #[test]
-fn an_object_too_large_is_named_and_blocks_no_other() {
+fn an_object_that_is_too_large_is_reported_and_blocks_no_other() {
     let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let key = |name: &str| format!("cilium/state/services/v1/a/shop/{name}");
@@ -349,11 +351,11 @@ fn an_object_too_large_is_named_and_blocks_no_other() {
             .map(|((name, length), n)| service(name, &format!("10.101.0.{n}"), *length));
         services.collect::<Vec<_>>().join("---\n")
     };
-    // etcd takes 1.5 MiB in a request.
+    // etcd accepts at most 1.5 MiB in a request.
     apiserver.apply("services", &all(1_600_000));
     wait_for(&etcd, &key("then"));
     wait_for(&etcd, &key("before"));
-    apiserver.wait_problem("Service shop/large: the etcd does not take");
+    apiserver.wait_problem("Service shop/large: the etcd does not accept");
     assert_eq!(get(&etcd, &key("large")), None);
     assert_eq!(apiserver.metric("clustermesh_apiserver_etcd_refused_keys"), 1);
     apiserver.wait_ready();
@@ -364,22 +366,22 @@ fn an_object_too_large_is_named_and_blocks_no_other() {
         let problems = apiserver.status()["problems"].to_string();
         if problems == "[]" { Ok(()) } else { Err(problems) }
     };
-    within(PATIENCE, "it is taken now", no_problem);
+    within(PATIENCE, "the object is exported", no_problem);
 
-    // Too large again: what it reported before stays. Gone: so is the complaint.
+    // Too large again: the value that was exported before stays. Once the object is removed, so is the problem.
     apiserver.apply("services", &all(1_600_000));
     apiserver.wait_problem("Service shop/large");
     assert!(get(&etcd, &key("large")).is_some());
     apiserver.apply("services", &service("then", "10.101.0.3", 10));
     wait_gone(&etcd, &key("large"));
-    within(PATIENCE, "it is gone", no_problem);
+    within(PATIENCE, "the problem is gone", no_problem);
 }
 
 #[test]
-fn what_is_pending_is_written_before_it_ends() {
+fn pending_changes_are_written_before_the_apiserver_ends() {
     let etcd = Etcd::protected(&[]);
     let mut apiserver = ready(&etcd);
-    // Again and again: the folder's watcher must not be what makes it so.
+    // Repeated, because the notice from the folder's watcher may come by chance before the signal.
     for n in 2..6 {
         let before = revisions(&etcd, "cilium/");
         apiserver.apply(&format!("n{n}"), &node(&format!("n{n}")));
@@ -388,13 +390,16 @@ fn what_is_pending_is_written_before_it_ends() {
         let after = revisions(&etcd, "cilium/");
         assert!(after.contains_key(&format!("cilium/state/nodes/v1/a/n{n}")), "{after:#?}");
         let gone: Vec<_> = before.keys().filter(|key| !after.contains_key(*key)).collect();
-        assert!(gone.is_empty(), "nothing is removed: {gone:?}");
+        assert!(gone.is_empty(), "no key is removed: {gone:?}");
         let leases = admin(&etcd, &["lease", "list"]);
-        assert!(leases.contains(&format!("found {} leases", n - 1)), "they are left: {leases}");
+        assert!(
+            leases.contains(&format!("found {} leases", n - 1)),
+            "the leases are left: {leases}"
+        );
         apiserver.start_again();
         apiserver.wait_ready();
     }
-    // The etcd does not take it: it does not wait for ever, and ends well all the same.
+    // The etcd does not answer: the apiserver stops waiting after a while, and ends with exit code 0.
     let relay = Relay::to(etcd.port());
     apiserver.kill();
     let mut apiserver = Apiserver::at(&etcd, relay.port());
@@ -407,12 +412,12 @@ fn what_is_pending_is_written_before_it_ends() {
 }
 
 #[test]
-fn what_a_crashed_predecessor_left_is_removed() {
+fn keys_that_a_crashed_predecessor_left_are_removed() {
     let etcd = Etcd::protected(&[]);
     leave_stale_keys(&etcd, 300);
     let kept = "cilium/cache/nodes/v1/b/n1";
     let copied = "cilium/synced/b/cilium/cache/nodes/v1";
-    for key in [kept, copied, "cilium/cluster-config/b", "somebody/elses"] {
+    for key in [kept, copied, "cilium/cluster-config/b", "another/program"] {
         admin(&etcd, &["put", key, "x"]);
     }
     admin(&etcd, &["put", "cilium/state/endpointslices/v1/a/shop/old", "x"]);
@@ -421,10 +426,11 @@ fn what_a_crashed_predecessor_left_is_removed() {
     let apiserver = ready(&etcd);
     assert_eq!(revisions(&etcd, "cilium/state/").into_keys().collect::<Vec<_>>(), [NODE]);
     assert_eq!(get(&etcd, "clustermesh/local/v1/pods/n1/shop/old"), None);
-    for key in [kept, copied, "cilium/cluster-config/b", "somebody/elses"] {
-        assert!(get(&etcd, key).is_some(), "{key} is not ours");
+    for key in [kept, copied, "cilium/cluster-config/b", "another/program"] {
+        assert!(get(&etcd, key).is_some(), "the apiserver leaves {key} alone");
     }
-    // Readers distinguish a decision from a lease that ran out by the heartbeat in the same revision.
+    // A deletion by the apiserver is in one revision with its heartbeat; a deletion by an expired lease is not. Readers
+    // distinguish them by that.
     let deleted = within(PATIENCE, "all are deleted", || {
         let found = watch.revisions();
         let many =
@@ -442,19 +448,35 @@ fn what_a_crashed_predecessor_left_is_removed() {
             assert!(keys.contains(&"+cilium/.heartbeat".to_owned()), "{revision}: {keys:?}");
         }
     }
-    assert!(several >= 3, "127 at a time: {several}");
+    assert!(several >= 3, "127 deletions in a revision: {several} revisions");
     drop(apiserver);
 }
 
 #[test]
-fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
+fn only_the_heartbeat_has_a_lease_and_it_comes_at_once() {
+    let etcd = Etcd::protected(&[]);
+    let _apiserver = ready(&etcd);
+    within(Duration::from_secs(10), "there is a heartbeat; Cilium's comes after 60 s", || {
+        get(&etcd, "cilium/.heartbeat").map(drop).ok_or_else(|| "not yet".into())
+    });
+    let found = admin(&etcd, &["get", "--prefix", "--write-out=json", ""]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let all = found["kvs"].as_array().unwrap();
+    let leased = all.iter().filter(|kv| kv["lease"].as_i64().is_some_and(|lease| lease != 0));
+    let leased: Vec<String> = leased.map(|kv| base64(kv["key"].as_str().unwrap())).collect();
+    assert_eq!(leased, ["cilium/.heartbeat"]);
+    assert!(all.len() > 5, "{found}");
+}
+
+#[test]
+fn writes_by_others_to_our_keys_are_reported_counted_and_repaired() {
     let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let foreign = |reason: &str| {
         let name = "clustermesh_apiserver_etcd_foreign_writes_total";
         apiserver.metric(&format!("{name}{{reason=\"{reason}\"}}"))
     };
-    // Its own writes are not taken for another program's.
+    // The apiserver does not report its own writes as another program's.
     for n in 0..20 {
         apiserver.apply("services", &service("web", "10.101.0.1", n));
         apiserver.apply("other", &node(&format!("m{n}")));
@@ -476,7 +498,7 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
     admin(&etcd, &["del", canary]);
     admin(&etcd, &["put", identity, "k8s:app=theirs;"]);
     admin(&etcd, &["put", slice, "theirs"]);
-    within(PATIENCE, "it is put right", || match get(&etcd, NODE) {
+    within(PATIENCE, "the key is repaired", || match get(&etcd, NODE) {
         Some(now) if now == value => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -486,10 +508,10 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
     wait_gone(&etcd, identity);
     wait_gone(&etcd, slice);
     for (key, did) in [
-        (NODE, "changed it; put right"),
-        (OTHER_NODE, "removed it; put back"),
-        (config, "removed it; put back"),
-        (canary, "removed it; put back"),
+        (NODE, "changed it; repaired"),
+        (OTHER_NODE, "removed it; restored"),
+        (config, "removed it; restored"),
+        (canary, "removed it; restored"),
         (identity, "wrote it; removed"),
         (slice, "wrote it; removed"),
     ] {
@@ -497,10 +519,11 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
     }
     assert_eq!([foreign("added"), foreign("changed"), foreign("removed")], [2, 1, 3]);
 
-    // Not ours to remove: named as long as it is there. A copier's: no business of ours.
+    // The apiserver does not remove keys in the name of another cluster: it reports them while they exist. It does not
+    // report the keys that a copier (KVStoreMesh) writes.
     admin(&etcd, &["put", "cilium/state/nodes/v1/b/n1", "x"]);
     admin(&etcd, &["put", "cilium/cache/nodes/v1/b/n1", "x"]);
-    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: another program wrote it, in a name");
+    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: another program wrote it, with a name");
     assert!(!apiserver.status()["problems"].to_string().contains("cilium/cache"));
     assert!(get(&etcd, "cilium/state/nodes/v1/b/n1").is_some());
     admin(&etcd, &["del", "cilium/state/nodes/v1/b/n1"]);
@@ -512,12 +535,12 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
 }
 
 #[test]
-fn two_writers_do_not_fight_at_full_speed() {
+fn repairs_against_a_second_writer_are_slowed_down() {
     let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let mut writes = 0;
-    // Whatever is put right is changed again at once.
-    within(PATIENCE, "the fight is named", || {
+    // The other writer changes the key again as soon as it is repaired.
+    within(PATIENCE, "the other writer is reported", || {
         admin(&etcd, &["put", NODE, &format!("theirs {writes}")]);
         writes += 1;
         let problems = apiserver.status()["problems"].to_string();
@@ -529,12 +552,12 @@ fn two_writers_do_not_fight_at_full_speed() {
     }
     let repairs = apiserver.metric("clustermesh_apiserver_etcd_foreign_repairs_total");
     assert!(repairs * 4 < writes, "{repairs} repairs of {writes} writes");
-    // Everything else goes on.
+    // Other changes are still exported.
     apiserver.apply("other", &node("n2"));
     wait_for(&etcd, OTHER_NODE);
 }
 
-/// So many services, in one list.
+/// One List manifest with a headless Service for each of the numbers.
 fn services(numbers: std::ops::Range<usize>) -> String {
     let item = |n| {
         format!(
@@ -546,13 +569,12 @@ fn services(numbers: std::ops::Range<usize>) -> String {
 }
 
 #[test]
-fn thousands_of_keys_that_are_deleted_come_back_and_nothing_waits_for_them() {
+fn thousands_of_deleted_keys_are_restored_without_delaying_other_changes() {
     const KEYS: usize = 10_000;
     const SERVICES: &str = "clustermesh/local/v1/services/";
     let etcd = Etcd::protected(&[]);
     let relay = Relay::to(etcd.port());
-    let apiserver = lively(&etcd, relay.port());
-    // A file may not hold more than a quarter of a million parts.
+    let apiserver = with_fast_heartbeat(&etcd, relay.port());
     for first in (0..KEYS).step_by(5_000) {
         apiserver.apply(&format!("services-{first}"), &services(first..first + 5_000));
     }
@@ -562,45 +584,45 @@ fn thousands_of_keys_that_are_deleted_come_back_and_nothing_waits_for_them() {
         let found: Value = serde_json::from_str(&found).unwrap();
         found["count"].as_u64().unwrap_or_default()
     };
-    within(PATIENCE, "all are there", || match count() {
+    within(PATIENCE, "all keys exist", || match count() {
         keys if keys == KEYS as u64 => Ok(()),
         other => Err(other.to_string()),
     });
     let canaries = version(&etcd, CANARY);
-    // Of each round trip a part is the network's: all of them together take longer than anything may wait.
+    // With this delay of each round trip, all repairs together take longer than any other change may wait.
     relay.delay(Duration::from_millis(10));
     let deleted = admin(&etcd, &["del", "--prefix", SERVICES]);
     assert_eq!(deleted.trim(), KEYS.to_string());
-    let signs_while_repairing = || {
-        wait_for_signs(&etcd, 3);
-        assert!(count() < KEYS as u64, "it is not done yet");
+    let heartbeats_while_repairing = || {
+        wait_for_heartbeats(&etcd, 3);
+        assert!(count() < KEYS as u64, "not all keys are restored yet");
         apiserver.wait_ready();
     };
-    signs_while_repairing();
-    // What changes does not wait either.
+    heartbeats_while_repairing();
+    // Other changes do not wait either.
     apiserver.apply("other", &node("n2"));
     wait_for(&etcd, OTHER_NODE);
-    assert!(count() < KEYS as u64, "it is not done yet");
+    assert!(count() < KEYS as u64, "not all keys are restored yet");
     assert_eq!(apiserver.status()["ready"], true);
     relay.delay(Duration::ZERO);
-    within(PATIENCE, "all are back", || match count() {
+    within(PATIENCE, "all keys are restored", || match count() {
         keys if keys == KEYS as u64 => Ok(()),
         other => Err(other.to_string()),
     });
-    apiserver.wait_problem(": another program removed it; put back");
-    assert_eq!(version(&etcd, CANARY), canaries, "canaries are anew after a comparison alone");
+    apiserver.wait_problem(": another program removed it; restored");
+    assert_eq!(version(&etcd, CANARY), canaries, "canaries are put again only after a comparison");
     let repairs = apiserver.metric("clustermesh_apiserver_etcd_foreign_repairs_total");
     assert_eq!(repairs, KEYS as u64);
 }
 
 #[test]
-fn a_lock_that_another_has_and_a_file_that_takes_long_keep_nothing_waiting() {
+fn a_held_lock_and_a_slow_file_do_not_stop_heartbeats() {
     let etcd = Etcd::protected(&[]);
-    let apiserver = lively(&etcd, etcd.port());
+    let apiserver = with_fast_heartbeat(&etcd, etcd.port());
     apiserver.wait_ready();
     wait_for(&etcd, NODE);
     let goes_on = || {
-        wait_for_signs(&etcd, 3);
+        wait_for_heartbeats(&etcd, 3);
         assert_eq!(apiserver.unready(), "");
         assert_eq!(apiserver.status()["ready"], true);
     };
@@ -609,21 +631,25 @@ fn a_lock_that_another_has_and_a_file_that_takes_long_keep_nothing_waiting() {
     let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     apiserver.apply("pod", &pod("web", 7));
     goes_on();
-    assert_eq!(get(&etcd, "cilium/state/ip/v1/default/10.1.1.7"), None, "it has no ID yet");
+    assert_eq!(get(&etcd, "cilium/state/ip/v1/default/10.1.1.7"), None, "the pod has no ID yet");
     drop(held);
     wait_for(&etcd, "cilium/state/ip/v1/default/10.1.1.7");
 
-    // A file whose reading takes as long as its writer: a pipe.
+    // A pipe as a manifest: reading it lasts until its writer closes it.
     let slow = apiserver.manifest("slow");
     mkfifo(&slow, Mode::S_IRWXU).unwrap();
-    // The reader is in it as soon as it can be opened for writing without waiting.
-    let writer = within(PATIENCE, "it is read", || {
+    // Opening it for writing without waiting succeeds only when the reader has opened it.
+    let writer = within(PATIENCE, "the apiserver reads the pipe", || {
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         open(&slow, flags, Mode::empty()).map_err(|error| error.to_string())
     });
     apiserver.apply("other", &node("n2"));
     goes_on();
-    assert_eq!(get(&etcd, OTHER_NODE), None, "the thread that reads is in the pipe");
+    assert_eq!(
+        get(&etcd, OTHER_NODE),
+        None,
+        "the thread that reads manifests still reads the pipe"
+    );
     apiserver.apply("slow", &node("n3"));
     drop(writer);
     wait_for(&etcd, OTHER_NODE);
@@ -637,15 +663,15 @@ fn pod(name: &str, last: u8) -> String {
     )
 }
 
-/// Waits until the apiserver has looked at its manifests as they are: a second's worth of signs of life.
-fn looked_at(etcd: &Etcd) {
-    wait_for_signs(etcd, 2);
+/// Waits until the apiserver has read its manifests: with a heartbeat each second, two of them are enough.
+fn wait_until_read(etcd: &Etcd) {
+    wait_for_heartbeats(etcd, 2);
 }
 
 #[test]
-fn a_manifest_that_is_written_in_its_place_withdraws_nothing() {
+fn a_manifest_rewritten_in_place_withdraws_nothing() {
     let etcd = Etcd::protected(&[]);
-    let apiserver = lively(&etcd, etcd.port());
+    let apiserver = with_fast_heartbeat(&etcd, etcd.port());
     let all = [node("n2"), node("n3"), node("n4")];
     apiserver.apply("all", &all.join("---\n"));
     apiserver.wait_ready();
@@ -655,15 +681,15 @@ fn a_manifest_that_is_written_in_its_place_withdraws_nothing() {
 
     // `(sleep 2; kubectl get … -o yaml) > all.yaml`
     let mut file = File::create(&path).unwrap();
-    looked_at(&etcd);
+    wait_until_read(&etcd);
     file.write_all(all[0].as_bytes()).unwrap();
     file.write_all(b"---\n").unwrap();
     file.write_all(all[1].as_bytes()).unwrap();
-    looked_at(&etcd);
+    wait_until_read(&etcd);
     file.write_all(format!("---\n{}---\n{}", all[2], node("n5")).as_bytes()).unwrap();
     drop(file);
     wait_for(&etcd, "cilium/state/nodes/v1/a/n5");
-    // `git checkout` of a version without n5: another file in its place.
+    // `git checkout` of a version without n5 replaces the file.
     fs::remove_file(&path).unwrap();
     fs::write(&path, all.join("---\n")).unwrap();
     wait_gone(&etcd, "cilium/state/nodes/v1/a/n5");
@@ -672,11 +698,11 @@ fn a_manifest_that_is_written_in_its_place_withdraws_nothing() {
         let deleted: Vec<String> = keys.filter(|key| key.starts_with('-')).collect();
         if deleted.is_empty() { Err("none".into()) } else { Ok(deleted) }
     });
-    assert_eq!(deleted, ["-cilium/state/nodes/v1/a/n5"], "and nothing else ever");
+    assert_eq!(deleted, ["-cilium/state/nodes/v1/a/n5"], "no other key was ever deleted");
 }
 
 #[test]
-fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_nothing() {
+fn while_a_namespace_is_unreadable_at_the_start_nothing_new_is_exported_or_removed() {
     let etcd = Etcd::protected(&[]);
     let mut apiserver = ready(&etcd);
     let opted_out = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {clustermesh.cilium.io/global: 'false'}}\n";
@@ -692,31 +718,31 @@ fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_
     apiserver.apply("ns", &format!("{opted_out}metadata: ["));
     apiserver.apply("new", &node("n2"));
     apiserver.start_again();
-    apiserver.wait_unready("the manifests were never read in full");
-    apiserver.wait_problem("objects are held back until all Namespaces are known");
-    apiserver.wait_problem("mend or remove it: until then nothing new is exported");
-    // It is connected and has compared.
+    apiserver.wait_unready("the manifests were never read completely");
+    apiserver.wait_problem("objects are not exported until all Namespaces are known");
+    apiserver.wait_problem("correct or remove it: until then, nothing new is exported");
+    // By then the apiserver is connected.
     within(PATIENCE, "it is connected", || {
         let status = apiserver.status();
         if status["store"]["connected"] == true { Ok(()) } else { Err(status.to_string()) }
     });
-    assert_eq!(shared(&etcd), [NODE], "nothing new, and what is there stays");
+    assert_eq!(shared(&etcd), [NODE], "nothing new is exported, and existing keys stay");
     assert!(get(&etcd, "clustermesh/local/v1/services/shop/web").is_some());
     apiserver.apply("ns", opted_out);
     wait_for(&etcd, OTHER_NODE);
     apiserver.wait_ready();
     assert_eq!(shared(&etcd), [NODE, OTHER_NODE]);
 
-    // One without a Namespace, beside others that have one.
+    // A namespace without a Namespace object, while other namespaces have one.
     apiserver.apply("store", &service("web", "10.101.0.2", 1).replace("shop", "store"));
     apiserver.wait_problem("namespace store: 1 objects are not exported to other clusters");
     assert_eq!(shared(&etcd), [NODE, OTHER_NODE]);
 }
 
 #[test]
-fn without_inotify_files_are_looked_at_every_second_and_that_is_reported() {
+fn without_inotify_files_are_read_every_second_and_the_fallback_is_reported() {
     let etcd = Etcd::protected(&[]);
-    // A user namespace whose limit is used up.
+    // A user namespace in which no inotify instance is allowed.
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
     let unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
     let apiserver = Apiserver::wrapped(&etcd, etcd.port(), &unshare);
@@ -724,7 +750,7 @@ fn without_inotify_files_are_looked_at_every_second_and_that_is_reported() {
     apiserver.wait_problem("sysctl -w fs.inotify.max_user_instances");
     assert_eq!(apiserver.metric("clustermesh_apiserver_file_watch_fallback"), 1);
     assert!(apiserver.log_text().contains("no file watch"));
-    // Ten seconds would be ten positions.
+    // A watched folder is also polled every ten seconds, which would be ten positions.
     let before = version(&etcd, LOCAL_POSITION);
     apiserver.apply("other", &node("n2"));
     wait_for(&etcd, OTHER_NODE);

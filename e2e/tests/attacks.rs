@@ -1,9 +1,9 @@
-//! What a hostile cluster can say, and that no agent accepts it. Needs root.
+//! Attacks by a hostile peer, none of which an agent accepts. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 
 #[test]
-fn attacks() {
+fn false_records() {
     scenario::false_records_are_rejected(&Netns::sized("e2eattacks", 3, 1));
 }
 

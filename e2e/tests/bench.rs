@@ -1,5 +1,5 @@
-//! Every benchmark runs, with small numbers: it measures what it names, and leaves nothing behind. Its figures are those of
-//! a busy machine, and nothing is asserted of how large they are.
+//! Every benchmark runs with small sizes, measures what its name says, and leaves nothing behind. The sizes of its figures
+//! are not checked, because other tests run on the machine.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -24,30 +24,30 @@ use nix::{
 };
 use serde_json::Value;
 
-/// A benchmark under way.
+/// Starts a benchmark.
 fn start(lab: &str, args: &[&str]) -> Child {
     let mut bench = Command::new(binary());
     bench.args(["bench", "--lab", lab, "--output", "json"]).args(args).stdout(Stdio::piped());
     bench.spawn().expect("it starts")
 }
 
-/// The table of a benchmark, after which nothing is left.
+/// Runs a benchmark and returns its table. The benchmark must leave nothing behind.
 fn bench(lab: &str, args: &[&str]) -> Value {
     tables(lab, args)[args[0]].take()
 }
 
-/// All tables of one that has several.
+/// The tables of a benchmark that has several.
 fn tables(lab: &str, args: &[&str]) -> Value {
     let child = start(lab, args);
     let id = child.id();
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{args:?}: {} {text}", output.status);
-    assert_eq!(left(lab, id), Vec::<PathBuf>::new(), "{args:?} leaves something behind");
+    assert_eq!(left(lab, id), Vec::<PathBuf>::new(), "{args:?} leaves files behind");
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// What there is of a benchmark's lab and of its process's sandbox.
+/// The files that exist of a benchmark's lab and of its process's sandbox.
 fn left(lab: &str, id: u32) -> Vec<PathBuf> {
     let cgroups: PathBuf = fs::read_to_string("/proc/mounts")
         .expect("mounts")
@@ -95,13 +95,16 @@ fn mesh() {
     assert_eq!(etcds, ["real", "replayed"]);
     for row in rows {
         assert_eq!((number(row, "/clusters"), number(row, "/endpoints")), (10.0, 120.0));
-        // Identities, addresses, and a slice a service; nodes. The lab's first node is one of the three.
+        // Identities, addresses, nodes (the lab's first node is one of the three) and a slice for each service.
         let keys = 10.0 * (4.0 + 12.0 + 3.0 + 4.0);
         assert!((number(row, "/bootstrap/keys") - keys).abs() < 0.5, "{row:#}");
         for positive in ["/bootstrap/cpuMillis", "/bootstrap/readCpuMillis", "/resident"] {
             assert!(number(row, positive) > 0.0, "{positive} of {row:#}");
         }
-        assert!(number(row, "/held/descriptors") > 10.0, "each cluster is a connection: {row:#}");
+        assert!(
+            number(row, "/held/descriptors") > 10.0,
+            "each cluster takes a connection: {row:#}"
+        );
         assert_eq!(row["changes"].as_array().unwrap().len(), 2);
         for changes in row["changes"].as_array().unwrap() {
             assert!(number(changes, "/changes") >= 40.0, "{changes:#}");
@@ -148,7 +151,8 @@ fn endpoints() {
     let row = &rows(&all["endpoints"])[0];
     assert_eq!(number(row, "/endpoints"), 500.0);
     assert!(number(row, "/bytes") > 500.0 * 100.0, "an endpoint's record is longer: {row:#}");
-    // Floods end in quarantine, but for what an agent does not keep; and what is sent at the budget's pace does not.
+    // Floods of records that an agent keeps end in quarantine. Floods of others do not, and neither does traffic within the
+    // budget.
     let hostile = rows(&all["hostile"]);
     let quarantined = hostile.iter().map(|row| row["quarantined"].as_bool().unwrap());
     assert_eq!(quarantined.collect::<Vec<_>>(), [true, false, true, true, false, false, false]);
@@ -161,7 +165,7 @@ fn endpoints() {
 #[test]
 fn reconnect() {
     let row = bench("benchreco", &["reconnect", "--endpoints", "500"]);
-    // Ten are exchanged for ten others.
+    // Ten endpoints are replaced by ten others.
     assert_eq!(number(&row, "/tableChanges"), 20.0);
     assert!(number(&row, "/received") < number(&row, "/all"), "{row:#}");
 }
@@ -193,7 +197,8 @@ fn change() {
         .collect();
     assert_eq!(forms, [("v2", 10.0), ("v2", 150.0), ("v1", 10.0), ("v1", 150.0)]);
     for row in rows(&table) {
-        // A removal that fills a hole moves the last backend into it: never less than the two writes of the last one.
+        // A removal from the middle moves the last backend into the free slot, so it takes at least the two writes of
+        // removing the last one.
         assert!(number(row, "/removingWrites") >= 2.0, "{row:#}");
         assert!(number(row, "/addingWrites") >= 2.0, "{row:#}");
     }
@@ -242,7 +247,7 @@ fn export() {
     ];
     assert_eq!(forms, expected);
     for row in rows(&table) {
-        // The config, an address a pod; and of each service itself and an identity, beside its slices.
+        // The config, an address for each pod, and for each service itself, an identity and its slices.
         let services = 300.0 / number(row, "/podsAService");
         assert!(number(row, "/keys") > 1.0 + 300.0 + 2.0 * services, "{row:#}");
         for positive in ["/millis", "/fewerMillis", "/decodeMillis", "/ratio"] {
@@ -254,7 +259,7 @@ fn export() {
 #[test]
 fn fill() {
     let row = bench("benchfill", &["fill", "--services", "2000"]);
-    // Each service has two backends of its own: an entry, a header, and for each backend what it is made of and its slot.
+    // Each service has an entry, a header, and two backends with five writes each.
     assert!(number(&row, "/writes") >= 2.0 + 2.0 * 5.0, "{row:#}");
 }
 
@@ -268,7 +273,7 @@ fn memory() {
 }
 
 #[test]
-fn one_that_is_stopped_takes_everything_away() {
+fn a_stopped_benchmark_removes_its_lab() {
     let mut child = start("benchstop", &["reconnect", "--endpoints", "500"]);
     let id = child.id();
     let agent = Path::new("/run/clustermesh-lab/benchstop/nodes/b-n1/agent.sock");
@@ -280,7 +285,7 @@ fn one_that_is_stopped_takes_everything_away() {
 }
 
 #[test]
-fn what_a_killed_one_left_behind_is_taken_away_by_the_next() {
+fn the_next_benchmark_removes_what_a_killed_one_left() {
     let mut child = start("benchkill", &["fill", "--services", "1000000"]);
     let id = child.id();
     let pins = Path::new("/sys/fs/bpf").join(format!("clustermesh-bench-{id}"));
@@ -288,7 +293,7 @@ fn what_a_killed_one_left_behind_is_taken_away_by_the_next() {
     within(patience, "it fills", || if pins.exists() { Ok(()) } else { Err("no pins".into()) });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_ne!(left("benchkill", id), Vec::<PathBuf>::new(), "no process could take it away");
+    assert_ne!(left("benchkill", id), Vec::<PathBuf>::new(), "a killed process removes nothing");
     bench("benchkill", &["fill", "--services", "10"]);
     assert_eq!(left("benchkill", id), Vec::<PathBuf>::new());
 }

@@ -1,4 +1,5 @@
-//! Certificates that are exchanged, end, or are another CA's, each under load and without a failed request. Needs root.
+//! Certificates that are rotated, expire, or are signed by another CA: under load, and without a failed request. Needs
+//! root.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +28,7 @@ use mesh_e2e::{
 };
 use serde_json::Value;
 
-/// A lab with traffic from the first cluster's client to the service of both.
+/// A lab with traffic from a client in the first cluster to the service that both clusters have.
 struct Scene {
     mesh: Netns,
     lab: String,
@@ -36,7 +37,7 @@ struct Scene {
     traffic: Traffic,
 }
 
-/// How long daemons may take to come to something: they pause for up to twenty seconds between tries.
+/// How long a daemon may take to reach a state: it pauses for up to twenty seconds between attempts.
 const PATIENCE: Duration = Duration::from_secs(90);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -48,7 +49,7 @@ impl Scene {
         Self { mesh, lab: lab.into(), one, other, traffic }
     }
 
-    /// Every request of the load was answered, and the mesh is well and follows changes.
+    /// Ends the traffic. The mesh must be ready and program changes, and every request must have been answered.
     fn end(self) {
         wait_ready(&self.mesh);
         self.follows_changes();
@@ -56,7 +57,7 @@ impl Scene {
         assert_eq!(report.clusters.len(), 2, "{report:#?}");
     }
 
-    /// What is applied in one cluster comes to every kernel of both.
+    /// Waits until what is applied in a cluster is in the kernel of every node of both.
     fn follows_changes(&self) {
         for cluster in [&self.one, &self.other] {
             self.mesh.apply(cluster, "echo", Some(3));
@@ -71,7 +72,7 @@ impl Scene {
         json::run(self.mesh.clustermesh(&command))
     }
 
-    /// Rotates, which must be done then, and returns what it did.
+    /// Rotates certificates, which must leave nothing pending, and returns the changes.
     fn rotated(&self, cluster: &str, flags: &[&str]) -> Vec<Value> {
         let (code, printed, complaints) = self.rotate(cluster, flags);
         assert_eq!(code, 0, "{printed:#} {complaints}");
@@ -100,7 +101,7 @@ impl Scene {
         status["clusters"][0].clone()
     }
 
-    /// Every agent of a cluster with what it says about a peer.
+    /// The problems of each agent of a cluster, and its status of a peer.
     fn seen(&self, cluster: &str, peer: &str) -> Vec<(Value, Value)> {
         let status = self.status(cluster);
         let agents = status["agents"].as_array().expect("agents").clone();
@@ -111,12 +112,13 @@ impl Scene {
         agents.into_iter().map(|agent| (agent["problems"].clone(), peer_of(&agent))).collect()
     }
 
-    /// Waits until each agent of a cluster has failed to follow a peer at a phase, for a reason that has all these words.
-    fn fails(&self, cluster: &str, peer: &str, phase: &str, words: &[&str]) {
-        patiently(&format!("{cluster} says why it does not follow {peer}"), || {
+    /// Waits until each agent of a cluster reports that a phase of its connection to a peer has failed, for a reason with
+    /// all these words.
+    fn wait_failed(&self, cluster: &str, peer: &str, phase: &str, words: &[&str]) {
+        patiently(&format!("{cluster} reports why it is not connected to {peer}"), || {
             for (_, seen) in self.seen(cluster, peer) {
-                let ladder = seen["ladder"].as_array().cloned().unwrap_or_default();
-                let step = ladder.iter().find(|step| step["name"] == phase).cloned();
+                let phases = seen["ladder"].as_array().cloned().unwrap_or_default();
+                let step = phases.iter().find(|step| step["name"] == phase).cloned();
                 let step = step.unwrap_or_default();
                 let detail = step["detail"].as_str().unwrap_or_default();
                 if step["state"] != "failed" || !words.iter().all(|word| detail.contains(word)) {
@@ -127,31 +129,35 @@ impl Scene {
         });
     }
 
-    /// Waits until each agent of a cluster follows a peer, and complains about it with all these words.
-    fn complains(&self, cluster: &str, peer: &str, words: &[&str]) {
-        patiently(&format!("{cluster} says why {peer}'s new credentials are not used"), || {
-            for (problems, seen) in self.seen(cluster, peer) {
-                let has = |problem: &Value| {
-                    let text = problem.as_str().unwrap_or_default();
-                    text.starts_with(&format!("{peer}: new credentials are not used"))
-                        && words.iter().all(|word| text.contains(word))
-                };
-                let complains = problems.as_array().is_some_and(|all| all.iter().any(has));
-                if !complains || seen["ready"] != true {
-                    return Err(format!("{problems:#} {seen:#}"));
+    /// Waits until each agent of a cluster is connected to a peer, and reports with all these words that it does not use
+    /// new credentials.
+    fn wait_unused(&self, cluster: &str, peer: &str, words: &[&str]) {
+        patiently(
+            &format!("{cluster} reports why the new credentials for {peer} are not used"),
+            || {
+                for (problems, seen) in self.seen(cluster, peer) {
+                    let has = |problem: &Value| {
+                        let text = problem.as_str().unwrap_or_default();
+                        text.starts_with(&format!("{peer}: new credentials are not used"))
+                            && words.iter().all(|word| text.contains(word))
+                    };
+                    let reported = problems.as_array().is_some_and(|all| all.iter().any(has));
+                    if !reported || seen["ready"] != true {
+                        return Err(format!("{problems:#} {seen:#}"));
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            },
+        );
     }
 
-    /// Waits until no agent of a cluster has anything to complain about.
-    fn content(&self, cluster: &str) {
-        patiently(&format!("{cluster} has nothing to complain about"), || {
+    /// Waits until no agent of a cluster reports a problem.
+    fn wait_without_problems(&self, cluster: &str) {
+        patiently(&format!("{cluster} reports no problem"), || {
             let status = self.status(cluster);
             let agents = status["agents"].as_array().expect("agents");
-            let content = |agent: &Value| agent["problems"] == serde_json::json!([]);
-            if agents.iter().all(content) { Ok(()) } else { Err(format!("{status:#}")) }
+            let no_problems = |agent: &Value| agent["problems"] == serde_json::json!([]);
+            if agents.iter().all(no_problems) { Ok(()) } else { Err(format!("{status:#}")) }
         });
     }
 
@@ -161,7 +167,7 @@ impl Scene {
         seen.map(|(_, seen)| seen["reconnects"].as_u64().expect("a number")).collect()
     }
 
-    /// All that is in all kernels.
+    /// The services in the kernel of each node.
     fn kernels(&self) -> Vec<kernel::Services> {
         let clusters = self.mesh.clusters().into_iter();
         let nodes =
@@ -190,7 +196,7 @@ impl Scene {
     }
 }
 
-/// Credentials for an etcd.
+/// The files of credentials for an etcd.
 struct Files {
     ca: PathBuf,
     certificate: PathBuf,
@@ -218,7 +224,11 @@ fn server_and_client_certificates_are_rotated() {
     let peer = scene.mesh.peer_folder(&scene.other).join(format!("{}.etcd-client.crt", scene.one));
     let serials = || files.iter().chain([&peer]).map(|path| serial(path)).collect::<Vec<_>>();
     let before = serials();
-    assert_eq!(scene.rotated(&scene.one, &["--server", "--clients"]).len(), 0, "all are young");
+    assert_eq!(
+        scene.rotated(&scene.one, &["--server", "--clients"]).len(),
+        0,
+        "all certificates are young"
+    );
     assert_eq!(
         scene.rotated(&scene.one, &["--server", "--clients", "--min-age", "0", "--dry-run"]).len(),
         4
@@ -231,9 +241,9 @@ fn server_and_client_certificates_are_rotated() {
     assert_eq!(
         scene.reconnects(&scene.other, &scene.one),
         reconnects,
-        "no client has to connect anew"
+        "no client has to reconnect"
     );
-    // The etcd shows the new one to clients that connect now, without having been restarted.
+    // The etcd uses the new certificate for clients that connect now, without a restart.
     let etcd = scene.mesh.node_ips(&scene.one, &scene.mesh.nodes(&scene.one)[0])[0];
     let show = format!(
         "echo | openssl s_client -connect {etcd}:2379 2>/dev/null | openssl x509 -noout -serial"
@@ -246,13 +256,13 @@ fn server_and_client_certificates_are_rotated() {
     assert!(shown.contains(wanted), "{shown}, not {wanted}");
 
     assert_eq!(scene.rotated(&scene.one, &["--clients", "--min-age", "0"]).len(), 3);
-    patiently("every client has connected with the new ones", || {
+    patiently("every client has connected with its new certificate", || {
         let now = scene.reconnects(&scene.other, &scene.one);
         let all = now.iter().zip(&reconnects).all(|(now, before)| now > before);
         if all { Ok(()) } else { Err(format!("{now:?}")) }
     });
     assert!(serials().iter().zip(&before).all(|(now, before)| now != before));
-    scene.content(&scene.other);
+    scene.wait_without_problems(&scene.other);
     scene.end();
 }
 
@@ -268,13 +278,14 @@ fn a_ca_is_rotated() {
     let as_before =
         Files { ca: old("ca.crt"), certificate: old("admin.crt"), key: old("admin.key") };
     let list = ["get", "cilium/.heartbeat", "--keys-only"];
-    scene.etcdctl(&one, &as_before, &list).expect("the apiserver's own certificate");
+    scene.etcdctl(&one, &as_before, &list).expect("the apiserver's certificate is accepted");
 
-    // Without a command that restarts the etcd it stops there, and says so; killed and repeated it goes on.
+    // Without a command that restarts the etcd, the rotation stops at the restart and says so. Repeating it gives the same
+    // answer.
     for _ in 0..2 {
         let (code, printed, _) = scene.rotate(&one, &["--ca"]);
         assert_eq!(code, 3, "{printed:#}");
-        let pending = printed["pending"][0].as_str().expect("what it waits for");
+        let pending = printed["pending"][0].as_str().expect("a pending step");
         assert!(
             pending.contains("must be restarted") && pending.contains("--restart-etcd"),
             "{pending}"
@@ -282,25 +293,29 @@ fn a_ca_is_rotated() {
     }
     let (code, _, refused) = scene.rotate(&one, &["--ca", "--finish"]);
     assert!(code == 1 && refused.contains("the old CA still signs"), "{refused}");
-    scene.content(&scene.other);
+    scene.wait_without_problems(&scene.other);
 
     let restart = scene.restart_etcd(&one);
     let changes = scene.rotated(&one, &["--ca", "--restart-etcd", &restart]);
     assert!(changes.contains(&"restart the etcd".into()), "{changes:?}");
     wait_ready(&scene.mesh);
-    assert_eq!(scene.rotated(&one, &["--ca", "--restart-etcd", &restart]).len(), 0, "done already");
+    assert_eq!(
+        scene.rotated(&one, &["--ca", "--restart-etcd", &restart]).len(),
+        0,
+        "it is done already"
+    );
     scene.follows_changes();
-    scene.content(&scene.one);
-    scene.content(&scene.other);
+    scene.wait_without_problems(&scene.one);
+    scene.wait_without_problems(&scene.other);
 
-    // A user who has kept a certificate of the old one is named.
+    // A user whose certificate is still by the old CA is named.
     let admin = ClusterPki::new(&pki);
     let [certificate, key] = [admin.certificate("local"), admin.key("local")];
     let kept = [&certificate, &key].map(|path| fs::read(path).unwrap());
     fs::copy(old("admin.crt"), &certificate).unwrap();
     fs::copy(old("admin.key"), &key).unwrap();
     let (code, _, refused) = scene.rotate(&one, &["--ca", "--finish"]);
-    assert!(code == 1 && refused.contains("local.crt is by the old CA"), "{refused}");
+    assert!(code == 1 && refused.contains("local.crt is signed by the old CA"), "{refused}");
     fs::write(&key, &kept[1]).unwrap();
     fs::write(&certificate, &kept[0]).unwrap();
 
@@ -313,8 +328,8 @@ fn a_ca_is_rotated() {
         certificate: pki.join("admin.crt"),
         key: pki.join("admin.key"),
     };
-    scene.etcdctl(&one, &now, &list).expect("the new one's");
-    // Every daemon starts from the files alone.
+    scene.etcdctl(&one, &now, &list).expect("a certificate by the new CA");
+    // Every daemon can start with the files as they are.
     for daemon in daemons(&scene.mesh) {
         scene.mesh.kill(&daemon);
         scene.mesh.start(&daemon);
@@ -323,19 +338,19 @@ fn a_ca_is_rotated() {
 }
 
 #[test]
-fn a_certificate_ends_while_its_connection_stands() {
+fn a_certificate_expires_while_its_connection_is_open() {
     let scene = Scene::new("e2ecexpiry");
     let (one, other) = (scene.one.clone(), scene.other.clone());
     let before = scene.kernels();
     scene.rotated(&one, &["--clients", "--min-age", "0", "--lifetime", "15s"]);
-    scene.fails(&other, &one, "tls", &[&format!("CN=remote-{other}"), "is valid from"]);
-    scene.fails(&one, &one, "tls", &[&format!("CN=local-{one}"), "is valid from"]);
-    patiently("the apiserver names its certificate", || {
+    scene.wait_failed(&other, &one, "tls", &[&format!("CN=remote-{other}"), "is valid from"]);
+    scene.wait_failed(&one, &one, "tls", &[&format!("CN=local-{one}"), "is valid from"]);
+    patiently("the apiserver reports its certificate", || {
         let problems = scene.status(&one)["apiserver"]["problems"].to_string();
         let named = problems.contains(&format!("CN=admin-{one}")) && problems.contains("tls");
         if named { Ok(()) } else { Err(problems) }
     });
-    // No connection is left: the etcd's side knows of none.
+    // The etcd has no connections left.
     let node = scene.mesh.nodes(&one)[0].clone();
     patiently("no connection outlives its certificate", || {
         let sockets = ["ss", "-Htn", "state", "established", "sport", "=", ":2379"];
@@ -343,8 +358,8 @@ fn a_certificate_ends_while_its_connection_stands() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if text.trim().is_empty() { Ok(()) } else { Err(text) }
     });
-    assert_eq!(scene.kernels(), before, "the state is kept");
-    // An apiserver and an agent that start now say why, and wait.
+    assert_eq!(scene.kernels(), before, "the kernels keep their state");
+    // An apiserver and an agent that start now report the reason, and wait.
     for daemon in [
         Daemon::Apiserver(one.clone()),
         Daemon::Agent(other.clone(), scene.mesh.nodes(&other)[0].clone()),
@@ -352,17 +367,18 @@ fn a_certificate_ends_while_its_connection_stands() {
         scene.mesh.kill(&daemon);
         scene.mesh.start(&daemon);
     }
-    scene.fails(&other, &one, "tls", &[&format!("CN=remote-{other}")]);
-    assert_eq!(scene.kernels(), before, "the state is kept");
+    scene.wait_failed(&other, &one, "tls", &[&format!("CN=remote-{other}")]);
+    assert_eq!(scene.kernels(), before, "the kernels keep their state");
     scene.rotated(&one, &["--clients", "--min-age", "0"]);
     wait_ready(&scene.mesh);
-    scene.content(&other);
+    scene.wait_without_problems(&other);
     scene.end();
 }
 
-/// The attack table's certificates, and files that are none: what was in force stays, and the status names them.
+/// Files with wrong certificates or with none: the daemon goes on with the credentials that it has, and its status names
+/// the files.
 #[test]
-fn a_bad_new_file_leaves_the_old_in_force() {
+fn bad_new_files_leave_the_old_credentials_in_use() {
     let scene = Scene::new("e2ecbadfile");
     let (one, other) = (scene.one.clone(), scene.other.clone());
     let peers = scene.mesh.peer_folder(&other);
@@ -373,58 +389,58 @@ fn a_bad_new_file_leaves_the_old_in_force() {
         for (path, content) in &good {
             fs::write(path, content).unwrap();
         }
-        scene.content(&other);
+        scene.wait_without_problems(&other);
     };
     let reconnects = scene.reconnects(&other, &one);
     let now = SystemTime::now();
     let (stranger, _) = Ca::create(&one, now, DAY).unwrap();
     let ca = scene.ca(&one);
     let user = |user: &str| Profile::Client { user: user.into() };
-    let own_name = format!("remote-{other}");
+    let peer_user = format!("remote-{other}");
 
     println!("no certificate");
     fs::write(file(".crt"), "-----BEGIN").unwrap();
-    scene.complains(&other, &one, &[&file(".crt").display().to_string(), "no certificate in it"]);
+    scene.wait_unused(&other, &one, &[&file(".crt").display().to_string(), "no certificate in it"]);
     restore();
 
     for (issuer, user_name, begins, words) in [
-        // Whatever name it shows: the etcd does not trust the CA.
+        // The etcd does not trust this CA, whatever the name in the certificate is.
         (&stranger, "root", now, ["CN=root", "authenticated"]),
-        (&stranger, own_name.as_str(), now, [own_name.as_str(), "authenticated"]),
-        (&ca, own_name.as_str(), now - 2 * DAY, [own_name.as_str(), "is valid from"]),
-        // Its CA is the right one, and there is no such user.
+        (&stranger, peer_user.as_str(), now, [peer_user.as_str(), "authenticated"]),
+        (&ca, peer_user.as_str(), now - 2 * DAY, [peer_user.as_str(), "is valid from"]),
+        // The right CA, but the etcd has no such user.
         (&ca, "remote-zz", now, ["CN=remote-zz", "authenticated"]),
     ] {
         println!("{user_name}, {words:?}");
         let issued = issuer.issue(&user(user_name), begins, DAY).unwrap();
         fs::write(file(".key"), &issued.key).unwrap();
         fs::write(file(".crt"), &issued.certificate).unwrap();
-        scene.complains(&other, &one, &words);
+        scene.wait_unused(&other, &one, &words);
         restore();
     }
 
-    println!("another CA of the etcd");
+    println!("the wrong CA for the etcd");
     fs::write(file("-ca.crt"), stranger.certificate()).unwrap();
-    scene.complains(&other, &one, &["tls", "by a CA that is not trusted for it"]);
+    scene.wait_unused(&other, &one, &["tls", "by a CA that is not trusted for it"]);
     restore();
 
-    println!("a peer file with credentials that are not there");
+    println!("a peer file that names missing credentials");
     let peer_file = peers.join(&one);
     let text = fs::read_to_string(&peer_file).unwrap();
     fs::write(&peer_file, text.replace(".etcd-client.crt", ".elsewhere.crt")).unwrap();
-    scene.complains(&other, &one, &["elsewhere.crt: cannot be read"]);
+    scene.wait_unused(&other, &one, &["elsewhere.crt: cannot be read"]);
     fs::write(&peer_file, &text).unwrap();
-    scene.content(&other);
-    // All of this over one connection: none was lost to a file that was bad. Files that came back are others again.
+    scene.wait_without_problems(&other);
+    // Not asserted, because each restored file is a new one again, for which an agent may connect again.
     println!("{reconnects:?}, then {:?}", scene.reconnects(&other, &one));
 
-    println!("the apiserver's");
+    println!("the apiserver's credentials");
     let admin = ClusterPki::new(&scene.pki(&one));
     let kept = [admin.certificate("admin"), admin.key("admin")]
         .map(|path| (path.clone(), fs::read(path).unwrap()));
     let issued = stranger.issue(&user("root"), now, DAY).unwrap();
     admin.write("admin", &issued).unwrap();
-    patiently("the apiserver says why its new credentials are not used", || {
+    patiently("the apiserver reports why its new credentials are not used", || {
         let apiserver = scene.status(&one)["apiserver"].clone();
         let problems = apiserver["problems"].to_string();
         let named = problems.contains("new credentials for the etcd are not used")
@@ -438,7 +454,7 @@ fn a_bad_new_file_leaves_the_old_in_force() {
 }
 
 #[test]
-fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
+fn a_rebuilt_cluster_replaces_the_previous_one() {
     let scene = Scene::new("e2ecreplace");
     let (one, other) = (scene.one.clone(), scene.other.clone());
     let lab = |verb: &str, more: &[&str]| {
@@ -455,7 +471,7 @@ fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
     for node in &nodes {
         lab("stop", &[&format!("{other}/{node}/agent")]);
     }
-    // Its pods run on; its control plane begins anew, with another CA, identity and history.
+    // The pods of the other cluster run on. Its control plane starts without data, with another CA, identity and history.
     for gone in ["pki", "peers"] {
         fs::remove_dir_all(directory.join(gone)).unwrap();
     }
@@ -477,23 +493,23 @@ fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
     let pair = ["connect", "--context", &one, "--destination-context", &other];
     let (code, _, refused) = json::run(scene.mesh.clustermesh(&pair));
     assert!(code == 1 && refused.contains("--replace"), "{refused}");
-    scene.fails(&one, &other, "tls", &["by a CA that is not trusted for it"]);
+    scene.wait_failed(&one, &other, "tls", &["by a CA that is not trusted for it"]);
     let first = &scene.kernels()[..scene.mesh.nodes(&one).len()];
-    assert_eq!(first, &before[..first.len()], "the old one's state is kept");
+    assert_eq!(first, &before[..first.len()], "the kernels keep the state of the old cluster");
 
     json::of(scene.mesh.clustermesh(&[&pair[..], &["--replace"]].concat()));
-    // Not earlier: to an agent without a peer file the peer is removed, and with it the way to its pods.
+    // Not earlier: an agent without a peer file removes the peer, and with it the routes to its pods.
     for node in &nodes {
         lab("start", &[&format!("{other}/{node}/agent")]);
     }
     wait_ready(&scene.mesh);
     wait_for_backends(&scene.mesh, &[&one, &other]);
     assert_eq!(json::of(scene.mesh.clustermesh(&pair))["changes"], serde_json::json!([]));
-    scene.content(&one);
+    scene.wait_without_problems(&one);
     scene.end();
 }
 
-/// Our daemons' clock is stepped two years ahead, behind every certificate's end, and back. etcd's is not
+/// The clock of our daemons jumps two years ahead, past the end of every certificate, and back. The clock of etcd does not
 /// (`e2e/unavailable.toml`).
 #[test]
 fn the_clock_jumps() {
@@ -507,7 +523,7 @@ fn the_clock_jumps() {
     let variables = [
         format!("LD_PRELOAD={library}"),
         format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
-        // A step is one of the wall clock; timers go on as they were.
+        // Only the wall clock jumps; timers use the monotonic clock.
         "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
         "FAKETIME_CACHE_DURATION=1".into(),
         "NO_FAKE_STAT=1".into(),
@@ -531,36 +547,36 @@ fn the_clock_jumps() {
 
     step("+730d");
     let node = scene.mesh.nodes(&other)[0].clone();
-    for begun_then in
+    for restarted in
         [vec![], vec![Daemon::Agent(other.clone(), node), Daemon::Apiserver(one.clone())]]
     {
-        begun_then.iter().for_each(restart);
+        restarted.iter().for_each(restart);
         for (cluster, peer, user) in [
             (&one, &other, format!("CN=remote-{one}")),
             (&other, &one, format!("CN=remote-{other}")),
             (&one, &one, format!("CN=local-{one}")),
         ] {
-            scene.fails(cluster, peer, "tls", &[&user, "is valid from"]);
+            scene.wait_failed(cluster, peer, "tls", &[&user, "is valid from"]);
         }
-        patiently("the apiserver names its certificate", || {
+        patiently("the apiserver reports its certificate", || {
             let problems = scene.status(&one)["apiserver"]["problems"].to_string();
             let named = problems.contains(&format!("CN=admin-{one}"));
             if named { Ok(()) } else { Err(problems) }
         });
-        assert_eq!(scene.kernels(), before, "the state is kept");
+        assert_eq!(scene.kernels(), before, "the kernels keep their state");
     }
     step("+0");
     wait_ready(&scene.mesh);
-    scene.content(&one);
-    // Behind the beginning of every certificate: open connections go on.
+    scene.wait_without_problems(&one);
+    // Before the start of every certificate's validity: open connections go on.
     step("-730d");
     scene.follows_changes();
     step("+0");
-    scene.content(&other);
+    scene.wait_without_problems(&other);
     scene.end();
 }
 
-/// Removes what the library of a lab's processes leaves behind when they are killed.
+/// Removes the shared memory that libfaketime leaves behind when a process of the lab is killed.
 fn clean_up(mesh: &Netns) {
     for process in mesh.state().processes {
         for name in ["faketime_shm_", "sem.faketime_sem_"] {
@@ -569,7 +585,7 @@ fn clean_up(mesh: &Netns) {
     }
 }
 
-/// Where Debian has the library.
+/// The path of libfaketime in Debian.
 fn library() -> String {
     let list = Command::new("dpkg").args(["-L", "libfaketime"]).output().expect("dpkg");
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -578,7 +594,7 @@ fn library() -> String {
 }
 
 fn replace(path: &Path, text: &str) {
-    // Replaced, so that no reader gets half of it.
+    // Renamed into place, so that no reader gets half of it.
     let temporary = path.with_extension("new");
     fs::write(&temporary, format!("{text}\n")).unwrap();
     fs::rename(temporary, path).unwrap();

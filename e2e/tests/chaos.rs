@@ -1,4 +1,4 @@
-//! Random faults, none of which makes a difference. Needs root.
+//! Random faults. Each guarantee must hold throughout, and the mesh must recover from each fault. Needs root.
 
 use std::process::{Command, Stdio};
 
@@ -11,33 +11,39 @@ fn campaign(lab: &str, seed: &str, replicas: &str) {
     chaos.args(["--replicas", replicas]);
     let (code, found, complaint) = json::run(chaos);
     assert_eq!(code, 0, "{found:#} {complaint}");
-    assert_eq!(
-        found.pointer("/survived").and_then(Value::as_array).map(Vec::len),
-        Some(8),
-        "{found:#}"
-    );
+    let survived = found.get("survived");
+    assert_eq!(survived.and_then(Value::as_array).map(Vec::len), Some(8), "{found:#}");
+    // Seeds are chosen so that these are among the faults: services look for backends near their clients.
+    let survived = survived.map(ToString::to_string).unwrap_or_default();
+    for kind in ["give ", "move "] {
+        assert!(
+            survived.contains(&format!("\"fault\":\"{kind}")),
+            "no {kind}: choose another seed"
+        );
+    }
 }
 
 #[test]
-fn one_seed() {
-    campaign("e2echaos1", "1", "1");
+fn faults_with_one_replica() {
+    campaign("e2echaos1", "5", "1");
 }
 
 #[test]
-fn another() {
-    campaign("e2echaos2", "4", "2");
+fn faults_with_two_replicas() {
+    campaign("e2echaos2", "13", "2");
 }
 
-/// `lab check-history --record`: what happens meanwhile is reported as etcds promise, and comes down to the kernels.
+/// `lab check-history --record`: the watches of both etcds keep their guarantees meanwhile, and the changes reach all
+/// kernels.
 #[test]
-fn a_lab_is_recorded() {
+fn recorded_watches_keep_their_guarantees() {
     let mesh = Netns::sized("e2erecord", 2, 1);
     mesh.apply("a", "echo", None);
     mesh::connect(&mesh, "a", "b");
     let mut record = mesh.lab("check-history");
     record.args(["--wait", "--record", "4", "--output", "json"]).stdout(Stdio::piped());
-    let mut recording = record.spawn().expect("it starts");
-    // However long pods and commands take here: it goes on until the recording is over.
+    let mut recording = record.spawn().expect("the command starts");
+    // The changes go on until the recording is over, however long each takes.
     for replicas in [1, 3, 2].into_iter().cycle() {
         for n in 0..5 {
             etcdctl::put(&mesh, "a", &format!("cilium/elsewhere/{n}"), b"x");
@@ -48,7 +54,7 @@ fn a_lab_is_recorded() {
             break;
         }
     }
-    let output = recording.wait_with_output().expect("it ends");
+    let output = recording.wait_with_output().expect("the command ends");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(output.status.success(), "{found:#}");
     let recorded = found["recorded"].as_array().expect("what was recorded");

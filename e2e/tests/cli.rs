@@ -1,4 +1,4 @@
-//! `clustermesh` as scripts see it: objects, exit codes, what it changes and what it refuses. Needs root.
+//! `clustermesh` as scripts use it: its JSON, its exit codes, and what it changes and refuses. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,10 +25,10 @@ use serde_json::Value;
 /// A file's permissions and content.
 type Files = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 
-/// The flags that name two clusters.
+/// The flags that name the clusters a and b.
 const A_AND_B: [&str; 4] = ["--context", "a", "--destination-context", "b"];
 
-/// Where a lab has a cluster's directory.
+/// The directory of a lab's cluster.
 fn directory(lab: &str, cluster: &str) -> PathBuf {
     Path::new("/run/clustermesh-lab").join(lab).join("clusters").join(cluster)
 }
@@ -48,15 +48,15 @@ fn files(folder: &Path) -> Files {
     found
 }
 
-/// What an operator's commands could change in a cluster's directory: all but what its daemons keep in `state/`, and the
-/// file by which two commands wait for each other.
+/// The files that an operator's commands could change in a cluster's directory: all except those of its daemons in
+/// `state/`, and the lock of the commands.
 fn configuration(folder: &Path) -> Files {
     let state = folder.join("state");
     let lock = folder.join(".connect.lock");
     files(folder).into_iter().filter(|(p, _)| !p.starts_with(&state) && *p != lock).collect()
 }
 
-/// Runs a command: its exit code, output and complaints.
+/// Runs a command and returns its exit code, standard output and standard error.
 fn run(mut command: Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -67,7 +67,7 @@ fn words<'a>(first: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
     [first, rest].concat()
 }
 
-/// Keys that are no camelCase; those below `data` are names of things, not fields.
+/// Adds the keys that are not camelCase to `found`. Keys below those in `data` are names of objects, not fields.
 fn not_camel_case(value: &Value, data: &[&str], found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -87,7 +87,7 @@ fn not_camel_case(value: &Value, data: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// Every command writes one object and nothing else, and says what it is.
+/// Every command writes one object and nothing else, with its kind.
 #[test]
 fn json_is_one_object() {
     let name = "e2ecljson";
@@ -145,7 +145,7 @@ fn json_is_one_object() {
         not_camel_case(&value, &["counters", "services"], &mut wrong);
         assert_eq!(wrong, Vec::<String>::new(), "{args:?}");
     }
-    // What went wrong is an object too.
+    // An error is an object too.
     for args in [
         vec!["connect", "--context", "a", "--destination-context", "nowhere"],
         vec!["service", "show", "nothing"],
@@ -159,7 +159,7 @@ fn json_is_one_object() {
     }
 }
 
-/// A dry run changes nothing, a connection made twice is made once, and so is one that is taken back.
+/// A dry run changes nothing, and a repeated connect or disconnect changes nothing more.
 #[test]
 fn connect_and_disconnect_are_idempotent() {
     let name = "e2eclidem";
@@ -181,7 +181,7 @@ fn connect_and_disconnect_are_idempotent() {
     assert_eq!(changes("connect", &[]), 10);
     let connected = all();
     wait_ready(&mesh);
-    keys_stay_at_home(&folders);
+    assert_keys_stay_in_their_cluster(&folders);
     for folder in &folders {
         let pki = fs::metadata(folder.join("pki")).unwrap().permissions().mode();
         assert_eq!(pki & 0o7777, 0o700, "{}", folder.display());
@@ -189,7 +189,7 @@ fn connect_and_disconnect_are_idempotent() {
     for more in [&[][..], &["--dry-run"], &["--connection-mode", "unicast"]] {
         assert_eq!(changes("connect", more), 0, "{more:?}");
     }
-    // Named the other way round it is the same connection.
+    // With the clusters in the other order, it is the same connection.
     let turned = ["connect", "--context", "b", "--destination-context", "a"];
     assert_eq!(json::of(mesh.clustermesh(&turned))["changes"], serde_json::json!([]));
     assert_eq!(all(), connected);
@@ -198,7 +198,7 @@ fn connect_and_disconnect_are_idempotent() {
     assert_eq!(all(), connected);
     assert_eq!(changes("disconnect", &[]), 10);
     let disconnected = all();
-    // A users file that names no user stays; all else is as before.
+    // An empty users file stays; all else is as before.
     for ((mut after, before), folder) in disconnected.iter().cloned().zip(before).zip(&folders) {
         let (_, users) = after.remove(&folder.join("users.yaml")).unwrap();
         assert!(!String::from_utf8(users).unwrap().contains("remote"));
@@ -207,16 +207,16 @@ fn connect_and_disconnect_are_idempotent() {
     assert_eq!(changes("disconnect", &[]), 0);
     assert_eq!(all(), disconnected);
 
-    // One way only: the other side learns nothing.
+    // In one direction only: the other cluster does not import.
     assert_eq!(changes("connect", &["--connection-mode", "unicast"]), 5);
     assert!(folders[0].join("peers/b").is_file() && !folders[1].join("peers/a").exists());
     wait_ready(&mesh);
 }
 
-/// No cluster has a copy of another's private key, wherever it may look, its etcd's files included; and keys are their
-/// owner's alone.
-fn keys_stay_at_home(folders: &[PathBuf; 2]) {
-    // Each key's file, and what is secret of it.
+/// No cluster has a copy of another cluster's private key, not even in the files of its etcd. Only the owner of a key file
+/// can read it.
+fn assert_keys_stay_in_their_cluster(folders: &[PathBuf; 2]) {
+    // Each key file, with a secret part of it.
     let mut secrets = BTreeSet::new();
     for folder in folders {
         let all = configuration(folder);
@@ -224,7 +224,7 @@ fn keys_stay_at_home(folders: &[PathBuf; 2]) {
         let known = secrets.len();
         for (path, (mode, pem)) in keys {
             assert_eq!(mode, 0o600, "{}", path.display());
-            // After the first line of base64, which begins as those of all keys do.
+            // The second line of base64: the first one starts equally in all keys.
             let pem = String::from_utf8(pem).unwrap();
             let secret = pem.lines().nth(2).expect("several lines of base64").to_owned();
             assert!(secret.len() > 40, "{}", path.display());
@@ -245,24 +245,24 @@ fn keys_stay_at_home(folders: &[PathBuf; 2]) {
         .map(|line| line.split_once('\0').unwrap())
         .map(|(path, secret)| (path.into(), secret.to_owned()))
         .collect();
-    assert_eq!(found, secrets, "each is in its own file and nowhere else");
+    assert_eq!(found, secrets, "each key is in its file and nowhere else");
 }
 
-/// Clusters that cannot be in one mesh are refused with what to do about it, before anything is changed.
+/// Connecting clusters that cannot be in one mesh is refused with a remedy, before anything is changed.
 #[test]
-fn what_cannot_be_connected_is_refused() {
+fn clusters_that_cannot_be_connected_are_refused() {
     let name = "e2eclrefuse";
     let mesh = Netns::sized(name, 2, 1);
     connect(&mesh, "a", "b");
     let (a, b) = (directory(name, "a"), directory(name, "b"));
     let original = fs::read_to_string(b.join("cluster.yaml")).unwrap();
-    // A third cluster, and what of it does not suit a.
+    // A third cluster that could be connected to a. Each case makes one value of it conflict.
     let fit = |text: &str| {
         let mut text = text.replace("name: b", "name: c").replace("id: 2", "id: 3");
-        for (theirs, own) in
+        for (theirs, third) in
             [("10.2.0", "10.3.0"), ("fd00:10:2", "fd00:10:3"), ("172.31.2", "172.31.3")]
         {
-            text = text.replace(theirs, own);
+            text = text.replace(theirs, third);
         }
         text.replace("fd00:172::2:", "fd00:172::3:")
     };
@@ -314,7 +314,7 @@ fn what_cannot_be_connected_is_refused() {
         }
         assert_eq!([&a, &b, &third].map(|folder| configuration(folder)), before, "{what}");
 
-        // It is that and nothing else that was in the way.
+        // Without the conflicting value, connecting works.
         fs::write(third.join("cluster.yaml"), text).unwrap();
         let args = ["connect", "--dry-run", "--context", "a", "--destination-context", &third_name];
         assert_eq!(json::of(mesh.clustermesh(&args))["changes"].as_array().unwrap().len(), 10);
@@ -324,7 +324,7 @@ fn what_cannot_be_connected_is_refused() {
     assert!(code == 1 && stderr.contains("cannot be connected to itself"), "{stderr}");
 }
 
-/// Each exit code, by a command that ends with it.
+/// For each exit code, a command that ends with it.
 #[test]
 fn exit_codes() {
     let name = "e2eclcodes";
@@ -333,7 +333,7 @@ fn exit_codes() {
     let code = |args: &[&str]| run(mesh.clustermesh(args)).0;
     assert_eq!(code(&["status"]), 0);
     assert_eq!(code(&["status", "--context", "nowhere"]), 1);
-    assert_eq!(code(&["status", "--wait-duration", "1"]), 2, "it needs --wait");
+    assert_eq!(code(&["status", "--wait-duration", "1"]), 2, "--wait-duration needs --wait");
     assert_eq!(code(&["connect", "--context", "a"]), 2);
     let (code_of_help, stdout, _) = run(mesh.clustermesh(&["--help"]));
     assert_eq!(code_of_help, 0);
@@ -348,7 +348,7 @@ fn exit_codes() {
         3 => Ok(()),
         other => Err(other.to_string()),
     });
-    // What was found is data also when the time is over; the progress is not.
+    // What was found is in standard output also after a timeout; the progress is not.
     let (code, value, _) =
         json::run(mesh.clustermesh(&["status", "--wait", "--wait-duration", "1"]));
     assert_eq!(code, 4);
@@ -360,9 +360,9 @@ fn exit_codes() {
     assert!(complaint.contains("warning: still waiting after 1s: a/n1: b: "), "{complaint}");
 }
 
-/// The status names the first phase that is broken, in the words of what broke it.
+/// The status names the first connection phase that fails, with the reason.
 #[test]
-fn the_status_names_what_is_broken() {
+fn the_status_names_the_phase_that_fails() {
     let name = "e2eclladder";
     let mesh = Netns::sized(name, 2, 1);
     connect(&mesh, "a", "b");
@@ -375,16 +375,16 @@ fn the_status_names_what_is_broken() {
     let broken_of = |of: &str, phase: &str, reason: &str| {
         eventually(&format!("a's agent is stuck at {phase} of {of}"), || {
             let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
-            // An agent that has just been started may not answer yet, or know its peers.
+            // An agent that has just been started may not answer yet, or not know its peers yet.
             let peers = status["clusters"][0]["agents"][0]["peers"].as_array().cloned();
             let peers = peers.unwrap_or_default();
             let peer = peers.iter().find(|peer| peer["name"] == of).unwrap_or(&Value::Null);
-            let Some(ladder) = peer["ladder"].as_array() else { return Err(format!("{status:#}")) };
-            let broken = ladder.iter().position(|step| step["state"] != "ok");
-            let first = broken.map(|at| &ladder[at]).unwrap_or(&Value::Null);
+            let Some(phases) = peer["ladder"].as_array() else { return Err(format!("{status:#}")) };
+            let broken = phases.iter().position(|step| step["state"] != "ok");
+            let first = broken.map(|at| &phases[at]).unwrap_or(&Value::Null);
             let is = |step: &Value, state: &str| step["state"] == state;
-            // Whether nodes answer does not depend on the etcd.
-            let mut after = ladder
+            // The data path does not depend on the etcd.
+            let mut after = phases
                 .iter()
                 .skip(broken.unwrap_or(0) + 1)
                 .filter(|step| step["name"] != "data-path");
@@ -395,7 +395,7 @@ fn the_status_names_what_is_broken() {
                 && after.all(|step| is(step, "pending"));
             if right { Ok(()) } else { Err(format!("{code}: {peer:#}")) }
         });
-        // People read the same.
+        // The text output names the same phase.
         let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a"]));
         assert!(text.contains(&format!("NOT READY  {phase}: ")), "{text}");
     };
@@ -406,7 +406,7 @@ fn the_status_names_what_is_broken() {
     lab("start", "b/etcd");
     wait_ready(&mesh);
 
-    // A CA that did not sign b's certificate, for an agent that knows no better one.
+    // A CA that did not sign b's certificate. The agent is restarted, because a running one goes on with the right CA.
     let ca = a.join("peers/b.etcd-client-ca.crt");
     let right = fs::read(&ca).unwrap();
     fs::copy(a.join("pki/ca.crt"), &ca).unwrap();
@@ -416,7 +416,7 @@ fn the_status_names_what_is_broken() {
     fs::write(&ca, right).unwrap();
     wait_ready(&mesh);
 
-    // b forgets a's user. etcd asks when something begins, so what a reads already goes on until then.
+    // b removes a's user. An etcd checks a user when a request starts, so the watches of a go on until b's etcd restarts.
     let users = b.join("users.yaml");
     let right = fs::read(&users).unwrap();
     fs::write(&users, "users: []\n").unwrap();
@@ -440,8 +440,8 @@ fn the_status_names_what_is_broken() {
     fs::write(&users, right).unwrap();
     wait_ready(&mesh);
 
-    // b is another cluster than the one that was connected, by its config: nothing of it is taken. Who asks for backends is
-    // shown that as well.
+    // By its config, b is another cluster than the one that was connected: the agent accepts nothing from it. Commands that
+    // list backends report this too.
     let peer = a.join("peers/b");
     let right = fs::read_to_string(&peer).unwrap();
     assert!(right.contains("  id: 2\n"), "{right}");
@@ -456,7 +456,7 @@ fn the_status_names_what_is_broken() {
     fs::write(&peer, right).unwrap();
     wait_ready(&mesh);
 
-    // a's own etcd hangs, and keeps its connections. Then its apiserver is away, and an agent starts that never knew one.
+    // The etcd of a hangs, with its connections open. Then the apiserver of a is down, and an agent starts.
     let etcd = Daemon::Etcd("a".into());
     mesh.freeze(&etcd);
     broken_of("a", "synced", "the local apiserver's reports no longer arrive");
@@ -470,9 +470,9 @@ fn the_status_names_what_is_broken() {
     wait_ready(&mesh);
 }
 
-/// Certificates are what OpenSSL takes them for.
+/// OpenSSL accepts the certificates, with the intended names and purposes.
 #[test]
-fn certificates_are_what_openssl_says() {
+fn openssl_accepts_the_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let certs = |args: &[&str]| {
@@ -542,7 +542,7 @@ fn certificates_are_what_openssl_says() {
     ] {
         let file = path(&format!("pki/{name}.crt"));
         assert_eq!(verified(purpose, &file).0, 0, "{name}: {:?}", verified(purpose, &file));
-        assert_ne!(verified(other, &file).0, 0, "{name} is no {other}");
+        assert_ne!(verified(other, &file).0, 0, "{name} is not a {other}");
         let mode = fs::metadata(path(&format!("pki/{name}.key"))).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
     }
@@ -553,7 +553,7 @@ fn certificates_are_what_openssl_says() {
         0
     );
     assert_eq!(verified("sslclient", &path("issued.crt")).0, 0);
-    // Its key is the one beside it.
+    // The key file belongs to the certificate.
     let of_certificate = openssl(&["x509", "-noout", "-pubkey", "-in", &path("issued.crt")]).1;
     let of_key = openssl(&["pkey", "-pubout", "-in", &path("issued.key")]).1;
     assert!(!of_key.is_empty() && of_certificate == of_key);
@@ -562,7 +562,7 @@ fn certificates_are_what_openssl_says() {
     };
     assert_eq!((week("604000"), week("605000")), (0, 1), "seven days are 604,800 seconds");
 
-    // OpenSSL asks for much; what it gets is the user named here, and no more.
+    // The request asks for more than a user may have. The signed certificate has only the user that the command names.
     let request = openssl(&[
         "req",
         "-new",
@@ -595,7 +595,7 @@ fn certificates_are_what_openssl_says() {
         "{signed}"
     );
 
-    // Shown as OpenSSL shows them, and not ready where one is no longer valid.
+    // `certs show` shows the certificates, and ends with 3 if one is no longer valid.
     let (code, shown, _) = certs(&["show", &path("issued.crt"), &ca]);
     let shown = shown["certificates"].as_array().unwrap().clone();
     assert_eq!((code, shown.len()), (0, 2));
@@ -633,7 +633,7 @@ fn tables_fit_the_terminal() {
     for (width, args) in
         [(80, "status --verbose"), (100, "status -v"), (80, "lab status --lab e2ecltable")]
     {
-        // script(1) is a terminal.
+        // script(1) gives the command a terminal.
         let shell = format!("stty cols {width}; {binary} {args}");
         let mut script = Command::new("script");
         let contexts = format!("/run/clustermesh-lab/{name}/contexts.yaml");
@@ -644,7 +644,7 @@ fn tables_fit_the_terminal() {
         let longest = text.lines().map(|line| line.trim_end().chars().count()).max().unwrap();
         assert!(longest <= width, "{longest} columns of {width}: {text}");
         let (_, whole, _) = run(mesh.clustermesh(&args.split(' ').collect::<Vec<_>>()));
-        // Nothing is lost, and no word is cut.
+        // Nothing is missing, and no word is broken.
         for word in
             text.split_whitespace().filter(|word| word.bytes().all(|b| b.is_ascii_alphabetic()))
         {
@@ -653,10 +653,10 @@ fn tables_fit_the_terminal() {
     }
 }
 
-/// A cluster dies with all it has. The other says since when and until when its backends are used, leaves it alone when it is
-/// asked to, and forgets it when its directory is gone too.
+/// All processes of a cluster are killed. The other cluster reports since when it is unreachable and until when its
+/// backends are used, drains it on request, and removes it even when its directory is gone.
 #[test]
-fn a_dead_cluster_is_drained_and_left() {
+fn a_dead_cluster_is_drained_and_removed() {
     let name = "e2ecldead";
     let mesh = Netns::sized(name, 2, 1);
     for cluster in ["a", "b"] {
@@ -683,7 +683,7 @@ fn a_dead_cluster_is_drained_and_left() {
     let mut stop = mesh.lab("stop");
     stop.args(["--kill", "b/"]);
     json::of(stop);
-    eventually("a says for how long b's backends are used", || {
+    eventually("a reports until when the backends of b are used", || {
         let peer = peer();
         let away = peer["staleAt"].is_string() && peer["unreachableSince"].is_string();
         let in_use = peer["backendsInUse"].as_u64().is_some_and(|count| count > 0);
@@ -697,13 +697,13 @@ fn a_dead_cluster_is_drained_and_left() {
     );
     assert!(!is_drained());
 
-    assert_eq!(code(&["drain", "x", "--from", "a"]), 1, "x is no peer");
+    assert_eq!(code(&["drain", "x", "--from", "a"]), 1, "x is not a peer");
     assert_eq!(code(&["drain", "b", "--from", "a"]), 0);
     eventually("b is drained in a", || match (is_drained(), &peer()["drainedHere"]) {
         (true, Value::Bool(true)) => Ok(()),
         (explained, drained) => Err(format!("explain {explained}, status {drained}")),
     });
-    // A peer that is drained on purpose does not keep a cluster from being ready.
+    // With a drained peer, the cluster is degraded but not unready.
     assert_eq!((&peer()["state"], &peer()["ready"]), (&"degraded".into(), &false.into()));
     let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a", "--output", "text"]));
     assert!(text.contains("DRAINED") && text.contains("0/1 peers ready; DEGRADED"), "{text}");
@@ -726,7 +726,7 @@ fn a_dead_cluster_is_drained_and_left() {
     for (file, name) in [("users.yaml", "remote-b"), ("drained-peers.yaml", "- b")] {
         assert!(!fs::read_to_string(a.join(file)).unwrap().contains(name), "{file}");
     }
-    assert_eq!(code(&leave), 1, "there is nothing of b any more");
+    assert_eq!(code(&leave), 1, "b is already removed");
     eventually("a is alone and ready", || {
         match run(mesh.clustermesh(&["status", "--context", "a", "--allow-degraded"])) {
             (0, ..) => Ok(()),
@@ -736,9 +736,9 @@ fn a_dead_cluster_is_drained_and_left() {
     fs::rename(directory(name, "b-is-gone"), directory(name, "b")).unwrap();
 }
 
-/// While agents are dead, lists show what the others answer, name those that do not, and end with 3.
+/// While agents are dead, lists show the answers of the others, name the agents that do not answer, and end with 3.
 #[test]
-fn lists_show_what_answers() {
+fn lists_show_the_agents_that_answer() {
     let name = "e2eclidead";
     let mesh = Netns::sized(name, 2, 2);
     for cluster in ["a", "b"] {
@@ -781,6 +781,84 @@ fn lists_show_what_answers() {
     }
 }
 
+/// Of a global service that no pod serves, an agent says which clusters have endpoints, and files say why there are none.
+#[test]
+fn a_service_without_pods_says_why() {
+    let name = "e2eclempty";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    wait_ready(&mesh);
+    let service = "apiVersion: v1
+kind: Namespace
+metadata: {name: other}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: other, annotations: {service.cilium.io/global: 'true'}}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+";
+    mesh.apply_text("a", "web", service);
+    let why = "a has service other/web without endpoints; b has none";
+    eventually("the agent knows the service", || {
+        let show = ["service", "show", "web", "--namespace", "other", "--context", "a"];
+        let (code, shown, complaint) = json::run(mesh.clustermesh(&show));
+        let found = &shown["items"][0]["frontends"][0]["withoutBackends"];
+        match (code, found == why) {
+            (3, true) => Ok(()),
+            _ => Err(format!("{code}: {shown:#} {complaint}")),
+        }
+    });
+    let state = format!("/run/clustermesh-lab/{name}/clusters");
+    let files = "no pod in a matches app=web in namespace other; b has no service other/web";
+    let agent = format!("No backend is available: {why}.");
+    let from_files = format!("No backend is available: {files}.");
+    for (args, code, says) in [
+        (&["service", "show", "other/web", "--context", "a"][..], 3, why),
+        (&["service", "explain", "other/web", "--context", "a"], 0, agent.as_str()),
+        (
+            &["service", "explain", "other/web", "--state", &state, "--from", "a"],
+            0,
+            from_files.as_str(),
+        ),
+        (
+            &["service", "backends", "other/web", "--state", &state, "--from", "a", "-o", "text"],
+            0,
+            files,
+        ),
+    ] {
+        let (found, printed, complaint) = run(mesh.clustermesh(args));
+        assert_eq!(found, code, "{args:?}: {printed}{complaint}");
+        assert!(printed.contains(says), "{args:?}: {printed}");
+    }
+}
+
+/// By the labels that are part of their identities; what cannot be understood is wrong usage.
+#[test]
+fn pods_are_listed_by_their_labels() {
+    let mesh = Netns::sized("e2eclselect", 1, 1);
+    mesh.apply("a", "client", None);
+    mesh.apply("a", "echo", Some(2));
+    let listed = |selector: &str| {
+        let (code, list, complaint) = json::run(mesh.clustermesh(&["pod", "list", "-l", selector]));
+        let pods = list["items"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<String> =
+            pods.iter().map(|pod| pod["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        (code, names, complaint)
+    };
+    let all = ["client", "echo-0", "echo-1"].map(str::to_owned).to_vec();
+    eventually("all pods have their identities", || match listed("") {
+        (0, pods, _) if pods == all => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    assert_eq!(listed("app=echo").1, all[1..]);
+    assert_eq!(listed("!app").1, all[..1]);
+    assert_eq!(listed("app!=echo").1, all[..1]);
+    assert_eq!(listed("app=echo,!app"), (0, Vec::new(), String::new()));
+    let (code, _, complaint) = listed("app in (echo)");
+    assert!(code == 2 && complaint.contains("KEY=VALUE"), "{code}: {complaint}");
+}
+
 /// A sysdump has what a bug report needs, and no key of any cluster.
 #[test]
 fn a_sysdump_has_no_secrets() {
@@ -805,6 +883,7 @@ fn a_sysdump_has_no_secrets() {
     assert_eq!(code, 0, "{complaint}");
     for (path, word) in [
         ("version.json", "mapLayout"),
+        ("check.json", "\"bpf-fs\""),
         ("a/status.json", "\"Status\""),
         ("a/etcd.json", "EtcdDump"),
         ("a/services.json", "ServiceList"),
@@ -842,9 +921,10 @@ fn a_sysdump_has_no_secrets() {
     }
 }
 
-/// The test passes in a mesh, fails by name where the clusters are not connected, and leaves nothing behind.
+/// `connectivity test` passes in a connected mesh, names the checks that fail in one that is not, and leaves nothing
+/// behind.
 #[test]
-fn connectivity_is_tested() {
+fn the_connectivity_test_names_failing_checks() {
     let name = "e2eclconn";
     let mesh = Netns::sized(name, 2, 1);
     let failed = |timeout: &str| {
@@ -866,7 +946,7 @@ fn connectivity_is_tested() {
     let (code, with, _) = failed("20s");
     assert_eq!((code, with), (0, vec![]));
 
-    // A check that no cluster can answer is skipped, which is no failure.
+    // A check that no backend can answer is skipped, which is not a failure.
     json::of(mesh.clustermesh(&["drain", "b"]));
     let args = ["connectivity", "test", "--timeout", "20s"];
     let (code, report, complaint) = json::run(mesh.clustermesh(&args));
@@ -880,7 +960,7 @@ fn connectivity_is_tested() {
     assert_eq!(skipped.len(), 12, "{report:#}");
     json::of(mesh.clustermesh(&["undrain", "b"]));
 
-    // A broken link is a failure of what needs it.
+    // With a broken link, the checks that need it fail.
     let mut cut = mesh.lab("cut");
     cut.args(["a", "b"]);
     json::of(cut);

@@ -1,4 +1,4 @@
-//! Connections to a real etcd whose certificates end, or are replaced while they are open.
+//! Open connections to a real etcd, while their certificates expire or are replaced.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,16 +28,16 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-/// How long anything may take here.
+/// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const DAY: u64 = 24 * 3600;
 
-/// An etcd, credentials for it that can be replaced, and a clock that can be stepped.
+/// An etcd, credentials for it that can be replaced, and a clock that can jump.
 struct Scene {
     etcd: Etcd,
     store: Store,
     target: Target,
-    /// Days that the clock is ahead.
+    /// By how many days the clock is ahead.
     ahead: Arc<AtomicU64>,
 }
 
@@ -58,10 +58,10 @@ impl Scene {
         Self { etcd, store, target, ahead }
     }
 
-    /// New credentials for the same user, by this CA.
+    /// Replaces the credentials by new ones for the same user, issued by this CA.
     fn replace(&self, ca: &Ca) {
         self.etcd.certificate(ca, "admin-a", "admin");
-        assert!(self.store.reload(SystemTime::now()).unwrap(), "they are others");
+        assert!(self.store.reload(SystemTime::now()).unwrap(), "they have changed");
     }
 
     fn step_clock(&self, days: u64) {
@@ -73,14 +73,14 @@ fn foreign() -> Ca {
     Ca::create("a", SystemTime::now(), Ca::LIFETIME).unwrap().0
 }
 
-/// Waits until what `receiver` got last is so.
+/// Waits until the last value of `receiver` fulfils a condition, and returns it.
 async fn until<T: Clone>(receiver: &mut watch::Receiver<T>, so: impl FnMut(&T) -> bool) -> T {
     let found = timeout(PATIENCE, receiver.wait_for(so)).await;
-    found.expect("it comes to that").expect("the sender lives").clone()
+    found.expect("in time").expect("the sender lives").clone()
 }
 
-/// The certificate ends by the clock: the connection ends before it, and no other is made with it. The clock was wrong:
-/// all is as before.
+/// Shortly before the certificate expires, the connection ends, and no other can be made. When the clock is right again,
+/// connecting works again.
 #[tokio::test]
 async fn no_connection_outlives_its_certificate() {
     let scene = Scene::new();
@@ -93,31 +93,35 @@ async fn no_connection_outlives_its_certificate() {
     };
 
     let waiting = succession(&scene.target, &connection, &trouble);
-    assert!(timeout(Duration::from_millis(1_500), waiting).await.is_err(), "it is valid");
-    // All but the last second of its 365 days.
+    assert!(
+        timeout(Duration::from_millis(1_500), waiting).await.is_err(),
+        "the certificate is valid"
+    );
+    // One second before the end of its 365 days.
     let until_end = scene.target.credentials.current().not_after();
     let left = until_end.duration_since(SystemTime::now()).unwrap() - Duration::from_secs(1);
     let nearly =
         Target { clock: Clock::new(move || SystemTime::now() + left), ..scene.target.clone() };
     let CredentialRotation::Over(failure) = succession(&nearly, &connection, &trouble).await else {
-        panic!("there is no newer certificate");
+        panic!("there is no newer certificate to use");
     };
     over(&failure);
 
     scene.step_clock(400);
     let CredentialRotation::Over(failure) = succession(&scene.target, &connection, &trouble).await
     else {
-        panic!("there is no newer certificate");
+        panic!("there is no newer certificate to use");
     };
     over(&failure);
-    over(&connect(&scene.target, 0).await.err().expect("it is refused"));
+    over(&connect(&scene.target, 0).await.err().expect("the expired certificate is refused"));
     scene.step_clock(0);
     connect(&scene.target, 0).await.unwrap();
 }
 
-/// New credentials that the etcd refuses leave the connection as it is, and say so; those that it takes make another.
+/// New credentials that the etcd refuses are reported and leave the connection as it is. With those that it accepts, a new
+/// connection is made.
 #[tokio::test]
-async fn credentials_take_over_when_they_serve() {
+async fn new_credentials_are_used_once_the_etcd_accepts_them() {
     let scene = Scene::new();
     let connection = connect(&scene.target, 0).await.unwrap();
     let (sender, mut trouble) = watch::channel(None);
@@ -130,21 +134,23 @@ async fn credentials_take_over_when_they_serve() {
     let refused = until(&mut trouble, Option::is_some).await.unwrap();
     assert_eq!(refused.phase, ConnectionPhase::Authenticated, "{refused}");
     assert!(refused.reason.contains("CN=admin-a"), "{refused}");
-    connection.list(&KeyRange::prefix("cilium/")).await.expect("the old connection serves");
+    connection.list(&KeyRange::prefix("cilium/")).await.expect("the old connection works");
 
     scene.replace(&scene.etcd.ca());
     let successor = timeout(PATIENCE, waiting).await.expect("in time").unwrap();
-    let CredentialRotation::Successor(successor) = successor else { panic!("it is not over") };
+    let CredentialRotation::Successor(successor) = successor else {
+        panic!("the credentials have not expired")
+    };
     assert!(Arc::ptr_eq(successor.credentials(), &scene.target.credentials.current()));
-    successor.list(&KeyRange::prefix("cilium/")).await.expect("it serves");
+    successor.list(&KeyRange::prefix("cilium/")).await.expect("the new connection works");
     connection
         .list(&KeyRange::prefix("cilium/"))
         .await
-        .expect("so does the old one, until dropped");
+        .expect("the old connection works until it is dropped");
     assert_eq!(*trouble.borrow(), None);
 }
 
-/// A follower goes on at its revision: nothing is listed again, and nothing is missing.
+/// A follower resumes at its revision on the new connection: it lists nothing again and misses nothing.
 #[tokio::test]
 async fn a_follower_changes_connections_without_a_new_list() {
     const DATA: RangeId = RangeId(1);
@@ -188,7 +194,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
         until(&mut status, |status| status.connected && status.reconnects == round).await;
         admin.apply(&[put(round.to_string())]).await.unwrap();
     }
-    // Others that do not serve stay out of it, even when there is no connection that could go on.
+    // Credentials that the etcd refuses are not used, even when the connection with the old ones is lost.
     scene.replace(&foreign());
     until(&mut trouble, Option::is_some).await;
     scene.etcd.kill();
@@ -198,7 +204,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
     until(&mut trouble, Option::is_some).await;
     let admin = scene.etcd.connect("local").await;
     admin.apply(&[put("restarted".into())]).await.unwrap();
-    // Expired, and right again.
+    // The certificate expires, and is valid again.
     scene.replace(&scene.etcd.ca());
     until(&mut trouble, Option::is_none).await;
     until(&mut status, |status| status.connected).await;
@@ -216,7 +222,8 @@ async fn a_follower_changes_connections_without_a_new_list() {
 
     let (mut begun, mut values) = (0, Vec::new());
     while values.last().is_none_or(|last| last != "end") {
-        let batch = timeout(PATIENCE, events.recv()).await.expect("events").expect("it runs");
+        let batch =
+            timeout(PATIENCE, events.recv()).await.expect("events").expect("the follower runs");
         for event in batch {
             match event {
                 Event::Begin(DATA) => begun += 1,
@@ -226,7 +233,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
         }
     }
     assert_eq!(begun, 1, "listed once");
-    // The last revision before a change of connections is reported again.
+    // A new connection reports the last revision again.
     values.dedup();
     assert_eq!(values, ["0", "1", "2", "3", "restarted", "meanwhile", "end"]);
 }

@@ -1,4 +1,4 @@
-//! What documents name is there: tests, reasons, other documents.
+//! The tests, reasons and documents that documents name exist.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ fn named(text: &str) -> Vec<(String, String)> {
     all
 }
 
-/// What stands between backticks in the last cell of a row.
+/// The words in backticks in the last cell of a row.
 fn words(row: &str) -> Vec<String> {
     let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -33,7 +33,7 @@ fn is_name(word: &str) -> bool {
 }
 
 #[test]
-fn proofs_exist() {
+fn named_tests_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let text = fs::read_to_string(root.join("docs/testing.md")).unwrap();
     let named = named(&text);
@@ -45,10 +45,38 @@ fn proofs_exist() {
 }
 
 #[test]
-fn names_are_found_behind_their_file() {
+fn test_names_are_found_after_their_file() {
     let row = "| a `promise` | `a/b.rs`: `one`, `two`; `c.rs`: `three`; `make test` |";
     let pairs = [("a/b.rs", "one"), ("a/b.rs", "two"), ("c.rs", "three")];
     assert_eq!(named(row), pairs.map(|(file, test)| (file.to_owned(), test.to_owned())));
+}
+
+/// The parts of a table, each with its number of rows: a row that begins in bold is a part's title.
+fn parts(section: &str) -> Vec<(&str, usize)> {
+    let mut parts: Vec<(&str, usize)> = Vec::new();
+    for row in section.lines().filter_map(|line| line.strip_prefix('|')) {
+        if let Some(rest) = row.strip_prefix(" **") {
+            let title = rest.split("**").next().unwrap_or_default();
+            parts.push((title.split(" (").next().unwrap_or_default(), 0));
+        } else if let Some((_, rows)) = parts.last_mut() {
+            *rows += 1;
+        }
+    }
+    parts
+}
+
+#[test]
+fn each_difference_from_cilium_has_a_test() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |file: &str| fs::read_to_string(docs.join(file)).unwrap();
+    let (tests, differences) = (read("testing.md"), read("compatibility.md"));
+    let (_, below) = tests.split_once("\n## Where we differ from Cilium\n").unwrap();
+    let proofs = below.split("\n## ").next().unwrap();
+    assert_eq!(parts(proofs), parts(&differences));
+    assert!(parts(proofs).len() > 5, "{:?}", parts(proofs));
+    for row in proofs.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| **")) {
+        assert!(row.contains("| proof |") || !named(row).is_empty(), "no test: {row}");
+    }
 }
 
 /// The first word of each row below a heading, or of its second cell, without the backticks.
@@ -71,7 +99,7 @@ fn reasons_are_those_that_explain_prints() {
     let words = words.split("// ===").next().unwrap();
     let mut printed: BTreeSet<String> =
         words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
-    // Of what the kernel has no room for, which the agent adds.
+    // The agent adds this one, for a table that is full.
     let agent = read("agent/bin/src/admin/explain.rs");
     let added = agent.split("shown.reason = \"").skip(1).filter_map(|rest| rest.split('"').next());
     printed.extend(added.map(str::to_owned));
@@ -101,7 +129,7 @@ fn documents(root: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn links_between_documents_have_targets() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut seen = 0;
     for document in documents(&root) {

@@ -1,5 +1,5 @@
-//! `mesh-etcd` and `mesh-etcd-setup` on a real etcd, with `etcdctl` and the etcd's own log as judges that share no code
-//! with us.
+//! `mesh-etcd` and `mesh-etcd-setup` with a real etcd. `etcdctl` and the etcd's log, which share no code with ours, show
+//! the results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,9 +24,9 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-/// How long anything may take here.
+/// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What the tests write under.
+/// The prefix of the keys that the tests write.
 const PREFIX: &str = "cilium/state/test/";
 /// The range that a follower asks for on every connection.
 const HEAD: RangeId = RangeId(0);
@@ -37,14 +37,14 @@ fn put(key: &str, value: &str) -> Op {
     Op::Put { key: format!("{PREFIX}{key}"), value: value.into(), lease: None }
 }
 
-/// Writes as many at a time as an etcd takes.
+/// Applies the operations in transactions as large as an etcd accepts.
 async fn write(connection: &Connection, ops: &[Op]) {
     for batch in ops.chunks(128) {
         connection.apply(batch).await.unwrap();
     }
 }
 
-/// A follower of everything under [`PREFIX`] that runs, and what it reported.
+/// A running follower of all keys below [`PREFIX`], and what it reports.
 struct Following {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Vec<Event>>,
@@ -52,7 +52,7 @@ struct Following {
 }
 
 impl Following {
-    /// The channel of events holds one batch: who does not read stops the follower.
+    /// The channel of events holds one batch: while a test does not read it, the follower stops.
     fn start(target: Target, page: i64) -> Self {
         let (commands, commands_receiver) = mpsc::channel(1);
         let (events_sender, events) = mpsc::channel(1);
@@ -80,7 +80,7 @@ impl Following {
         Self { commands, events, status }
     }
 
-    /// The next events of the data, in words, up to and with the one that `is_last` knows.
+    /// The next events of the data as text, up to and including the one for which `is_last` is true.
     async fn until(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<String> {
         let mut received = Vec::new();
         loop {
@@ -97,11 +97,11 @@ impl Following {
     }
 }
 
-/// An event of the data, or of the connection.
+/// An event of the data or of the connection as text; `None` for others.
 fn word(event: &Event) -> Option<String> {
     let name = |key: &[u8]| {
         let key = std::str::from_utf8(key).unwrap();
-        key.strip_prefix(PREFIX).expect("only what was asked for").to_owned()
+        key.strip_prefix(PREFIX).expect("only keys below the prefix").to_owned()
     };
     Some(match event {
         Event::Connected => "connected".into(),
@@ -125,7 +125,7 @@ fn is_put(value: &str) -> impl Fn(&Event) -> bool {
     move |event| matches!(event, Event::Put(DATA, kv) if kv.value == value.as_bytes())
 }
 
-/// Pages of one list are of one revision, however much is written meanwhile.
+/// All pages of a list are of one revision, however much is written meanwhile.
 #[tokio::test]
 async fn a_list_over_many_pages_is_of_one_revision() {
     let etcd = Etcd::start();
@@ -134,7 +134,7 @@ async fn a_list_over_many_pages_is_of_one_revision() {
         (0..3_456).map(|n| (format!("{n:05}"), format!("value {n}"))).collect();
     let ops: Vec<Op> = wanted.iter().map(|(key, value)| put(key, value)).collect();
     write(&admin, &ops).await;
-    // Beside the range, on either side: not part of it.
+    // Keys just before and just after the range are not part of it.
     admin
         .apply(&[Op::Put { key: "cilium/state/test0".into(), value: vec![], lease: None }])
         .await
@@ -156,7 +156,7 @@ async fn a_list_over_many_pages_is_of_one_revision() {
     assert_eq!(listed.len(), wanted.len(), "each key once");
     assert_eq!(found, wanted);
 
-    // The first key and the last always say the same, and are on different pages.
+    // The first and the last key always have the same value, and are on different pages.
     let writer = tokio::spawn({
         let admin = etcd.connect("admin").await;
         async move {
@@ -172,15 +172,15 @@ async fn a_list_over_many_pages_is_of_one_revision() {
         let [first, last] = [listed.first().unwrap(), listed.last().unwrap()];
         assert!(listed.iter().all(|kv| kv.mod_revision <= revision));
         let begun = first.value.starts_with(b"round");
-        assert!(!begun || first.value == last.value, "two pages of two revisions");
+        assert!(!begun || first.value == last.value, "the pages are of two revisions");
         seen.push(first.value.clone());
     }
     writer.abort();
     seen.dedup();
-    assert!(seen.len() > 5, "it was written meanwhile: {} values", seen.len());
+    assert!(seen.len() > 5, "the keys were written meanwhile: {} values", seen.len());
 }
 
-/// Changes come in their order, also those that were made while the etcd, or the connection to it, was away.
+/// Changes are reported in their order, also those that were made while the etcd was down or the connection was lost.
 #[tokio::test]
 async fn a_watch_reports_everything_in_order() {
     let mut etcd = Etcd::start();
@@ -198,8 +198,8 @@ async fn a_watch_reports_everything_in_order() {
     let received = following.until(is_put("end")).await;
     assert_eq!(received, ["a = 2", "c = 1", "a = 3", "b is gone", "b = 2", "c = end"]);
 
-    // Asked to connect anew it goes on where it was, without a list. The last revision is reported again: more of it
-    // could have been on its way.
+    // When it is told to reconnect, it resumes without a list. It reports the last revision again, because not all of it
+    // may have arrived.
     following.commands.send(Command::Reconnect).await.unwrap();
     let received = following.until(|event| *event == Event::Disconnected).await;
     assert_eq!(received, ["disconnected"]);
@@ -208,7 +208,7 @@ async fn a_watch_reports_everything_in_order() {
     let received = following.until(is_put("again")).await;
     assert_eq!(received, ["connected", "b = 2", "c = end", "a = 4", "a = again"]);
 
-    // So it does when the etcd was killed and comes back with what it had.
+    // It also resumes after the etcd was killed and started again with its data.
     etcd.kill();
     let received = following.until(|event| *event == Event::Disconnected).await;
     assert_eq!(received, ["disconnected"]);
@@ -221,15 +221,15 @@ async fn a_watch_reports_everything_in_order() {
     assert!(status.connected && status.failure.is_none(), "{status:?}");
 }
 
-/// A list whose revision is compacted away between two pages begins again, and is whole.
+/// If the revision of a list is compacted between two pages, the list begins again and is complete.
 #[tokio::test]
-async fn compaction_during_a_list_begins_it_again() {
+async fn a_compaction_during_a_list_restarts_it() {
     let etcd = Etcd::start();
     let admin = etcd.connect("admin").await;
     let ops: Vec<Op> = (0..200).map(|n| put(&format!("{n:03}"), "old")).collect();
     write(&admin, &ops).await;
 
-    // One key a page, and room for one batch: it stands still before the fourth page.
+    // With one key a page and room for one batch, the follower waits before the fourth page.
     let mut following = Following::start(etcd.target("admin"), 1);
     let mut received = following.until(is_put("old")).await;
     write(&admin, &[put("000", "new"), Op::Delete { key: format!("{PREFIX}100") }]).await;
@@ -251,7 +251,7 @@ async fn compaction_during_a_list_begins_it_again() {
     wanted.push("done".into());
     assert_eq!(received[last + 1..], wanted);
 
-    // The error behind it.
+    // The error that the follower got.
     let page = admin.page(&KeyRange::prefix(PREFIX), 1, Some(revision - 1), false).await;
     assert!(matches!(page, Err(EtcdError::Compacted)), "{page:?}");
 }
@@ -260,9 +260,9 @@ async fn write_revision(connection: &Connection) -> i64 {
     connection.page(&KeyRange::prefix(PREFIX), 1, None, true).await.unwrap().0.revision
 }
 
-/// Everyone but the cluster's own is refused at a phase that says why.
+/// A client without valid credentials is refused at the phase that shows the reason.
 #[tokio::test]
-async fn strangers_are_refused_where_it_shows() {
+async fn clients_without_valid_credentials_are_refused_at_the_phase_that_shows_why() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b"]).await;
     let ca = etcd.ca();
@@ -284,7 +284,7 @@ async fn strangers_are_refused_where_it_shows() {
         KeyRange::prefix("cilium/synced/"),
         KeyRange::key("cilium/cluster-config/b"),
         KeyRange::prefix("cilium/"),
-        // What etcd calls all keys.
+        // How etcd denotes all keys.
         KeyRange { start: vec![0], end: vec![0] },
     ] {
         denied(peer.list(&refused).await.unwrap_err());
@@ -293,11 +293,11 @@ async fn strangers_are_refused_where_it_shows() {
     denied(peer.apply(&[Op::Delete { key: format!("{PREFIX}a") }]).await.unwrap_err());
     denied(peer.users().add_user("mine").await.unwrap_err());
 
-    // Of the right CA, but of no user.
+    // A certificate by the right CA, but for no user.
     etcd.certificate(&ca, "remote-zz", "nobody");
     assert_eq!(failure(&etcd.target("nobody")).await.phase, ConnectionPhase::Authenticated);
 
-    // Of another CA, with the name of a user who may do everything.
+    // A certificate by another CA, with the name of a user with all rights.
     let (foreign, foreign_files) =
         Ca::create("a", std::time::SystemTime::now(), Ca::LIFETIME).unwrap();
     etcd.certificate(&foreign, "root", "foreign");
@@ -305,7 +305,7 @@ async fn strangers_are_refused_where_it_shows() {
     assert_eq!(found.phase, ConnectionPhase::Authenticated, "{found:?}");
     assert!(found.reason.contains("does not trust the CA of our certificate"), "{found:?}");
 
-    // An etcd that is not the one that was meant.
+    // An etcd whose certificate is not by the CA that the client trusts.
     let pki = ClusterPki::new(&etcd.pki());
     pki.write("other", &foreign_files).unwrap();
     let mut target = etcd.target("b");
@@ -314,7 +314,7 @@ async fn strangers_are_refused_where_it_shows() {
     assert_eq!(found.phase, ConnectionPhase::Tls, "{found:?}");
     assert!(found.reason.contains("by a CA that is not trusted for it"), "{found:?}");
 
-    // No server there, and no such place.
+    // No server at the address, and a name without an address.
     let mut target = etcd.target("b");
     drop(etcd);
     let found = failure(&target).await;
@@ -324,7 +324,7 @@ async fn strangers_are_refused_where_it_shows() {
     assert_eq!(failure(&target).await.phase, ConnectionPhase::Resolve);
 }
 
-/// A value that the etcd does not take is refused as such, and the connection is as good as before.
+/// A value that is too large for the etcd is refused with that error, and the connection works as before.
 #[tokio::test]
 async fn a_value_too_large_is_distinguished_from_other_failures() {
     let etcd = Etcd::start();
@@ -335,9 +335,9 @@ async fn a_value_too_large_is_distinguished_from_other_failures() {
     let error = admin.apply(&ops).await.unwrap_err();
     assert!(matches!(error, EtcdError::RequestTooLarge(_)), "{error:?}");
     let (_, keys) = admin.list(&KeyRange::prefix(PREFIX)).await.unwrap();
-    assert_eq!(keys, [], "all or none");
+    assert_eq!(keys, [], "all keys or none");
     write(&admin, &[put("small", "1")]).await;
-    // More operations than a transaction may have are the same trouble.
+    // Too many operations for a transaction give the same error.
     let many: Vec<Op> = (0..129).map(|n| put(&n.to_string(), "")).collect();
     let error = admin.apply(&many).await.unwrap_err();
     assert!(matches!(error, EtcdError::RequestTooLarge(_)), "{error:?}");
@@ -345,17 +345,17 @@ async fn a_value_too_large_is_distinguished_from_other_failures() {
     assert_eq!(keys.len(), 1);
 }
 
-/// Set up twice is set up once: the second time the etcd changes nothing.
+/// The second setup of an etcd changes nothing.
 #[tokio::test]
-async fn set_up_twice_changes_nothing() {
+async fn the_second_setup_changes_nothing() {
     let etcd = Etcd::start();
     assert!(etcd.etcdctl("local", &["put", "before", "auth"]).is_ok(), "every client may write");
     set_up_as(&etcd, &["remote-b", "remote-c"]).await;
     let first = users_and_roles(&etcd);
     let changes = auth_changes(&etcd);
-    assert!(changes.len() >= 10, "its log has changes: {changes:#?}");
+    assert!(changes.len() >= 10, "the log has changes: {changes:#?}");
 
-    // What docs/wire.md says, "Users and roles".
+    // As docs/wire.md, "Users and roles", has it.
     let users = etcd.etcdctl("admin", &["user", "list"]).unwrap();
     assert_eq!(
         users.lines().collect::<Vec<_>>(),
@@ -369,7 +369,7 @@ async fn set_up_twice_changes_nothing() {
         assert!(read.contains(range), "{range} in {remote}");
     }
     assert_eq!(written.trim(), "", "nothing may be written");
-    // Authentication is on: who may not is refused.
+    // Authentication is on: a user without the right is refused.
     let refused = etcd.etcdctl("local", &["put", "before", "auth"]).unwrap_err();
     assert!(refused.contains("permission denied"), "{refused}");
 
@@ -380,9 +380,9 @@ async fn set_up_twice_changes_nothing() {
     assert_eq!(auth_changes(&etcd), changes);
 }
 
-/// What is for local nodes is read by them, and by no peer.
+/// Only local nodes read the keys for local nodes; peers do not.
 #[tokio::test]
-async fn no_peer_reads_what_is_for_local_nodes() {
+async fn no_peer_reads_the_keys_for_local_nodes() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b"]).await;
     etcd.certificate(&etcd.ca(), "remote-b", "b");
@@ -404,10 +404,10 @@ async fn no_peer_reads_what_is_for_local_nodes() {
     assert!(refused.contains("permission denied"), "{refused}");
 }
 
-/// A peer that is gone has no user any more; what was changed by hand is put right; users that an administrator allows
-/// stay, and unknown ones go.
+/// The setup removes the users of removed peers and unknown users with rights, repairs what was changed by hand, and keeps
+/// users that the administrator allows.
 #[tokio::test]
-async fn set_up_takes_back_what_is_not_desired() {
+async fn setup_removes_unwanted_users_and_repairs_rights() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b", "remote-c"]).await;
     let admin = |args: &[&str]| etcd.etcdctl("admin", args).unwrap();
@@ -419,7 +419,7 @@ async fn set_up_takes_back_what_is_not_desired() {
         admin(&["user", "list"]).lines().collect::<Vec<_>>(),
         ["admin-a", "local-a", "remote-c", "root"]
     );
-    // Its certificate is still good, and of no use.
+    // The certificate of remote-b is still valid, but gives no access.
     etcd.certificate(&etcd.ca(), "remote-b", "b");
     assert_eq!(failure(&etcd.target("b")).await.phase, ConnectionPhase::Authenticated);
 
@@ -437,15 +437,15 @@ async fn set_up_takes_back_what_is_not_desired() {
     admin(&["user", "grant-role", "backup", "theirs"]);
     admin(&["user", "add", "ghost:pw"]);
     set_up_as(&etcd, &["remote-c"]).await;
-    assert!(admin(&["user", "get", "backup"]).contains("theirs"), "it is allowed");
-    assert!(admin(&["user", "list"]).contains("ghost"), "it may do nothing");
+    assert!(admin(&["user", "get", "backup"]).contains("theirs"), "the administrator allows it");
+    assert!(admin(&["user", "list"]).contains("ghost"), "it has no role");
     admin(&["user", "grant-role", "ghost", "root"]);
     let kept = set_up_as(&etcd, &["remote-c"]).await;
     let unknown: Vec<String> = kept.unknown.iter().map(ToString::to_string).collect();
     assert_eq!(unknown, ["ghost with role root"]);
     assert!(!admin(&["user", "list"]).contains("ghost"));
 
-    // A users file cannot make a user who writes.
+    // A users file cannot create a user that may write.
     let file = "users:\n- {name: remote-e, role: root}\n- {name: admin-b, role: root}\n";
     let (_, refused) =
         Desired::new(&ClusterName::new("a").unwrap(), &UsersFile::parse(file).unwrap());
@@ -464,7 +464,7 @@ async fn set_up_as(etcd: &Etcd, peers: &[&str]) -> Kept {
     keep(&mut connection.users(), &desired).await.unwrap()
 }
 
-/// Every user with its roles and every role with its permissions, as `etcdctl` shows them.
+/// All users with their roles and all roles with their permissions, as `etcdctl` shows them.
 fn users_and_roles(etcd: &Etcd) -> Vec<String> {
     let mut shown = Vec::new();
     for kind in ["user", "role"] {
@@ -475,7 +475,7 @@ fn users_and_roles(etcd: &Etcd) -> Vec<String> {
     shown
 }
 
-/// The lines in which the etcd's store of users says that it changed something.
+/// The lines of the etcd's log that report changes of users and roles.
 fn auth_changes(etcd: &Etcd) -> Vec<String> {
     let log = etcd.log_text();
     let about_users = log.lines().filter(|line| line.contains(r#""caller":"auth/store.go"#));
@@ -483,14 +483,14 @@ fn auth_changes(etcd: &Etcd) -> Vec<String> {
     changed.map(str::to_owned).collect()
 }
 
-/// Where using a target fails: when the connection is made, or at the first question.
+/// The failure of a target: of its connection, or of the first request.
 async fn failure(target: &Target) -> Failure {
     let tried = async {
         let connection = connect(target, 0).await?;
         let listed = connection.list(&KeyRange::prefix("cilium/state/")).await;
         listed.map(|_| ()).map_err(|error| error.failure())
     };
-    timeout(PATIENCE, tried).await.expect("an answer").expect_err("it is refused")
+    timeout(PATIENCE, tried).await.expect("an answer").expect_err("the target is refused")
 }
 
 fn denied(error: EtcdError) {

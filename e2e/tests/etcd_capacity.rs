@@ -1,4 +1,4 @@
-//! An etcd that compacts itself stays as large as it is, and the apiserver says what is wrong with its etcd.
+//! The size of an etcd that compacts itself is bounded, and the apiserver reports an etcd with wrong settings.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ const POSITION: &str = "clustermesh/local/v1/position";
 const HEARTBEAT: &str = "cilium/.heartbeat";
 const UNCOMPACTED: &str = "the etcd does not compact itself";
 
-/// How much is written: `make test-full` sets the number of revisions to 200,000.
+/// How much is written. `make test-full` sets the number of revisions to 200,000 with REVISIONS.
 struct Load {
     revisions: u64,
     quota: u64,
@@ -46,10 +46,11 @@ fn load() -> Load {
 }
 
 const WRITERS: u64 = 64;
-/// How often each of them writes, at most.
+/// Each writer writes at most once in this time.
 const PACE: Duration = Duration::from_millis(40);
 
-/// Puts what an idle writer puts, and nothing else. The largest size of each half.
+/// Writes `revisions` revisions, twice, with the keys that an idle apiserver writes. Returns the largest size of the etcd
+/// in each half, in bytes.
 async fn idle(connection: &Connection, revisions: u64) -> Result<[u64; 2], EtcdError> {
     let mut largest = [0; 2];
     for largest in &mut largest {
@@ -81,8 +82,8 @@ async fn idle(connection: &Connection, revisions: u64) -> Result<[u64; 2], EtcdE
     Ok(largest)
 }
 
-/// With the flags that the documents have, shortened.
-async fn stays_as_large_as_it_is(version: EtcdVersion) {
+/// With the flags of the documents, but shorter periods, the etcd does not grow in the second half.
+async fn keeps_its_size(version: EtcdVersion) {
     let Load { revisions, quota, retention } = load();
     let quota_flag = format!("--quota-backend-bytes={quota}");
     let retention_flag = format!("--auto-compaction-retention={retention}s");
@@ -90,42 +91,43 @@ async fn stays_as_large_as_it_is(version: EtcdVersion) {
     let flags = [&quota_flag, "--auto-compaction-mode=periodic", retention_flag.as_str()];
     let etcd = Etcd::running(&program, &flags);
     let connection = etcd.connect("admin").await;
-    let [first, second] = idle(&connection, revisions).await.expect("it is never full");
-    // A compaction may come when the revisions of one more retention are there. All of them are more than the quota.
+    let [first, second] = idle(&connection, revisions).await.expect("the etcd is never full");
+    // A compaction may be late by the revisions of one more retention. Their size is estimated: all revisions together need
+    // more than the quota.
     let retained = retention * WRITERS * 1_000 / u64::try_from(PACE.as_millis()).expect("small");
     let late = quota * retained / revisions;
     println!("{version:?}: at most {first} bytes in the first half, {second} in the second");
-    assert!(second <= first + late, "{first} bytes, then {second}, where {late} more may be there");
+    assert!(second <= first + late, "{first} bytes, then {second}, where {late} more are allowed");
 
-    // The flag is what makes the difference.
+    // Without the compaction flags, the same writes fill the etcd.
     let etcd = Etcd::running(&program, &[&quota_flag]);
     let connection = etcd.connect("admin").await;
-    let full = idle(&connection, revisions).await.expect_err("it does not compact itself");
+    let full = idle(&connection, revisions).await.expect_err("the etcd does not compact itself");
     assert!(matches!(full, EtcdError::NoSpace), "{full:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_etcd_3_4_that_compacts_itself_does_not_grow() {
-    stays_as_large_as_it_is(EtcdVersion::Debian).await;
+    keeps_its_size(EtcdVersion::Debian).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_etcd_3_5_that_compacts_itself_does_not_grow() {
-    stays_as_large_as_it_is(EtcdVersion::V3_5).await;
+    keeps_its_size(EtcdVersion::V3_5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_etcd_3_6_that_compacts_itself_does_not_grow() {
-    stays_as_large_as_it_is(EtcdVersion::V3_6).await;
+    keeps_its_size(EtcdVersion::V3_6).await;
 }
 
 fn problems(apiserver: &Apiserver) -> String {
     apiserver.status()["problems"].to_string()
 }
 
-/// Waits until the apiserver has looked at its etcd.
+/// Waits until the apiserver has examined its etcd.
 fn examined(apiserver: &Apiserver) {
-    within(Duration::from_secs(60), "the apiserver has looked", || {
+    within(Duration::from_secs(60), "the apiserver has examined its etcd", || {
         match apiserver.metric("clustermesh_apiserver_etcd_size_bytes") {
             0 => Err("not yet".into()),
             _ => Ok(()),
@@ -134,10 +136,10 @@ fn examined(apiserver: &Apiserver) {
 }
 
 #[test]
-fn a_version_that_is_unfit_is_named_unless_all_peers_are_trusted() {
+fn an_unsafe_version_is_reported_unless_all_peers_are_trusted() {
     for (version, unfit) in [
-        (EtcdVersion::Debian, Some("version 3.4.23 is not fit")),
-        (EtcdVersion::V3_5, Some("version 3.5.35 is not fit")),
+        (EtcdVersion::Debian, Some("version 3.4.23 is not safe")),
+        (EtcdVersion::V3_5, Some("version 3.5.35 is not safe")),
         (EtcdVersion::V3_6, None),
     ] {
         let etcd = Etcd::running(&version.program(), &[]);
@@ -147,19 +149,23 @@ fn a_version_that_is_unfit_is_named_unless_all_peers_are_trusted() {
         examined(&strict);
         match unfit {
             Some(unfit) => strict.wait_problem(unfit),
-            None => assert!(!problems(&strict).contains("not fit"), "{}", problems(&strict)),
+            None => assert!(!problems(&strict).contains("is not safe"), "{}", problems(&strict)),
         }
         drop(strict);
         let trusting = Apiserver::start(&etcd);
         trusting.wait_ready();
         examined(&trusting);
-        assert!(!problems(&trusting).contains("not fit"), "{version:?}: {}", problems(&trusting));
+        assert!(
+            !problems(&trusting).contains("is not safe"),
+            "{version:?}: {}",
+            problems(&trusting)
+        );
     }
 }
 
-/// An etcd that a writer filled three hours ago, and that has all revisions since; then one that was compacted.
+/// First with an etcd that has all revisions of the last three hours, then with the same one, compacted.
 #[test]
-fn an_etcd_that_does_not_compact_itself_is_named_with_the_flag() {
+fn an_etcd_that_does_not_compact_itself_is_reported_with_the_flag_to_set() {
     let etcd = Etcd::start();
     let admin = |args: &[&str]| etcd.etcdctl("admin", args).unwrap();
     let long_ago = timestamp_value(SystemTime::now() - Duration::from_secs(3 * 3600));
@@ -183,9 +189,9 @@ fn an_etcd_that_does_not_compact_itself_is_named_with_the_flag() {
     assert!(!problems(&apiserver).contains(UNCOMPACTED), "{}", problems(&apiserver));
 }
 
-/// The quota is the etcd's own word from 3.6 on, and the flag's before.
+/// From 3.6 on, the etcd reports its quota. Before, the apiserver's flag gives it.
 #[test]
-fn an_etcd_near_its_quota_is_named() {
+fn an_etcd_near_its_quota_is_reported() {
     let quota = 16 * MIB;
     let flag = format!("--quota-backend-bytes={quota}");
     let same = format!("CLUSTERMESH_ETCD_QUOTA_BYTES={quota}");
@@ -207,7 +213,7 @@ fn an_etcd_near_its_quota_is_named() {
         }
         let apiserver = Apiserver::wrapped(&etcd, etcd.port(), &wrapper);
         apiserver.wait_ready();
-        apiserver.wait_problem("of the 16 MiB that it may have");
+        apiserver.wait_problem("of its quota of 16 MiB");
         assert_eq!(apiserver.metric("clustermesh_apiserver_etcd_quota_bytes"), quota);
     }
 }

@@ -1,4 +1,5 @@
-//! `clustermesh-apiserver etcd-init` and a real etcd, with attackers who have a peer's certificate. `etcdctl` is the judge.
+//! `clustermesh-apiserver etcd-init` with a real etcd and attackers who have a peer's certificate. `etcdctl` reads the
+//! results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +19,7 @@ use mesh_e2e::{Etcd, mesh::eventually};
 
 const USERS: &str = "users:\n- {name: remote-b, role: remote}\n";
 
-/// An etcd of a cluster with a peer, and the peer's certificate, `peer`. It was not started yet.
+/// The etcd of a cluster with a peer, not yet started. `peer` is the peer's certificate.
 fn with_a_peer() -> Etcd {
     let etcd = Etcd::new(&[]);
     fs::write(etcd.folder().join("users.yaml"), USERS).unwrap();
@@ -26,7 +27,7 @@ fn with_a_peer() -> Etcd {
     etcd
 }
 
-/// What an attacker does who reaches an etcd without authentication.
+/// The commands of an attacker who reaches an etcd without authentication.
 const ATTACKS: [&[&str]; 5] = [
     &["user", "add", "ghost:pw"],
     &["user", "grant-role", "ghost", "root"],
@@ -40,7 +41,7 @@ fn no_peer_gets_in_before_authentication_is_on() {
     let mut etcd = Etcd::protected(&[]);
     fs::write(etcd.folder().join("users.yaml"), USERS).unwrap();
     etcd.certificate(&etcd.ca(), "remote-b", "peer");
-    // From nothing, and again after a lost disk.
+    // First start, and start after the data was lost.
     for _ in 0..2 {
         etcd.kill();
         let _ = fs::remove_dir_all(etcd.data());
@@ -64,26 +65,28 @@ fn no_peer_gets_in_before_authentication_is_on() {
             }
             let over = SetAtTheEnd(&over);
             started = Some(Starting::of(&etcd));
-            eventually("each was refused several times", || match refused.load(Ordering::SeqCst) {
-                20.. => Ok(()),
-                other => Err(format!("{other}: {}", etcd.log_text())),
+            eventually("each attack was refused several times", || {
+                match refused.load(Ordering::SeqCst) {
+                    20.. => Ok(()),
+                    other => Err(format!("{other}: {}", etcd.log_text())),
+                }
             });
             drop(over);
         });
-        // After the last attack: `etcdctl user add` waits for ever for an etcd that is gone.
-        started.expect("it was started").stop();
+        // Stopped only after the last attack: `etcdctl user add` waits for ever if its etcd is gone.
+        started.expect("the etcd was started").stop();
         etcd.start_again();
         let users = etcd.etcdctl("admin", &["user", "list"]).unwrap();
         assert_eq!(users.lines().collect::<Vec<_>>(), ["admin-a", "local-a", "remote-b", "root"]);
         let read = etcd.etcdctl("peer", &["get", "--prefix", "cilium/state/"]).unwrap();
-        assert_eq!(read, "", "it may read, and there is nothing");
+        assert_eq!(read, "", "a peer may read, and there are no keys");
     }
 }
 
 #[test]
-fn users_and_passwords_from_before_are_refused_and_undone() {
+fn earlier_users_are_refused_and_their_passwords_removed() {
     let mut etcd = with_a_peer();
-    // Started in the open, as without us.
+    // Started without authentication, as by another tool.
     etcd.start_again();
     let attacker = |args: &[&str]| etcd.etcdctl("peer", args).unwrap();
     attacker(&["user", "add", "ghost:pw"]);
@@ -103,10 +106,10 @@ fn users_and_passwords_from_before_are_refused_and_undone() {
     assert!(!done);
     assert!(why.contains("it has unknown users: ghost with role root"), "{why}");
     assert!(why.contains("--etcd-extra-users") && why.contains("move its data away"), "{why}");
-    // No etcd listens when it has ended, whatever came of it.
+    // When the command has ended, no etcd listens.
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, etcd.port())).is_err());
 
-    // As if it was meant. It may be repeated.
+    // The administrator allows the user. The command can be repeated.
     for _ in 0..2 {
         let (done, why) = init(&etcd, &["--etcd-extra-users", "ghost"]);
         assert!(done, "{why}");
@@ -117,7 +120,7 @@ fn users_and_passwords_from_before_are_refused_and_undone() {
         let login = format!("--user={user}:pw");
         etcd.etcdctl("peer", &[&login, "user", "list"])
     };
-    assert!(with_password("ghost").is_ok(), "that one was allowed");
+    assert!(with_password("ghost").is_ok(), "the administrator allowed this user");
     for user in ["root", "admin-a"] {
         let refused = with_password(user).unwrap_err();
         assert!(refused.contains("authentication failed"), "{user}: {refused}");
@@ -128,12 +131,12 @@ fn users_and_passwords_from_before_are_refused_and_undone() {
 }
 
 #[test]
-fn a_command_that_cannot_be_right_is_refused() {
+fn invalid_commands_and_users_files_are_refused() {
     let etcd = with_a_peer();
     for (words, says) in [
         (vec!["--data-dir=relative".to_owned()], "no --data-dir=PATH with an absolute path"),
         (vec![], "no --data-dir=PATH"),
-        ([etcd.words(), vec!["--no-such-flag".into()]].concat(), "the etcd ended by itself"),
+        ([etcd.words(), vec!["--no-such-flag".into()]].concat(), "the etcd ended: "),
     ] {
         let output = etcd.etcd_init(&["--exec"]).args(words).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -144,13 +147,13 @@ fn a_command_that_cannot_be_right_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("users.yaml"), "{output:?}");
 }
 
-/// An attack that does not wait for an etcd that is not there.
+/// Runs an attack with timeouts, for an etcd that does not run.
 fn etcd_attack(etcd: &Etcd, command: &[&str]) -> Result<String, String> {
     let timeouts = ["--dial-timeout=500ms", "--command-timeout=1s"];
     etcd.etcdctl("peer", &[&timeouts[..], command].concat())
 }
 
-/// Is true when this is dropped, by a panic too.
+/// Sets the flag when it is dropped, also by a panic.
 struct SetAtTheEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtTheEnd<'_> {
@@ -159,7 +162,7 @@ impl Drop for SetAtTheEnd<'_> {
     }
 }
 
-/// An etcd that is started by `etcd-init --exec`, beside others who use its harness.
+/// An etcd that `etcd-init --exec` starts, while other threads use the `Etcd`.
 struct Starting(std::process::Child);
 
 impl Starting {

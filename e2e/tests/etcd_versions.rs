@@ -1,4 +1,4 @@
-//! What each version of etcd lets a peer do. `docs/etcd.md` says it in two tables; every cell of them is tried here.
+//! What each version of etcd lets a peer do. Every cell of the two tables in `docs/etcd.md` is tried.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@ use std::{fs, path::Path, process::Command};
 use mesh_e2e::{Etcd, EtcdVersion, json, netns::binary};
 use probes::{ATTACKS, BEHAVIOURS, Probe, Scene};
 
-/// A table of `docs/etcd.md` below a heading: the versions in its head, and rows of cells.
+/// The table below a heading of `docs/etcd.md`: the versions in its head, and its rows of cells.
 fn table(heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/etcd.md");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -28,8 +28,8 @@ fn table(heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
     (rows.remove(0).split_off(1), rows)
 }
 
-/// Tries what a table says, on each version that it has a column for.
-async fn hold(heading: &str, probes: &[Probe]) {
+/// Tries each row of a table on each version, and compares the results with the cells.
+async fn check_table(heading: &str, probes: &[Probe]) {
     let (versions, rows) = table(heading);
     let named: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
     let known: Vec<&str> = probes.iter().map(|probe| probe.row).collect();
@@ -47,9 +47,9 @@ async fn hold(heading: &str, probes: &[Probe]) {
             );
             let found = (probe.try_it)(&scene).await;
             if found != row[column + 1] {
-                let (row, said) = (probe.row, &row[column + 1]);
+                let (row, cell) = (probe.row, &row[column + 1]);
                 wrong.push(format!(
-                    "{row}, {}: {found}, where the table has {said}",
+                    "{row}, {}: {found}, where the table has {cell}",
                     versions[column]
                 ));
             }
@@ -58,22 +58,21 @@ async fn hold(heading: &str, probes: &[Probe]) {
     assert!(wrong.is_empty(), "{heading}:\n{}", wrong.join("\n"));
 }
 
-/// Attacks by a peer with a good certificate.
+/// Attacks by a peer with a valid certificate.
 #[tokio::test]
 async fn attacks_succeed_on_the_versions_that_the_document_names() {
-    hold("What a peer can do that it should not", &ATTACKS).await;
+    check_table("What a peer can do that it should not", &ATTACKS).await;
 }
 
-/// Where versions differ, or a user may do more than its role says.
+/// Behaviour that differs between versions, or that a user's role does not allow.
 #[tokio::test]
 async fn versions_behave_as_the_document_says() {
-    hold("Differences", &BEHAVIOURS).await;
+    check_table("Differences", &BEHAVIOURS).await;
 }
 
-/// A few random faults, none of which makes a difference: the short form of the suite `chaos`, on the etcds that are not
-/// its own. Needs root.
+/// A few random faults, as in the suite `chaos`, on the versions of etcd that it does not use. Needs root.
 #[test]
-fn faults_make_no_difference_on_any_version() {
+fn every_version_recovers_from_faults() {
     for (version, lab) in [(EtcdVersion::V3_5, "e2eetcd35"), (EtcdVersion::V3_6, "e2eetcd36")] {
         let mut chaos = Command::new(binary());
         chaos.args(["lab", "chaos", "--lab", lab, "--seed", "1", "--faults", "2"]);

@@ -1,4 +1,4 @@
-//! What is explained from files is what an agent explains, and what is in the kernel. Needs root.
+//! Explanations from files equal those of an agent, and both equal what is in the kernel. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,11 +23,10 @@ use serde_json::Value;
 
 const LAB: &str = "cliexplain";
 
-/// Where each frontend leads: its groups' weights with the addresses of each.
+/// For each frontend (address, port and protocol number), the weight of each of its groups with the addresses in it.
 type Leads = BTreeMap<(SocketAddr, u8), BTreeSet<(u32, BTreeSet<SocketAddr>)>>;
 
-/// Applies the example with more annotations, and as many replicas.
-/// A service whose pods have no port of the name that it leads to.
+/// A service with a named target port that none of its pods has.
 const PORTLESS: &str = "---
 apiVersion: v1
 kind: Service
@@ -42,6 +41,7 @@ metadata: { name: unnamed, annotations: { service.cilium.io/global: \"true\" } }
 spec: { selector: { app: echo }, ports: [{ NAMEport: 80, targetPort: 8080 }] }
 ";
 
+/// Applies the example with another annotation and the given number of replicas, and the two services.
 fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/echo.yaml");
     let global = "service.cilium.io/global: \"true\"";
@@ -50,7 +50,7 @@ fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("echo.yaml");
     let text = text.replace(global, &format!("{global}\n    {annotations}"));
-    // One has a name for its port, and the other none: they match.
+    // The port has a name in one cluster and none in the other. They match nevertheless.
     let name = if cluster == "a" { "" } else { "name: http, " };
     fs::write(&file, text + PORTLESS + &UNNAMED.replace("NAME", name)).unwrap();
     let mut apply = mesh.lab("apply");
@@ -58,7 +58,7 @@ fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     json::of(apply);
 }
 
-/// What is explained of all frontends, without what only one of the two can know.
+/// The explanations of all frontends, without the differences, which only an agent knows.
 fn explained(mesh: &Netns, args: &[&str]) -> Vec<Value> {
     let (code, mut value, complaints) = json::run(mesh.clustermesh(args));
     assert_eq!(code, 0, "{args:?}: {complaints}");
@@ -83,7 +83,7 @@ fn leads_to(frontends: &[Value]) -> Leads {
         let groups = frontend["choice"]["groups"].as_array().unwrap().iter();
         let groups = groups.map(|group| {
             let share = group["share"].as_f64().unwrap() / group["backends"].as_f64().unwrap();
-            // A backend says its tier and its share, and so its group.
+            // The group of a backend follows from its tier and share.
             let is_in = |backend: &&Value| {
                 backend["tier"] == group["tier"]
                     && (backend["share"].as_f64().unwrap() - share).abs() < 1e-6
@@ -140,7 +140,7 @@ fn files_agents_and_kernels_agree() {
     apply(&mesh, "b", "service.cilium.io/affinity: local", 1);
     connect(&mesh, "a", "b");
     agree(&mesh, "weights and affinity");
-    // Who has no port is listed by both, of both clusters; where only one side has a name for its port they match.
+    // Both list the service without a port, of both clusters. A port with a name matches one without.
     let frontends = from_files(&mesh, "a");
     let of = |service: &str, list: &str, field: &str| -> BTreeSet<(String, String)> {
         let found = frontends.iter().find(|one| one["service"] == service).unwrap();
@@ -157,8 +157,8 @@ fn files_agents_and_kernels_agree() {
     agree(&mesh, "no backend at b");
     apply(&mesh, "a", "clustermesh.dev/tiers: \"b;a\"", 3);
     apply(&mesh, "b", "service.cilium.io/shared: \"false\"", 2);
-    // What b keeps to itself no agent of a's can know; files do.
-    eventually("files say why b is not used", || {
+    // No agent of a knows why b does not export a service; the files show it.
+    eventually("files show why b is not used", || {
         let frontends = from_files(&mesh, "a");
         let left_out = frontends[0]["leftOut"].as_array().unwrap();
         let shy = left_out.iter().filter(|entry| entry["why"] == "not-shared").count();
@@ -171,7 +171,7 @@ fn files_agents_and_kernels_agree() {
     for cluster in ["a", "b"] {
         let manifests = format!("/run/clustermesh-lab/{LAB}/clusters/{cluster}/manifests");
         eventually(
-            &format!("the etcd of {cluster} is as the contract and its objects say"),
+            &format!("the etcd of {cluster} has the keys and values that follow from its objects"),
             || {
                 let (code, dump, _) =
                     json::run(mesh.clustermesh(&["etcd", "dump", "--context", cluster]));

@@ -15,14 +15,14 @@ use mesh_e2e::{
 };
 use mesh_lab::Liveness;
 
-/// Connects from a node to a port, and says whether it could.
+/// Whether a node can connect to a port of an address.
 fn connects(mesh: &Netns, (cluster, node): (&str, &str), to: &str, port: u16) -> bool {
     let script = format!("exec 3<>/dev/tcp/{to}/{port}");
     output(mesh.on_node(cluster, node, &["timeout", "1", "bash", "-c", &script])).is_ok()
 }
 
-/// Bytes that passed through the buckets of a lab's underlay.
-fn trickled(lab: &str) -> u64 {
+/// Bytes that passed the rate limits in a lab's underlay.
+fn rate_limited_bytes(lab: &str) -> u64 {
     let tc = |args: &[&str]| {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("cm-{lab}-underlay"), "tc"]).args(args);
@@ -49,7 +49,7 @@ fn cuts() {
     let reach = |from, to| connects(&mesh, from, to, 2379);
     assert!(reach(("a", "n1"), etcd_of_b));
 
-    // A node from a cluster: others still reach it. Done twice, it is one cut.
+    // Partition a node from a cluster: others still reach the cluster. Repeating it changes nothing.
     mesh.cut("a/n1", "b");
     mesh.cut("b", "a/n1");
     assert!(!reach(("a", "n1"), etcd_of_b));
@@ -58,27 +58,27 @@ fn cuts() {
     assert_eq!(mesh.state().cuts.len(), 1, "{:?}", mesh.state().cuts);
     mesh.heal();
     assert!(mesh.state().cuts.is_empty());
-    eventually("what is healed is whole", || {
+    eventually("the healed link works", || {
         if reach(("a", "n1"), etcd_of_b) { Ok(()) } else { Err("no connection".into()) }
     });
 
-    // An etcd is a port of its node; its own node speaks to it over no link.
+    // Partition an etcd, which is a port of its node.
     mesh.cut("a", "a/etcd");
     assert!(!reach(("a", "n1"), etcd_of_a) && !reach(("a", "n2"), etcd_of_a));
     assert!(reach(("b", "n1"), etcd_of_a));
     mesh.heal();
     assert!(reach(("a", "n1"), etcd_of_a) && reach(("a", "n2"), etcd_of_a));
 
-    // A rate lets pass, and counts what it let pass.
+    // With a rate limit, traffic passes and is counted.
     let mut cut = mesh.lab("cut");
     cut.args(["a/n2", "b/n1", "--rate", "1mbit"]);
     assert_eq!(json::of(cut)["cut"]["rate"], "1mbit");
     assert!(reach(("a", "n2"), etcd_of_b));
-    assert!(trickled("e2ecuts") > 0);
+    assert!(rate_limited_bytes("e2ecuts") > 0);
     mesh.heal();
-    assert_eq!(trickled("e2ecuts"), 0, "no bucket is left");
+    assert_eq!(rate_limited_bytes("e2ecuts"), 0, "no rate limit is left");
 
-    // What makes no sense is refused with what would.
+    // An unknown cluster is refused with the known ones.
     let mut cut = mesh.lab("cut");
     cut.args(["a", "c"]);
     let (code, _, complaint) = json::run(cut);
@@ -86,7 +86,7 @@ fn cuts() {
     assert!(complaint.contains("there is: a, b"), "{complaint}");
 }
 
-/// How long a node takes to read a key of another cluster's etcd, by `etcdctl` with the certificate of its agents.
+/// How long `etcdctl` on a node takes to read a key of another cluster's etcd, with the certificate of the node's agents.
 fn reading(mesh: &Netns, (reader, node): (&str, &str), source: &str) -> Duration {
     let ip = mesh.node_ips(source, "n1").into_iter().find(IpAddr::is_ipv4).expect("IPv4");
     let peers = mesh.peer_folder(reader);
@@ -97,12 +97,12 @@ fn reading(mesh: &Netns, (reader, node): (&str, &str), source: &str) -> Duration
     let mut read = mesh.on_node(reader, node, &[&["etcdctl", &endpoint], &flags[..]].concat());
     read.env("ETCDCTL_API", "3");
     let begun = Instant::now();
-    let printed = output(read).expect("it reads");
+    let printed = output(read).expect("etcdctl reads the key");
     assert!(printed.contains("cilium/.heartbeat"), "{printed}");
     begun.elapsed()
 }
 
-/// Rules and relays of a lab's nodes that delay an etcd for some nodes.
+/// Whether a node has rules of the lab, and the number of relays that delay an etcd.
 fn traces(mesh: &Netns, node: &str) -> (bool, usize) {
     let tables = output(mesh.on_node("a", node, &["nft", "list", "tables"])).expect("tables");
     (tables.contains("clustermesh-lab"), mesh.state().relays.len())
@@ -124,19 +124,23 @@ fn slow_and_lossy() {
         json::of(check);
     };
 
-    // There and back, for the handshake and for the question: nothing may be faster, whichever server is there.
+    // A handshake and a request take two round trips. No server can answer faster.
     cut(["b", "a/etcd"], ["--delay", "150ms"]);
     let late = cut(["a/etcd", "b"], ["--delay", "200ms"]);
     assert_eq!(late["cut"]["delay"], 200, "{late:#}");
-    assert_eq!(late["cuts"].as_array().map(Vec::len), Some(1), "done twice, it is one: {late:#}");
+    assert_eq!(
+        late["cuts"].as_array().map(Vec::len),
+        Some(1),
+        "repeating it changes the same cut: {late:#}"
+    );
     let round_trip = Duration::from_millis(400);
     assert!(reading(&mesh, ("b", "n2"), "a") >= 2 * round_trip);
     assert_eq!(traces(&mesh, "n1"), (true, 1));
-    // What happens meanwhile arrives, and none of it is lost.
+    // Changes still arrive, and none is lost.
     mesh.apply("a", "echo", Some(3));
     settled();
 
-    // The local agents of the etcd have a poor link to it too.
+    // The agents of the etcd's cluster have a lossy link to it too.
     cut(["a", "a/etcd"], ["--loss", "20%"]);
     cut(["a", "b/etcd"], ["--loss", "20%"]);
     for replicas in [1, 2] {
@@ -146,20 +150,20 @@ fn slow_and_lossy() {
     settled();
     let relay = mesh.state().relays.pop().expect("a relay").process;
     mesh.heal();
-    assert_eq!(traces(&mesh, "n1"), (false, 0), "nothing is left");
-    assert_eq!(relay.liveness(), Liveness::Died, "nor any process");
+    assert_eq!(traces(&mesh, "n1"), (false, 0), "no rule and no relay are left");
+    assert_eq!(relay.liveness(), Liveness::Died, "the relay's process is gone");
     mesh.apply("a", "echo", Some(3));
     settled();
     traffic.stop_unharmed();
 }
 
 #[test]
-fn pairs() {
+fn pairs_of_daemons() {
     scenario::traffic_outlives_pairs_of_daemons(&Netns::up("e2epairs"));
 }
 
 #[test]
-fn compaction() {
+fn compaction_during_a_partition() {
     scenario::a_partition_outlasts_a_compaction(&Netns::up("e2ecompact"));
 }
 
@@ -174,12 +178,12 @@ fn a_longer_history() {
 }
 
 #[test]
-fn leases() {
+fn an_expired_lease() {
     scenario::an_expired_lease_removes_nothing(&Netns::up("e2eleases"));
 }
 
 #[test]
-fn full() {
+fn a_full_etcd() {
     let quota = (4 * 1024 * 1024).to_string();
     scenario::an_etcd_is_full(&Netns::with("e2efull", &["--etcd-quota", &quota]));
 }

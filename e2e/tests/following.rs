@@ -1,4 +1,4 @@
-//! A reader of a busy cluster, over a long way, on a real etcd.
+//! A reader of a busy cluster over a slow link, with a real etcd.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So many addresses, each way so long, and a pod removed so often.
+/// The number of addresses, the delay in each direction, and the time between removals of pods.
 const KEYS: usize = 20_000;
 const WAY: Duration = Duration::from_millis(50);
 const REMOVAL: Duration = Duration::from_millis(50);
@@ -54,11 +54,11 @@ fn canaries() -> Vec<Op> {
     Prefix::ALL.map(|prefix| put(canary(prefix), "2027-02-03T04:05:06Z")).into()
 }
 
-/// A cluster's etcd with so many addresses.
-async fn fill(admin: &Connection) {
+/// Fills the etcd of a cluster with `count` addresses and the canaries.
+async fn fill(admin: &Connection, count: usize) {
     let config = r#"{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}"#;
     admin.apply(&[put("cilium/cluster-config/a".into(), config)]).await.unwrap();
-    let all: Vec<Op> = (0..KEYS)
+    let all: Vec<Op> = (0..count)
         .map(|n| put(key(n), &format!(r#"{{"IP":"{}","HostIP":"172.31.1.1","ID":0}}"#, ip(n))))
         .collect();
     for part in all.chunks(128) {
@@ -67,7 +67,7 @@ async fn fill(admin: &Connection) {
     admin.apply(&canaries()).await.unwrap();
 }
 
-/// Counts the lists of the range that the addresses are in.
+/// A follower that counts the lists of the range with the addresses.
 struct Counting {
     follower: PeerFollower,
     lists: Arc<AtomicU64>,
@@ -120,7 +120,7 @@ impl Machine for Counting {
     }
 }
 
-/// A reader that runs.
+/// A running reader of the cluster.
 struct Reader {
     lists: Arc<AtomicU64>,
     events: mpsc::Receiver<Vec<PeerEvent>>,
@@ -162,7 +162,13 @@ impl Reader {
         Self { lists, events, status, _commands: commands }
     }
 
-    /// Takes events until one is there that `is_last` knows; returns how many records were removed.
+    /// Waits until its status is like this.
+    async fn wait(&mut self, is_so: impl FnMut(&Status) -> bool) {
+        let found = timeout(PATIENCE, self.status.wait_for(is_so)).await.expect("in time");
+        found.expect("the reader runs");
+    }
+
+    /// Takes events until `is_last` is true for one. Returns how many records were removed.
     async fn until(&mut self, is_last: impl Fn(&RecordEvent) -> bool) -> usize {
         let mut removed = 0;
         loop {
@@ -184,17 +190,17 @@ impl Reader {
 /// How a writer removes a pod with two addresses.
 #[derive(Clone, Copy, Debug)]
 enum Writer {
-    /// In one revision with its heartbeat, and puts the canaries after that.
+    /// In one revision with its heartbeat. Then it puts the canaries.
     Ours,
-    /// Key by key, as a Cilium does.
+    /// Key by key, as Cilium does.
     KeyByKey,
 }
 
 async fn a_busy_cluster(writer: Writer) {
     let etcd = Etcd::start();
     let admin = etcd.connect("admin").await;
-    fill(&admin).await;
-    // Pods go before the reader comes, and all the time.
+    fill(&admin, KEYS).await;
+    // Pods are removed from before the reader starts until its end.
     let churn = tokio::spawn({
         let admin = etcd.connect("admin").await;
         async move {
@@ -221,7 +227,7 @@ async fn a_busy_cluster(writer: Writer) {
     let mut reader = Reader::start(&etcd, &relay);
     reader.until(|event| *event == RecordEvent::Confirmed(RecordKind::Address)).await;
     assert_eq!(reader.lists.load(Ordering::SeqCst), 1, "{writer:?}");
-    // From then on removals come one by one, and cost no list.
+    // From then on, the watch reports each removal, without another list.
     let mut removed = 0;
     while removed < 200 {
         removed += reader.until(|event| matches!(event, RecordEvent::Remove(_))).await;
@@ -238,11 +244,25 @@ async fn a_busy_cluster(writer: Writer) {
 }
 
 #[tokio::test]
-async fn a_reader_far_away_is_complete_after_one_list() {
+async fn a_reader_over_a_slow_link_is_complete_after_one_list() {
     a_busy_cluster(Writer::Ours).await;
 }
 
 #[tokio::test]
-async fn so_is_one_of_a_cluster_that_removes_key_by_key() {
+async fn a_reader_of_a_cluster_that_removes_key_by_key_is_complete_after_one_list() {
     a_busy_cluster(Writer::KeyByKey).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_ends_by_its_pings() {
+    let etcd = Etcd::start();
+    fill(&etcd.connect("admin").await, 1).await;
+    let relay = Relay::to(etcd.port());
+    let mut reader = Reader::start(&etcd, &relay);
+    reader.wait(Status::is_synced).await;
+    // Nothing comes back any more, and nothing closes the connection. A Cilium needs two minutes without a heartbeat.
+    relay.hold_after(0);
+    reader.wait(|status| !status.connected && status.reconnects == 1).await;
+    relay.release();
+    reader.wait(Status::is_synced).await;
 }

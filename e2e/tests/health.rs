@@ -1,19 +1,19 @@
-//! What fails is avoided, and kept where nothing else is left. Needs root.
+//! Backends that fail are avoided, and kept if there are no others. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 
 #[test]
-fn a_cluster() {
+fn a_partitioned_cluster() {
     scenario::a_cluster_is_cut_off(&Netns::up("healthcut"));
 }
 
 #[test]
-fn a_node() {
+fn a_dead_node() {
     scenario::a_node_is_dead(&Netns::up("healthnode"));
 }
 
 #[test]
-fn agents_away() {
+fn agents_are_down() {
     scenario::agents_are_away(&Netns::up("healthaway"));
 }
 
@@ -43,11 +43,11 @@ fn local_apiserver() {
 }
 
 #[test]
-fn a_deployment() {
+fn a_drained_deployment() {
     scenario::a_deployment_is_drained(&Netns::up("healthdepl"));
 }
 
 #[test]
-fn maintenance() {
+fn a_drained_node_and_cluster() {
     scenario::a_node_and_a_cluster_are_drained(&Netns::up("healthdrain"));
 }

@@ -1,4 +1,4 @@
-//! The IDs that pods have. Needs root.
+//! The identity IDs of pods. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 

@@ -1,4 +1,4 @@
-//! `clustermesh lab`: what it makes, what it prints, and that nothing of it stays. Needs root.
+//! `clustermesh lab`: what it creates and prints, and that `down` removes all of it. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,14 +29,15 @@ use nix::{
 };
 use serde_json::Value;
 
-/// All processes of a lab, its pods' included.
+/// All processes of a lab, including those of its pods.
 fn processes(lab: &Netns) -> Vec<ProcessState> {
     let state = lab.state();
     let pods = state.clusters.into_iter().flat_map(|cluster| cluster.pods);
     state.processes.into_iter().chain(pods.filter_map(|pod| pod.process)).collect()
 }
 
-/// `clustermesh lab COMMAND --lab NAME ARG...` of a lab that may not exist: its exit code, and its complaints.
+/// Runs `clustermesh lab COMMAND --lab NAME ARG...`, for a lab that may not exist. Returns the exit code and standard
+/// error.
 fn lab(command: &str, name: &str, args: &[&str]) -> (i32, String) {
     let mut call = Command::new(binary());
     call.args(["lab", command, "--lab", name]).args(args);
@@ -45,7 +46,7 @@ fn lab(command: &str, name: &str, args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), complaints)
 }
 
-/// Everything on this machine that bears a lab's name.
+/// Everything on this machine that has a lab's name.
 fn remains(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let names = |folder: &str| {
@@ -71,14 +72,14 @@ fn remains(name: &str) -> Vec<String> {
             found.push(folder);
         }
     }
-    // The lab's interfaces are in its namespaces, each of which takes its own with it.
+    // The interfaces of a lab are in its network namespaces, and are removed with them. None may be in the machine's.
     let is_ours = |link: &String| {
         link.len() == 12
             && link.starts_with("cm")
             && link[2..].bytes().all(|b| b.is_ascii_hexdigit())
     };
     found.extend(names("/sys/class/net").into_iter().filter(is_ours).map(|l| format!("link {l}")));
-    // Daemons are called with their folder.
+    // The command lines of daemons contain the lab's folder.
     let folder = format!("/run/clustermesh-lab/{name}/");
     for pid in names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok()) {
         let read =
@@ -91,7 +92,7 @@ fn remains(name: &str) -> Vec<String> {
     found
 }
 
-/// Nothing of a lab is there, nor any of its processes.
+/// Nothing is left of a lab, and none of its processes runs.
 fn assert_gone(name: &str, processes: &[ProcessState]) {
     let running: Vec<_> =
         processes.iter().filter(|p| p.liveness() == Liveness::Running).map(|p| &p.name).collect();
@@ -99,25 +100,25 @@ fn assert_gone(name: &str, processes: &[ProcessState]) {
     assert_eq!(remains(name), Vec::<String>::new());
 }
 
-/// Kills every process of a lab at once, as the end of a machine would.
+/// Kills every process of a lab at once, as a crash of the machine would.
 fn crash(processes: &[ProcessState]) {
     for process in processes.iter().filter(|p| p.liveness() == Liveness::Running) {
         kill(Pid::from_raw(process.pid), Signal::SIGKILL).unwrap();
     }
-    eventually("the processes have ended", || {
+    eventually("all processes have ended", || {
         let alive = processes.iter().find(|p| p.liveness() == Liveness::Running);
         alive.map_or(Ok(()), |process| Err(process.name.clone()))
     });
 }
 
-/// A command that runs until it is killed.
+/// Starts a command that runs until it is killed.
 fn sleeper(mut command: Command) -> std::process::Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
-/// Whether a client in cluster a gets an answer over the service.
-fn answered(lab: &Netns) {
+/// Waits until a client in cluster a gets an answer from the service.
+fn wait_answered(lab: &Netns) {
     let shown = json::of(lab.clustermesh(&["service", "show", "echo", "--context", "a"]));
     let frontend = shown["services"][0]["frontends"].as_array().unwrap();
     let frontend = frontend.iter().find(|f| f["protocol"] == "TCP").unwrap();
@@ -130,8 +131,8 @@ fn answered(lab: &Netns) {
     });
 }
 
-/// Two labs with the same addresses and clusters, the name of one the beginning of the other's: one goes, by a crash and
-/// by `down`, and the other notices nothing.
+/// Two labs with the same addresses and clusters, and one name that is a prefix of the other. A crash and `down` of one
+/// does not disturb the other.
 #[test]
 fn labs_do_not_disturb_each_other() {
     let (one, other) = ("e2elab1", "e2elab10");
@@ -141,7 +142,7 @@ fn labs_do_not_disturb_each_other() {
         lab.apply("a", "echo", None);
         lab.apply("a", "client", None);
         connect(lab, "a", "b");
-        answered(lab);
+        wait_answered(lab);
     }
     let (state, kept) = (second.state(), remains(other));
     for what in
@@ -149,7 +150,7 @@ fn labs_do_not_disturb_each_other() {
     {
         assert!(kept.iter().any(|found| found.contains(what)), "{what} is found: {kept:#?}");
     }
-    // Which of them is meant is not guessed, least of all to change something.
+    // Commands that do not name one of the two labs are refused.
     let ask = |args: &[&str], lab: Option<&str>| {
         let mut ask = Command::new(binary());
         ask.args(args).env_remove("CLUSTERMESH_CONTEXTS").env_remove("CLUSTERMESH_LAB");
@@ -189,10 +190,10 @@ fn labs_do_not_disturb_each_other() {
     assert_eq!(remains(other), kept);
     assert!(processes(&second).iter().all(|p| p.liveness() == Liveness::Running));
     wait_ready(&second);
-    answered(&second);
+    wait_answered(&second);
 }
 
-/// Two clusters of two nodes are up in seconds, and `down` takes all of it: pods, and what runs in them.
+/// Two clusters of two nodes are up in seconds. `down` removes everything, including pods and the commands in them.
 #[test]
 fn down_leaves_nothing_behind() {
     let name = "e2elabdown";
@@ -203,7 +204,7 @@ fn down_leaves_nothing_behind() {
     assert_eq!((&printed["clusters"], &printed["nodes"]), (&2.into(), &2.into()));
     let seconds = printed["seconds"].as_f64().unwrap();
     assert!(seconds < 10.0, "up after {seconds} s");
-    let mesh = Lent(name);
+    let mesh = ForeignLab(name);
     for cluster in ["a", "b"] {
         assert_eq!(lab("apply", name, &["--cluster", cluster, "--file", &example("echo")]).0, 0);
         assert_eq!(lab("apply", name, &["--cluster", cluster, "--file", &example("client")]).0, 0);
@@ -216,7 +217,7 @@ fn down_leaves_nothing_behind() {
     let mut sleepers = [sleeper(exec("a/client")), sleeper(exec("b/node/n2"))];
     let all = mesh.processes();
     assert_eq!(all.iter().filter(|p| p.liveness() == Liveness::Running).count(), 8 + 4);
-    // They join the lab just before they become what they are to be.
+    // A command joins the lab just before it is executed.
     for child in &sleepers {
         let path = format!("/proc/{}/cmdline", child.id());
         eventually("the command runs", || {
@@ -228,14 +229,14 @@ fn down_leaves_nothing_behind() {
     assert_eq!(lab("down", name, &[]).0, 0);
     for child in &mut sleepers {
         let killed = child.try_wait().unwrap();
-        assert!(killed.is_some(), "a command in the lab outlives it");
+        assert!(killed.is_some(), "a command in the lab runs after `down`");
     }
     assert_gone(name, &all);
-    // Taking away nothing is done at once.
+    // `down` succeeds also if there is no lab.
     assert_eq!(lab("down", name, &[]).0, 0);
 }
 
-/// After a crash, and with a state that cannot be read any more, `down` leaves nothing behind and `up` works again.
+/// After a crash and with an unreadable state file, `down` leaves nothing behind, and `up` works again.
 #[test]
 fn down_after_a_crash() {
     let name = "e2elabcrash";
@@ -270,11 +271,11 @@ fn down_after_a_crash() {
     assert_gone(name, &again);
 }
 
-/// `up` is killed at each of its stages; whatever it had made by then, `down` takes away, and `up` works again.
+/// `up` is killed at each of its stages. `down` removes what `up` created until then, and `up` works again.
 #[test]
 fn down_after_up_was_killed() {
     let name = "e2elabhalf";
-    let _taken_down = Lent(name);
+    let _taken_down = ForeignLab(name);
     let folder = PathBuf::from("/run/clustermesh-lab").join(name);
     let stages: [(&str, PathBuf); 4] = [
         ("a node is made", format!("/run/netns/cm-{name}-b-n1").into()),
@@ -292,17 +293,19 @@ fn down_after_up_was_killed() {
         });
         up.kill().unwrap();
         up.wait().unwrap();
-        assert!(!remains(name).is_empty(), "{stage}: it left something to be taken away");
+        assert!(!remains(name).is_empty(), "{stage}: `up` left something to remove");
         assert_eq!(lab("down", name, &[]).0, 0, "{stage}");
         assert_eq!(remains(name), Vec::<String>::new(), "{stage}");
     }
-    // Where it did not come to its end, `up` may be repeated as it is.
+    // After an interrupted `up`, another `up` works also without `down`.
     let node = PathBuf::from(format!("/run/netns/cm-{name}-a-n1"));
     for path in [node, folder.join("logs/b-n2-agent.log")] {
         let mut up = Command::new(binary());
         up.args(["lab", "up", "--lab", name]);
         let mut up = sleeper(up);
-        eventually("it is half up", || if path.exists() { Ok(()) } else { Err("not yet".into()) });
+        eventually("a part of the lab exists", || {
+            if path.exists() { Ok(()) } else { Err("not yet".into()) }
+        });
         up.kill().unwrap();
         up.wait().unwrap();
         assert_eq!(lab("up", name, &["--nodes", "1"]), (0, String::new()));
@@ -310,16 +313,17 @@ fn down_after_up_was_killed() {
     }
 }
 
-/// Commands and logs reach the caller as they are; every kind of process stops and starts, and the status says which.
+/// The caller gets the output of commands and the logs unchanged. Every kind of process can be stopped and started, and the
+/// status shows its state.
 #[test]
-fn processes_are_looked_after() {
+fn processes_stop_start_and_show_their_state() {
     let name = "e2elabproc";
     let mesh = Netns::sized(name, 2, 1);
     mesh.apply("a", "echo", Some(1));
     mesh.apply("a", "client", None);
     connect(&mesh, "a", "b");
 
-    // A command's exit code, output and complaints are the caller's.
+    // The caller gets a command's exit code, standard output and standard error.
     let output = mesh
         .in_pod("a", "client", &["sh", "-c", "echo out; echo err >&2; exit 7"])
         .output()
@@ -370,17 +374,21 @@ fn processes_are_looked_after() {
             if code == 3 && problems.contains(expected[1]) { Ok(()) } else { Err(problems) }
         });
         assert_eq!(changed("start", &[])["started"], serde_json::json!([process]));
-        assert_eq!(changed("start", &[])["started"], serde_json::json!([]), "it runs already");
+        assert_eq!(
+            changed("start", &[])["started"],
+            serde_json::json!([]),
+            "the process runs already"
+        );
         assert_eq!(state_of(&mesh, process), (0, "running".into()));
         wait_ready(&mesh);
-        // One that ends by itself has died, until it is started.
+        // A process that ended without a command of the lab has died, until it is started again.
         let found = processes(&mesh).into_iter().find(|p| p.name == process).unwrap();
         crash(&[found]);
         assert_eq!(state_of(&mesh, process), (3, "died".into()));
         changed("start", &[]);
         wait_ready(&mesh);
     }
-    // The apiserver reports that its etcd is away, although it has nothing to write.
+    // The apiserver reports that its etcd is down, although it has nothing to write.
     json::of({
         let mut stop = mesh.lab("stop");
         stop.args(["--kill", "a/etcd"]);
@@ -391,7 +399,7 @@ fn processes_are_looked_after() {
         let apiserver = &status["clusters"][0]["apiserver"];
         if apiserver["ready"] == false { Ok(()) } else { Err(apiserver.to_string()) }
     });
-    // One that cannot begin says why.
+    // If a process ends right after its start, the command reports why.
     let start = |size: &str| {
         let mut start = mesh.lab("start");
         start.args(["b/n1/agent", "--env", &format!("CLUSTERMESH_MAX_BACKENDS={size}")]);
@@ -406,7 +414,7 @@ fn processes_are_looked_after() {
     let says = ["b/n1/agent ended right after its start", "--max-backends"];
     assert!(code == 1 && says.iter().all(|says| complaint.contains(says)), "{complaint}");
     assert_eq!(start("1024").0, 0);
-    // All of a kind, and all of a cluster.
+    // All processes of a kind, and all of a cluster.
     let named = |word: &str| {
         let mut stop = mesh.lab("stop");
         stop.args(["--kill", word]);
@@ -423,9 +431,9 @@ fn processes_are_looked_after() {
     wait_ready(&mesh);
 }
 
-/// What cannot be done fails with code 1, and says what can.
+/// A command that cannot succeed ends with code 1 and says what would work.
 #[test]
-fn errors_say_what_to_do() {
+fn errors_name_what_would_work() {
     for (command, args) in [
         ("status", &[][..]),
         ("exec", &["a/client", "true"]),
@@ -446,7 +454,7 @@ fn errors_say_what_to_do() {
     assert!(code == 2 && complaint.contains("1 to 99"), "{complaint}");
     let (code, complaint) = lab("up", "e2elabnone", &["--clusters", "0"]);
     assert!(code == 2 && complaint.contains("1 to 99"), "{complaint}");
-    assert_eq!(remains("e2elabnone"), Vec::<String>::new(), "asking makes nothing");
+    assert_eq!(remains("e2elabnone"), Vec::<String>::new(), "a refused command creates nothing");
 
     let name = "e2elaberr";
     let _mesh = Netns::sized(name, 1, 1);
@@ -467,15 +475,15 @@ fn errors_say_what_to_do() {
             "{command} {args:?}: {complaint}"
         );
     }
-    // Usage is another matter.
+    // Wrong usage ends with code 2.
     assert_eq!(lab("stop", name, &[]).0, 2);
     assert_eq!(lab("exec", name, &["a/node/n1"]).0, 2);
 }
 
-/// The newest apply of an object is in force, from whichever file; `delete` takes the objects that its file names, and no pods of
-/// another.
+/// The last apply of an object is in force, from whichever file it came. `delete` removes the objects in its file, and no
+/// pods of others.
 #[test]
-fn objects_are_known_by_their_names() {
+fn objects_are_identified_by_their_names() {
     let name = "e2elabapply";
     let mesh = Netns::sized(name, 1, 1);
     mesh.apply("a", "echo", Some(1));
@@ -510,7 +518,7 @@ fn objects_are_known_by_their_names() {
     assert!(code == 1 && complaint.contains("service.yaml"), "{complaint}");
 }
 
-/// A pod whose template changed is another pod; one whose template is as it was stays.
+/// A pod is replaced if its template changed, and stays if it did not.
 #[test]
 fn pods_follow_their_template() {
     let mesh = Netns::sized("e2elabtmpl", 1, 1);
@@ -531,7 +539,7 @@ fn pods_follow_their_template() {
     assert_ne!(changed, text);
     assert_eq!(apply(&changed), (both.clone(), both));
 
-    // At each moment at which one of a Deployment's pods goes, the others run, the new ones before it among them.
+    // Whenever a pod of a Deployment is removed, its other pods run, including those that already replaced one.
     let mut seen = Vec::new();
     let mut look = |step: &ApplyStep| {
         let ApplyStep::Replacing { name, .. } = step else { return };
@@ -562,9 +570,51 @@ fn pods_follow_their_template() {
     assert_eq!(seen, [two, mixed]);
 }
 
+/// `lab stop` asks all processes at once: each of these ends only when it has seen that all were asked, and one that did not
+/// end by itself would be killed.
+#[test]
+fn several_processes_stop_side_by_side() {
+    let mesh = Netns::sized("e2elabside", 1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["up", "asked", "ended"] {
+        fs::create_dir(folder.path().join(part)).unwrap();
+    }
+    let script = format!(
+        "cd {}; trap \"touch asked/$0; while [ \\$(ls asked | wc -l) -lt 3 ]; do sleep 0.01; done; touch ended/$0; exit\" TERM; touch up/$0; while :; do sleep 0.01; done",
+        folder.path().display()
+    );
+    let names = ["one", "two", "three"];
+    let pod = |name: &str| {
+        serde_json::json!({
+            "kind": "Pod",
+            "metadata": { "name": name },
+            "spec": { "containers": [{ "name": "x", "command": ["sh", "-c", script, name] }] },
+        })
+    };
+    let file = folder.path().join("pods.json");
+    let list = serde_json::json!({ "kind": "List", "items": names.map(pod) });
+    fs::write(&file, list.to_string()).unwrap();
+    let mut apply = mesh.lab("apply");
+    apply.args(["--cluster", "a", "--file"]).arg(&file);
+    json::of(apply);
+    let files = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().count();
+    eventually("all of them are up", || match files("up") {
+        3 => Ok(()),
+        count => Err(format!("{count} are")),
+    });
+    let mut stop = mesh.lab("stop");
+    stop.args(names.map(|name| format!("a/default/{name}")));
+    let stopped = json::of(stop)["stopped"].clone();
+    assert_eq!(stopped, serde_json::json!(names.map(|name| format!("a/default/{name}"))));
+    assert_eq!(files("ended"), 3, "each ended by itself");
+    let running =
+        processes(&mesh).into_iter().filter(|p| names.iter().any(|n| p.name.ends_with(n)));
+    assert!(running.map(|process| process.pid).eq([0; 3]));
+}
+
 /// `lab status` and `pod list` say with which exit code a pod's process ended, or by which signal.
 #[test]
-fn a_pod_that_ended_says_how() {
+fn the_status_shows_how_a_pod_ended() {
     let name = "e2elabended";
     let mesh = Netns::sized(name, 1, 1);
     let folder = tempfile::tempdir().unwrap();
@@ -588,7 +638,7 @@ fn a_pod_that_ended_says_how() {
     let fields = |name: &Value, process: &Value| {
         serde_json::json!([name, process["state"], process["exitCode"], process["signal"]])
     };
-    eventually("two have ended", || {
+    eventually("two pods have ended", || {
         let (code, status, _) = json::run(mesh.lab("status"));
         let processes = status["processes"].as_array().unwrap().iter();
         let name = |process: &Value| process["name"].as_str().unwrap().to_owned();
@@ -617,9 +667,16 @@ fn a_pod_that_ended_says_how() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.code() == Some(3) && text.contains(says), "{text}");
     }
+    // The status says it too; it is no state of the mesh.
+    let output = mesh.clustermesh(&["status", "--wait"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for says in ["pod default/left DIED: exited(7) → clustermesh", "lab logs a/default/left"] {
+        assert!(text.contains(says), "{text}");
+    }
 }
 
-/// What `lab status` ends with, and says of a process.
+/// The exit code of `lab status`, and the state that it reports for a process.
 fn state_of(mesh: &Netns, process: &str) -> (i32, String) {
     let (code, status, _) = json::run(mesh.lab("status"));
     let processes = status["processes"].as_array().unwrap();
@@ -631,10 +688,10 @@ fn example(manifest: &str) -> String {
     format!("{}/../deploy/examples/{manifest}.yaml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A lab that another program makes, and that is taken down with its test.
-struct Lent(&'static str);
+/// A lab that another program creates. It is removed at the end of the test.
+struct ForeignLab(&'static str);
 
-impl Lent {
+impl ForeignLab {
     fn processes(&self) -> Vec<ProcessState> {
         let mut status = Command::new(binary());
         status.args(["lab", "status", "--lab", self.0]);
@@ -645,7 +702,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ForeignLab {
     fn drop(&mut self) {
         lab("down", self.0, &[]);
     }

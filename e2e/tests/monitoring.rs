@@ -1,5 +1,5 @@
-//! `docs/metrics.md` and the alert rules in `deploy/monitoring`, with `promtool` as the judge; and what the daemons of a mesh
-//! export, which needs root.
+//! The alert rules in `deploy/monitoring`, checked by `promtool`, and the metrics that daemons export, compared with
+//! `docs/metrics.md`. The test of a mesh needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ const ALERT_TESTS: &str = include_str!("../../deploy/monitoring/alerts_test.yaml
 /// The exit code of `promtool check metrics` for a text that it can read.
 const BROKEN_CONVENTIONS: i32 = 3;
 
-/// Runs `promtool` in the folder of the rules: its exit code, and what it wrote.
+/// Runs `promtool` in the folder of the rules. Returns its exit code and output.
 fn promtool(args: &[&str], input: &str) -> (Option<i32>, String) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring");
     let mut command = Command::new("promtool");
@@ -60,7 +60,7 @@ fn alerts() -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn alert_rules_fire_when_they_should() {
+fn alert_rules_pass_their_tests() {
     for args in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
         let (code, text) = promtool(&args, "");
         assert_eq!(code, Some(0), "{args:?}: {text}");
@@ -68,7 +68,7 @@ fn alert_rules_fire_when_they_should() {
 }
 
 #[test]
-fn each_alert_says_what_to_do_and_is_tested_both_ways() {
+fn each_alert_has_an_action_and_tests_of_firing_and_not_firing() {
     let alerts = alerts();
     assert!(alerts.len() > 10, "{alerts:?}");
     for (name, rule) in alerts {
@@ -79,15 +79,21 @@ fn each_alert_says_what_to_do_and_is_tested_both_ways() {
         let tests = ALERT_TESTS.split(&heading).skip(1);
         let tests: Vec<&str> =
             tests.map(|test| test.split("\n    name: ").next().unwrap()).collect();
-        assert!(tests.iter().any(|test| test.contains("exp_samples: []")), "{name} never rests");
-        assert!(tests.iter().any(|test| test.contains("value: 1")), "{name} never fires");
+        assert!(
+            tests.iter().any(|test| test.contains("exp_samples: []")),
+            "{name}: no test in which it does not fire"
+        );
+        assert!(
+            tests.iter().any(|test| test.contains("value: 1")),
+            "{name}: no test in which it fires"
+        );
     }
 }
 
 #[test]
 fn metrics_in_alerts_are_documented() {
     let rows = DOCUMENTATION.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    // Those in the table of former names are none that a rule should use.
+    // Rules must not use the names in the table of former names.
     let former = DOCUMENTATION.split("## Former names").nth(1).unwrap();
     let documented: BTreeSet<&str> =
         rows.filter(|name| !former.contains(&format!("| `{name}` | "))).collect();
@@ -98,7 +104,7 @@ fn metrics_in_alerts_are_documented() {
 }
 
 #[test]
-fn an_apiserver_exports_what_its_documentation_says() {
+fn an_apiserver_exports_the_documented_metrics() {
     let etcd = Etcd::protected(&[]);
     let apiserver = Apiserver::start(&etcd);
     apiserver.wait_ready();
@@ -117,13 +123,13 @@ fn an_apiserver_exports_what_its_documentation_says() {
 }
 
 #[test]
-fn a_mesh_exports_what_its_documentation_says() {
+fn a_mesh_exports_the_documented_metrics() {
     let mesh = Netns::up("metrics");
     let [one, other] = <[String; 2]>::try_from(mesh.clusters()).unwrap();
     connect(&mesh, &one, &other);
     wait_ready(&mesh);
     let node = mesh.nodes(&one)[0].clone();
-    let text = eventually("the agent has exported what it connected to", || {
+    let text = eventually("the agent exports its connected peer", || {
         let text = scrape(&mesh, &one, &node, 9981)?;
         let ready = format!("clustermesh_agent_peer_ready{{peer=\"{other}\"}} 1\n");
         if text.contains(&ready) { Ok(text) } else { Err(text) }
@@ -135,7 +141,7 @@ fn a_mesh_exports_what_its_documentation_says() {
         "clustermesh_agent_ready 1\n".into(),
         "clustermesh_agent_staleness_budget_seconds 900\n".into(),
         "clustermesh_agent_connections_total{kind=\"no_backend\"} ".into(),
-        // Former names have today's values.
+        // Metrics are also exported with their former names.
         format!("clustermesh_health_cluster_cut{{peer=\"{other}\"}} 0\n"),
         "clustermesh_agent_table_entries_limit{table=\"cm_slots\"} ".into(),
     ] {
@@ -153,16 +159,16 @@ fn a_mesh_exports_what_its_documentation_says() {
     }
 }
 
-/// What a daemon on a node exports.
+/// The metrics that a daemon on a node exports.
 fn scrape(mesh: &Netns, cluster: &str, node: &str, port: u16) -> Result<String, String> {
     let url = format!("http://127.0.0.1:{port}/metrics");
     output(mesh.on_node(cluster, node, &["curl", "--silent", "--show-error", &url]))
 }
 
-/// That an exporter keeps to conventions, as we and as `promtool` have them, and that its documentation has all of it.
+/// Checks the metrics of a daemon against our conventions, those of `promtool`, and the documentation.
 fn check(text: &str, prefix: &str) {
     assert_eq!(violations(text, prefix, DOCUMENTATION), Vec::<String>::new());
-    // Former names do not keep to conventions: of them it is enough that the text can be read.
+    // Former names may break conventions: `promtool` only has to parse them.
     let families = text.split("# HELP ").skip(1);
     let today = families.filter(|family| !family.contains(" deprecated: "));
     let today: String = today.map(|family| format!("# HELP {family}")).collect();

@@ -1,4 +1,4 @@
-//! The scenarios, on clusters out of network namespaces. Needs root.
+//! The basic scenarios, with clusters in network namespaces. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 
@@ -13,7 +13,7 @@ fn failover() {
 }
 
 #[test]
-fn kills() {
+fn killed_daemons() {
     scenario::traffic_outlives_every_daemon(&Netns::up("e2ekills"));
 }
 

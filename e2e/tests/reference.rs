@@ -1,4 +1,4 @@
-//! What the documents say of files and annotations is what the code knows.
+//! The files and annotations that the documents describe are those that the code knows.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ fn example(section: &str) -> &str {
     section.split("```yaml").nth(1).and_then(|rest| rest.split("```").next()).expect("an example")
 }
 
-/// What stands in backticks in the given cell of each row, table by table.
+/// The words in backticks in the given cell of each row, for each table.
 fn tables(section: &str, cell: usize) -> Vec<BTreeSet<String>> {
     let mut tables = Vec::new();
     let mut names = BTreeSet::new();
@@ -54,7 +54,7 @@ fn keys(value: &impl serde::Serialize) -> BTreeSet<String> {
     fields.into_iter().map(|(name, _)| name).collect()
 }
 
-/// The fields that a parser knows, by its complaint of one that it does not: "expected one of a, b, c at line 2, column 3".
+/// The fields that a parser knows, from its error for an unknown one: "expected one of a, b, c at line 2, column 3".
 fn expected(complaint: &str) -> BTreeSet<String> {
     let (_, names) = complaint.split_once("expected").unwrap_or_else(|| panic!("{complaint}"));
     let names = names.split(" at line ").next().unwrap_or_default();
@@ -89,6 +89,20 @@ fn peer_files() {
         let complaint = PeerFile::parse(&text).unwrap_err().to_string();
         assert_eq!(expected(&complaint), fields, "{complaint}");
     }
+}
+
+/// What connects a Cilium: the user for it, its Helm values, and the peer file.
+#[test]
+fn files_for_a_cilium() {
+    let text = document("cilium.md");
+    let examples: Vec<&str> = text.split("```yaml").skip(1).collect();
+    let [users, values, peer] = examples.as_slice() else { panic!("{}", examples.len()) };
+    let yaml = |example: &str| example.split("```").next().unwrap().replace("\n   ", "\n");
+    let users = UsersFile::parse(&yaml(users)).unwrap().users;
+    assert_eq!(users.first().unwrap().name, "remote-south");
+    assert!(yaml(values).contains("\n      - name: north\n"), "{}", yaml(values));
+    let grant = PeerFile::parse(&yaml(peer)).unwrap().clustermesh.unwrap();
+    assert_eq!((grant.pod_cidrs.len(), grant.uuid), (1, None), "a Cilium has no UUID");
 }
 
 #[test]
@@ -134,7 +148,7 @@ fn contexts() {
     assert_eq!(keys(context.agents.first().unwrap()), set(["node", "socket"]));
 }
 
-/// Both ways: what is in the table is in the code, and each annotation that the code has a name for is in the table.
+/// The annotations in the table and those in the code are the same.
 #[test]
 fn annotations() {
     let text = document("annotations.md");

@@ -1,4 +1,4 @@
-//! `mesh-replay` answers as a real etcd does, byte for byte but for who it is: the same content is read through both.
+//! `mesh-replay` gives the same answers as a real etcd with the same content, byte for byte except for the IDs of the etcd.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -26,13 +26,13 @@ struct Both {
     etcd: Etcd,
     real: RawEtcd,
     replayed: RawEtcd,
-    /// Where the replay listens.
+    /// The port of the replay.
     port: u16,
     serving: AbortHandle,
 }
 
 const CLUSTER: &str = "alpha";
-/// The cluster's own ID, so that the replay leaves every byte as it was recorded.
+/// The ID of the recorded cluster, so that the replay changes no values.
 const ID: u32 = 7;
 const PREFIX_END: u8 = b'0';
 
@@ -43,7 +43,7 @@ impl Drop for Both {
 }
 
 impl Both {
-    /// Has both hold what a Cilium wrote.
+    /// Starts both with keys that Cilium wrote.
     async fn start() -> Self {
         let etcd = Etcd::of(CLUSTER);
         let (entries, [port, _]) = (content(), free_ports());
@@ -53,9 +53,9 @@ impl Both {
         let (ready, is_ready) = oneshot::channel();
         let serving = tokio::spawn(async move {
             let listens = || ready.send(()).expect("the test waits");
-            serve(&recording, &file, listens).await.expect("it serves");
+            serve(&recording, &file, listens).await.expect("the replay serves");
         });
-        is_ready.await.expect("it listens");
+        is_ready.await.expect("the replay listens");
         let replayed = RawEtcd::connect(port, &etcd.pki(), Some("admin")).await;
         let real = RawEtcd::connect(etcd.port(), &etcd.pki(), Some("admin")).await;
         let both = Self {
@@ -75,13 +75,13 @@ impl Both {
         both
     }
 
-    /// Asks both the same, and returns what they agree on.
+    /// Sends the same request to both. Their answers must be equal; returns them.
     async fn ask(&self, method: &str, request: &Message) -> Result<Message, (Code, String)> {
         let (real, replayed) =
             (self.real.ask(method, request).await, self.replayed.ask(method, request).await);
         if let (Ok(real), Ok(replayed)) = (&real, &replayed) {
             let ids = [real, replayed].map(Message::cluster_id);
-            assert!(ids[0] != ids[1] && !ids.contains(&0), "each is an etcd of its own: {ids:?}");
+            assert!(ids[0] != ids[1] && !ids.contains(&0), "the two have different IDs: {ids:?}");
         }
         let [real, replayed] = [real, replayed].map(|answer| answer.map(Message::without_header));
         assert_eq!(replayed, real, "{method} {request:?}");
@@ -94,7 +94,7 @@ fn cluster(port: u16, pki: PathBuf) -> ClusterFile {
     ClusterFile { name: CLUSTER.into(), id: ID, listen, pki, ranges: Vec::new() }
 }
 
-/// Services, slices, identities and addresses that a Cilium wrote.
+/// Services, slices, identities and addresses that Cilium wrote.
 fn content() -> BTreeMap<String, Vec<u8>> {
     let folder =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/wire/tests/fixtures/cilium-1.20.2");
@@ -129,7 +129,7 @@ async fn reads_are_those_of_a_real_etcd() {
         slices(),
         one(),
         none(),
-        // Limits, with more and without.
+        // Limits below and above the number of keys.
         state().number(3, 1),
         state().number(3, 7),
         state().number(3, 10_000),
@@ -138,16 +138,16 @@ async fn reads_are_those_of_a_real_etcd() {
         state().number(4, 12).number(7, 1),
         state().number(3, 3).number(4, 20).number(8, 1),
         state().number(9, 1),
-        // A range that ends before it begins, one of nothing, and one from a key on.
+        // A range that ends before it begins, an empty one, and one from a key on without an end.
         Message::default().bytes(1, "b").bytes(2, "a"),
         Message::default().bytes(1, "x").bytes(2, "y"),
         Message::default().bytes(1, "cilium/synced/").bytes(2, [0]),
-        // What is not yet.
+        // A revision in the future.
         state().number(4, revision + 1),
     ] {
         let _ = both.ask("KV/Range", &request).await;
     }
-    // Page by page, as readers read.
+    // Page by page, as followers read.
     let (mut start, mut pages) = (b"cilium/state/".to_vec(), 0);
     loop {
         let request = Message::default()
@@ -201,19 +201,25 @@ async fn writes_compactions_and_refusals_are_those_of_a_real_etcd() {
     both.ask("KV/DeleteRange", &Message::default().bytes(1, "x/nothing")).await.expect("0 keys");
     both.ask("KV/DeleteRange", &below("x/")).await.expect("3 keys");
     let left = both.ask("KV/Range", &below("x/").number(9, 1)).await.expect("a count");
-    assert_eq!(left.0.len(), 1, "nothing is left, at a revision: {left:?}");
-    both.ask("KV/Range", &below("x/").number(4, revision + 3)).await.expect("what was");
+    assert_eq!(left.0.len(), 1, "only the header is left: {left:?}");
+    both.ask("KV/Range", &below("x/").number(4, revision + 3)).await.expect("the past revision");
 
     let compact = |revision| Message::default().number(1, revision);
     both.ask("KV/Compact", &compact(revision + 3)).await.expect("a compaction");
-    both.ask("KV/Compact", &compact(revision + 3)).await.expect_err("it is compacted");
-    both.ask("KV/Compact", &compact(revision + 1_000)).await.expect_err("it is yet to come");
-    both.ask("KV/Range", &below("x/").number(4, revision + 3)).await.expect("it is still there");
+    both.ask("KV/Compact", &compact(revision + 3))
+        .await
+        .expect_err("the revision is already compacted");
+    both.ask("KV/Compact", &compact(revision + 1_000))
+        .await
+        .expect_err("the revision is in the future");
+    both.ask("KV/Range", &below("x/").number(4, revision + 3))
+        .await
+        .expect("the revision of the compaction is still readable");
     let gone = both.ask("KV/Range", &below("x/").number(4, revision + 2)).await;
-    assert!(gone.expect_err("it is gone").1.contains("has been compacted"));
+    assert!(gone.expect_err("the revision is compacted").1.contains("has been compacted"));
 }
 
-/// A watch stream at both.
+/// A watch stream of each.
 struct Watches {
     real: RawWatch,
     replayed: RawWatch,
@@ -229,7 +235,7 @@ impl Watches {
         self.replayed.send(request);
     }
 
-    /// The next response, on which both agree.
+    /// The next response, which must be equal from both.
     async fn next(&mut self) -> Message {
         let (real, replayed) = (self.real.next().await, self.replayed.next().await);
         let [real, replayed] = [real, replayed].map(Message::without_header);
@@ -242,7 +248,7 @@ impl Watches {
     }
 }
 
-/// A request for a watch of a range, from a revision on, by an ID.
+/// A request for a watch of a range from a revision on, with an ID.
 fn watch(range: Message, from: i64, id: i64) -> Message {
     let numbered = |message: Message, field, value| match value {
         0 => message,
@@ -262,7 +268,7 @@ async fn watches_are_those_of_a_real_etcd() {
     let keys = content();
     let first = 2;
     let mut watches = Watches::open(&both);
-    // What was before comes at once; what follows comes revision by revision.
+    // Past revisions come in one response, later ones in a response each.
     watches.send(&watch(below("cilium/state/"), first, 5));
     watches.next().await;
     let behind = watches.next().await;
@@ -274,15 +280,15 @@ async fn watches_are_those_of_a_real_etcd() {
     both.ask("KV/DeleteRange", &below("cilium/state/ip/")).await.expect("a removal of several");
     assert!(events(&watches.next().await) > 1, "one revision is one response");
 
-    // Another on the same stream, without an ID and without a revision: from now on.
+    // Another watch on the same stream, without an ID, and without a revision: from now on.
     watches.send(&watch(Message::default().bytes(1, "elsewhere"), 0, 0));
     watches.next().await;
     both.ask("KV/Put", &put("elsewhere", b"again")).await.expect("a put");
     assert_eq!(events(&watches.next().await), 1);
-    // How far the stream is.
+    // A request for the progress of the stream.
     watches.send(&Message::default().message(3, &Message::default()));
     assert_eq!(events(&watches.next().await), 0);
-    // An ID that is taken, an end, and an end of what is not there.
+    // A used ID, the end of a watch, and the end of an unknown watch.
     watches.send(&watch(below("cilium/"), 0, 5));
     watches.next().await;
     let cancel = |id| Message::default().message(2, &Message::default().number(1, id));
@@ -292,7 +298,7 @@ async fn watches_are_those_of_a_real_etcd() {
     both.ask("KV/Put", &put("cilium/state/ip/v1/default/10.9.9.9", b"{}")).await.expect("a put");
     watches.are_quiet().await;
 
-    // From a revision that is yet to come, and from one that is gone.
+    // From a future revision, and from a compacted one.
     let now = both.ask("KV/Range", &Message::default().bytes(1, "x")).await.expect("a revision");
     let Field::Number(now) = now.0[0].1 else { panic!("a revision") };
     let now = i64::try_from(now).expect("a small number");
@@ -306,27 +312,30 @@ async fn watches_are_those_of_a_real_etcd() {
     later.send(&watch(below("cilium/"), first, 2));
     later.next().await;
     let gone = later.next().await;
-    assert!(gone.0.iter().any(|(field, _)| *field == 5), "it says what is compacted: {gone:?}");
-    // The last that is there.
+    assert!(
+        gone.0.iter().any(|(field, _)| *field == 5),
+        "the response has the compacted revision: {gone:?}"
+    );
+    // The first revision that was not compacted.
     later.send(&watch(below("late/"), now, 3));
     later.next().await;
     assert_eq!(events(&later.next().await), 2);
 }
 
 #[tokio::test]
-async fn only_the_cluster_s_certificates_are_let_in_and_only_its_administrator_writes() {
+async fn only_the_cluster_s_certificates_give_access_and_only_its_administrator_writes() {
     let both = Both::start().await;
     let pki = both.etcd.pki();
     let name = both.etcd.certificate(&both.etcd.ca(), "remote-beta", "beta");
     let reader = RawEtcd::connect(both.port, &pki, Some(&name)).await.expect("a connection");
-    reader.ask("KV/Range", &below("cilium/")).await.expect("it may read");
+    reader.ask("KV/Range", &below("cilium/")).await.expect("a reader may read");
     for (method, request) in [
         ("KV/Put", put("x", b"")),
         ("KV/DeleteRange", below("cilium/")),
         ("KV/Txn", Message::default()),
         ("KV/Compact", Message::default().number(1, 2)),
     ] {
-        let refused = reader.ask(method, &request).await.expect_err("it may not write");
+        let refused = reader.ask(method, &request).await.expect_err("a reader may not write");
         assert_eq!(refused, (Code::PermissionDenied, "etcdserver: permission denied".into()));
     }
     let nobody = async {

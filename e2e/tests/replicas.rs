@@ -7,12 +7,12 @@ fn up(name: &str) -> Netns {
 }
 
 #[test]
-fn killed() {
+fn a_killed_replica() {
     scenario::a_replica_is_killed(&up("apikilled"));
 }
 
 #[test]
-fn behind() {
+fn a_replica_that_is_behind() {
     scenario::a_replica_that_is_behind_removes_nothing(&up("apibehind"));
 }
 

@@ -1,9 +1,9 @@
-//! Restarts of agents under load: few here, many in `make soak`.
+//! Restarts of agents under load: a few here, many in `make soak`.
 #![allow(clippy::expect_used, reason = "all of this is test code")]
 
 use mesh_e2e::{Netns, scenario};
 
-/// How many restarts there are, unless `RESTARTS` says it.
+/// The number of restarts without `RESTARTS`.
 const FEW: usize = 10;
 
 #[test]

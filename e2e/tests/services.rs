@@ -1,4 +1,4 @@
-//! What Services ask of load balancing, between network namespaces. Needs root.
+//! The load balancing that annotations and fields of Services ask for, with clusters in network namespaces. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 

@@ -1,4 +1,4 @@
-//! Sockets that hang on what is gone, on clusters out of network namespaces. Needs root.
+//! The end of sockets whose backend is gone, with clusters in network namespaces. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 

@@ -1,4 +1,4 @@
-//! Agents of an earlier release, built from its commit, and ours take turns. Needs root, and the commit in the clone.
+//! Upgrades from an earlier release, built from its commit, and back. Needs root, and the commit in the clone.
 
 use mesh_e2e::{Netns, Releases, release::UNGROUPED, scenario};
 

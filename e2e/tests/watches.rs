@@ -1,5 +1,5 @@
-//! What an etcd promises of watches, and what our follower makes of it, on recorded histories of the real one: random
-//! writers, leases that run out, compaction, cuts, and an etcd that is killed meanwhile.
+//! The guarantees of etcd's watches, and of our follower, checked on recorded histories of a real etcd with random writers,
+//! expiring leases, compactions, lost connections and kills of the etcd.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,15 +37,15 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What the writers write under.
+/// The prefix of the keys that the writers write.
 const PREFIX: &str = "cilium/state/test/";
 const HEAD: RangeId = RangeId(0);
 const DATA: RangeId = RangeId(1);
-/// The last value of all.
+/// The last value that is written.
 const END: &str = "end";
 const SEED: u64 = 20_261_125;
 
-/// Random numbers that a seed stands for.
+/// Random numbers from a seed.
 struct Dice(u64);
 
 impl Dice {
@@ -62,7 +62,7 @@ impl Dice {
         format!("{PREFIX}{folder}/{}", self.below(6))
     }
 
-    /// A put, a removal, or several of both.
+    /// One or several random puts and removals.
     fn ops(&mut self, lease: Option<i64>) -> Vec<Op> {
         let count = if self.below(3) == 0 { 4 } else { 1 };
         let mut ops = BTreeMap::new();
@@ -79,7 +79,7 @@ impl Dice {
     }
 }
 
-/// A way to an etcd that can be cut.
+/// A forwarder to an etcd whose connections can be closed.
 struct Gate {
     port: u16,
     open: watch::Sender<bool>,
@@ -118,7 +118,7 @@ impl Gate {
     }
 }
 
-/// A recorded follower that runs until it got the end.
+/// A recorded follower that runs until it receives [`END`].
 struct Following {
     span: KeyRange,
     gate: Gate,
@@ -151,7 +151,7 @@ impl Following {
             follow(&mut recording, &target, channels, |batch| batch.into_events()).await
         });
         let done = tokio::spawn(async move {
-            // The last value may come in a list, which has an end of its own.
+            // The last value may come in a list. Then the end of the list is awaited, too.
             let (mut listing, mut ended) = (false, false);
             while let Some(batch) = events.recv().await {
                 for event in batch {
@@ -173,11 +173,11 @@ impl Following {
 
     async fn disconnected(&mut self) {
         let waited = timeout(PATIENCE, self.status.wait_for(|status| !status.connected)).await;
-        waited.expect("it notices").unwrap();
+        waited.expect("the follower notices").unwrap();
     }
 }
 
-/// `etcdctl watch --prev-kv` that runs.
+/// A running `etcdctl watch --prev-kv`.
 struct Bare {
     span: KeyRange,
     from: i64,
@@ -189,7 +189,7 @@ impl Bare {
     fn start(etcd: &Etcd, span: KeyRange, from: i64, output: PathBuf) -> Self {
         let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
         let mut args = vec!["watch".to_owned(), text(&span.start)];
-        // One key has no end: what would be one cannot be said on a command line.
+        // A range of one key is watched without an end, because its end contains a zero byte, which an argument cannot.
         args.extend((!span.end.ends_with(b"\0")).then(|| text(&span.end)));
         args.extend(["--prev-kv".into(), format!("--rev={from}"), "--write-out=json".into()]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -215,7 +215,7 @@ impl Drop for Bare {
     }
 }
 
-/// Connects however long the etcd is away.
+/// Connects, and waits until the etcd runs.
 async fn connected(target: &Target) -> Connection {
     loop {
         match connect(target, 0).await {
@@ -225,7 +225,7 @@ async fn connected(target: &Target) -> Connection {
     }
 }
 
-/// What was acknowledged: the revision, and what was to be done.
+/// The acknowledged transactions: revision and operations.
 type Acknowledged = Vec<(i64, Vec<Op>)>;
 
 async fn write(target: Target, seed: u64, count: usize) -> Acknowledged {
@@ -236,14 +236,14 @@ async fn write(target: Target, seed: u64, count: usize) -> Acknowledged {
         let ops = dice.ops(None);
         match timeout(PATIENCE, connection.apply(&ops)).await.expect("an answer") {
             Ok(revision) => acknowledged.push((revision, ops)),
-            // Whether it was done is not known.
+            // It is not known whether the transaction was applied.
             Err(_) => connection = connected(&target).await,
         }
     }
     acknowledged
 }
 
-/// Reads every revision since the last one that is known.
+/// Reads every revision since the last known one.
 async fn go_on(reference: &mut ReferenceModel, connection: &Connection) {
     let span = KeyRange::prefix(PREFIX);
     let (header, ..) = connection.page(&span, 1, None, true).await.unwrap();
@@ -259,7 +259,7 @@ async fn at(
     let (_, keys, more) =
         connection.page(&KeyRange::prefix(PREFIX), 1_000, Some(revision), false).await?;
     assert!(!more);
-    // How often it was written is not reported.
+    // A watch does not report the version.
     let stored = |kv: mesh_follow::KeyValue| {
         let (created, modified) = (kv.create_revision, kv.mod_revision);
         (kv.key, Stored { value: kv.value, created, modified, version: 0 })
@@ -267,7 +267,7 @@ async fn at(
     Ok(keys.into_iter().map(stored).collect())
 }
 
-/// Puts keys that live for a second, and waits until they are gone.
+/// Puts keys with a lease of a second, and waits until they are gone.
 async fn expire(connection: &Connection, dice: &mut Dice) {
     let lease = connection.grant_lease(1).await.unwrap();
     let ops: Vec<Op> = ["a", "b", "c"]
@@ -289,13 +289,13 @@ async fn expire(connection: &Connection, dice: &mut Dice) {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, gone).await.expect("the lease runs out");
+    timeout(PATIENCE, gone).await.expect("the lease expires");
 }
 
-/// The nine properties of watches hold for all that came, over our client and over etcdctl; and a reader of our
-/// follower has at each moment what the etcd held at one revision, gets nothing twice, and ends equal.
+/// The nine properties of watches hold for all responses to our client and to etcdctl. A reader of our follower has at each
+/// moment the state of the etcd at one revision, gets no event twice, and ends with the etcd's last state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
+async fn watches_and_followers_keep_their_guarantees() {
     let mut etcd = Etcd::with(&["--experimental-watch-progress-notify-interval=100ms"]);
     let folder = tempfile::tempdir().unwrap();
     let target = etcd.target("admin");
@@ -326,7 +326,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
         }
         let writers: Vec<_> =
             [0, 1].map(|n| tokio::spawn(write(target.clone(), SEED + 10 * round + n, 60))).into();
-        // Cut wherever they are.
+        // Connections are closed at random moments.
         for _ in 0..3 {
             sleep(Duration::from_millis(20 + dice.below(60))).await;
             let follower = &following[usize::try_from(dice.below(3)).unwrap()];
@@ -341,14 +341,14 @@ async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
             acknowledged.extend(writer.await.unwrap());
         }
         if round % 2 == 1 {
-            // From what is past, and from what is gone.
+            // Watches from past and from compacted revisions.
             bare.extend([0, 1, 2].map(|n| watch(&etcd, n, from)));
             bare.push(watch(&etcd, 3, first.revision + 1));
         }
         expire(&admin, &mut dice).await;
         go_on(&mut reference, &admin).await;
 
-        // One is away for longer than the history lasts.
+        // One follower is disconnected until its next revision is compacted.
         let away = &mut following[usize::try_from(round % 3).unwrap()];
         away.gate.open.send(false).unwrap();
         away.disconnected().await;
@@ -369,7 +369,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
     let end = admin.apply(&ops).await.unwrap();
     go_on(&mut reference, &admin).await;
 
-    // What was acknowledged is there.
+    // All acknowledged transactions were applied.
     for (revision, ops) in &acknowledged {
         let there = reference.at(*revision);
         for op in ops {
@@ -384,7 +384,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
     }
     let (mut progress, mut compacted, mut resumed) = (0, 0, 0);
     for follower in following {
-        timeout(PATIENCE, follower.done).await.expect("it receives the end").unwrap();
+        timeout(PATIENCE, follower.done).await.expect("the follower receives the end").unwrap();
         let entries = follower.entries.lock().unwrap().clone();
         let watches = watches(&entries, &follower.span);
         for watch in &watches {
@@ -425,13 +425,14 @@ async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
         reference.last() - first.revision,
         acknowledged.len(),
     );
-    // Or nothing was seen.
+    // Otherwise the test would have checked nothing.
     assert!(events > 500 && resumed > 10 && progress > 0 && compacted >= 3);
 }
 
-/// What is larger than a message comes in pieces, which end in the middle of a revision. The follower puts them together.
+/// An etcd sends many revisions at once in messages that end in the middle of a revision. The follower reports all events
+/// in order, and each once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_answer_comes_in_pieces() {
+async fn events_of_a_revision_in_pieces_are_reported_in_order_and_once() {
     let etcd = Etcd::start();
     let target = etcd.target("admin");
     let admin = connected(&target).await;
@@ -444,18 +445,18 @@ async fn a_large_answer_comes_in_pieces() {
     admin.apply(&[put("first".into(), "1")]).await.unwrap();
     let mut away = Following::start(target, span.clone(), 1).await;
     let connected = timeout(PATIENCE, away.status.wait_for(|status| status.connected)).await;
-    connected.expect("it connects").unwrap();
+    connected.expect("the follower connects").unwrap();
     let listed = async {
         let done = |entry: &Entry| matches!(entry, Entry::Reported(events) if events.iter().any(|e| matches!(e, Event::Done(DATA, _))));
         while !away.entries.lock().unwrap().iter().any(done) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listed).await.expect("it lists");
+    timeout(PATIENCE, listed).await.expect("the follower lists");
     away.gate.open.send(false).unwrap();
     away.disconnected().await;
 
-    // A revision is 1.3 MB, a message of an etcd 2 MB at most.
+    // A revision has 1.3 MB, and a message of an etcd at most 2 MB.
     let large = "x".repeat(450_000);
     let mut wanted = Vec::new();
     for round in 0..8 {
@@ -467,7 +468,7 @@ async fn a_large_answer_comes_in_pieces() {
     let end = admin.apply(&[put("last".into(), END)]).await.unwrap();
     wanted.push((end, format!("{PREFIX}last").into_bytes()));
     away.gate.open.send(true).unwrap();
-    timeout(PATIENCE, away.done).await.expect("it receives the end").unwrap();
+    timeout(PATIENCE, away.done).await.expect("the follower receives the end").unwrap();
 
     let entries = away.entries.lock().unwrap().clone();
     let again = entries
@@ -489,10 +490,10 @@ async fn a_large_answer_comes_in_pieces() {
         .filter(|piece: &Vec<_>| !piece.is_empty())
         .collect();
     let received: Vec<(i64, Vec<u8>)> = pieces.concat();
-    // The last revision that it knew may come once more.
+    // The last known revision may be reported again.
     let received: Vec<_> =
         received.into_iter().filter(|(_, key)| !key.ends_with(b"first")).collect();
-    assert_eq!(received, wanted, "in order, each once, all");
+    assert_eq!(received, wanted, "all events, in order, each once");
     let torn = pieces.windows(2).filter(|two| two[0].last().unwrap().0 == two[1][0].0).count();
     assert!(torn > 0, "no revision came in pieces: {}", pieces.len());
 }

@@ -1,4 +1,4 @@
-//! Makes the admin API's code, and notes which commit is built.
+//! Generates the code of the admin API, and passes the commit to the compiler.
 
 use std::{error::Error, path::Path, process::Command};
 

@@ -64,6 +64,13 @@ fn affinity_prefers_until_no_backend_there_is_left() {
     );
     stage.set("a11", Condition::Ready);
     assert_eq!(stage.shares(), "a11 100");
+    for backend in ["a11", "b11", "c11"] {
+        stage.set(backend, Condition::Terminating);
+    }
+    assert_eq!(stage.shares(), "a11 50, a12 50", "of those that shut down, the ones here");
+    stage.remove("a11");
+    stage.remove("a12");
+    assert_eq!(stage.shares(), "b11 50, c11 50");
 
     let mut stage = Stage::with(affinity(Affinity::Remote), "a11 b11 c11");
     assert_eq!(stage.shares(), "b11 50, c11 50");
@@ -73,6 +80,8 @@ fn affinity_prefers_until_no_backend_there_is_left() {
     assert_eq!(stage.shares(), "a11 100");
     stage.node("b1", true);
     assert_eq!(stage.shares(), "b11 100");
+    stage.set("b11", Condition::Terminating);
+    assert_eq!(stage.shares(), "a11 100", "one that shuts down there keeps no client from here");
 }
 
 #[test]

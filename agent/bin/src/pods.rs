@@ -79,7 +79,7 @@ impl Pods for PodsAdmin {
                 wanted(attachment.key.container(), &container_id)
                     && wanted(attachment.pod.namespace(), &namespace)
             });
-            let mut pods: Vec<v1::Pod> = pods.map(pod).collect();
+            let mut pods: Vec<v1::Pod> = pods.map(|found| pod(node, found)).collect();
             pods.sort_by(|one, other| {
                 (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
             });
@@ -90,11 +90,12 @@ impl Pods for PodsAdmin {
     }
 }
 
-fn pod((attachment, state): (&Attachment, State)) -> v1::Pod {
+fn pod(node: &Node, (attachment, state): (&Attachment, State)) -> v1::Pod {
     let Attachment { key, pod, uid, netns, addresses, boot: _, attached_unix_seconds } = attachment;
-    let (state, identity) = match state {
-        State::Bound(identity) => (PodState::Bound, identity.get()),
-        State::Waiting => (PodState::Waiting, 0),
+    let labels = |identity| node.core.merge().labels_of(node.core.local(), identity);
+    let (state, identity, labels) = match state {
+        State::Bound(identity) => (PodState::Bound, identity.get(), labels(identity)),
+        State::Waiting => (PodState::Waiting, 0, None),
     };
     v1::Pod {
         namespace: pod.namespace().into(),
@@ -108,5 +109,6 @@ fn pod((attachment, state): (&Attachment, State)) -> v1::Pod {
         netns: netns.path.display().to_string(),
         netns_cookie: netns.cookie,
         attached_unix_seconds: *attached_unix_seconds,
+        labels: labels.unwrap_or_default().into(),
     }
 }

@@ -27,10 +27,9 @@ use mesh_admin::health::Health;
 use mesh_balance::Rules;
 use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{
-    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, first_cgroup2,
-    take_over,
+    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
 };
-use mesh_files::Lock;
+use mesh_files::{Lock, first_cgroup2};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};

@@ -5,5 +5,5 @@ const SHOWN: usize = 64;
 
 /// The beginning of a text that may be long.
 pub(crate) fn excerpt(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
+    mesh_model::excerpt(text, SHOWN).into_owned()
 }

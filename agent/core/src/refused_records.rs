@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::{RecordEvent, RecordKey};
+use mesh_model::{RecordEvent, RecordKey, excerpt};
 
 /// Records that are kept by name: what a hostile peer has more is not worth our memory.
 const MAX: usize = 1_000;
@@ -54,7 +54,7 @@ impl RefusedRecords {
     pub(crate) fn refuse(&mut self, key: Option<RecordKey>, reason: &str) {
         let Some(key) = key.or_else(|| self.unread.take()) else { return };
         if self.records.len() < MAX || self.records.contains_key(&key) {
-            let reason = reason.chars().take(REASON).collect();
+            let reason = excerpt(reason, REASON).into_owned();
             self.records.insert(key, Refusal { reason, listed_before: false });
         }
     }
@@ -128,5 +128,6 @@ mod tests {
         assert_eq!(refused.len(), MAX);
         let text = refused.describe().unwrap();
         assert!(text.starts_with("1000 records or more are refused") && text.len() < 1_000);
+        assert!(text.ends_with("xxx…"), "{text}");
     }
 }

@@ -42,16 +42,6 @@ impl Bypass {
     }
 }
 
-/// The first cgroup2 mount, at its own place or under a hybrid hierarchy.
-pub fn first_cgroup2() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut fields = mounts.lines().map(|line| line.split(' '));
-    fields.find_map(|mut fields| {
-        let (point, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| Path::new(point).to_owned())
-    })
-}
-
 impl Processes<'_> {
     /// The id of a cgroup that no process but this one and its children is in.
     fn own_cgroup(&self) -> Result<u64, String> {

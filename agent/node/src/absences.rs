@@ -4,6 +4,9 @@ use mesh_admin::v1::Absence;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_model::{ClusterName, LocalService, Protocol, ServiceName};
 
+/// How many clusters are named in a sentence.
+const NAMED: usize = 4;
+
 /// A cluster of which nothing more is accepted: it is quarantined, or its config does not suit ours. What it reported before
 /// stays.
 pub fn refused_cluster(
@@ -39,6 +42,30 @@ pub fn namespace_not_global(local: &ClusterName, service: &ServiceName) -> Absen
         service.namespace
     );
     of(local, service, "namespace-not-global", reason)
+}
+
+/// Why a service of the local cluster has no backend: no cluster reports endpoints of it. `others` are the other clusters, each
+/// with whether it has listed its services in this run.
+pub fn without_endpoints(
+    local: &ClusterName,
+    service: &ServiceName,
+    others: &[(&ClusterName, bool)],
+) -> String {
+    let mut text = format!("{local} has service {service} without endpoints");
+    for (has_listed, one, several) in
+        [(true, "has none", "have none"), (false, "is not synced yet", "are not synced yet")]
+    {
+        let names = others.iter().filter(|(_, listed)| *listed == has_listed);
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        let clause = match names.as_slice() {
+            [] => continue,
+            [name] => format!("{name} {one}"),
+            few if few.len() <= NAMED => format!("{} {several}", few.join(", ")),
+            many => format!("{} other clusters {several}", many.len()),
+        };
+        text.extend(["; ", &clause]);
+    }
+    text
 }
 
 /// The ports without a frontend of a service that local nodes know.
@@ -114,6 +141,24 @@ mod tests {
                 found.map(|one| format!("{} {} {}", one.why, one.address, one.port)).collect();
             assert_eq!(found, expected, "{service:?}");
         }
+    }
+
+    #[test]
+    fn a_service_without_endpoints_says_which_clusters_have_none() {
+        let service = ServiceName::new("other", "web");
+        let all: Vec<ClusterName> = ["b", "c", "d", "e", "f"].map(name).into();
+        let of = |count: usize, listed: usize| {
+            let others = all.iter().enumerate().map(|(index, name)| (name, index < listed));
+            let others: Vec<_> = others.take(count).collect();
+            let text = without_endpoints(&name("a"), &service, &others);
+            text.strip_prefix("a has service other/web without endpoints").unwrap().to_owned()
+        };
+        assert_eq!(of(0, 0), "");
+        assert_eq!(of(1, 1), "; b has none");
+        assert_eq!(of(2, 2), "; b, c have none");
+        assert_eq!(of(2, 1), "; b has none; c is not synced yet");
+        assert_eq!(of(5, 5), "; 5 other clusters have none");
+        assert_eq!(of(5, 1), "; b has none; c, d, e, f are not synced yet");
     }
 
     #[test]

@@ -1,10 +1,24 @@
 //! The state of nodes and backends, including what the balancer does not know: what clusters report as drained.
 
-use mesh_model::{ClusterName, LocalDrain};
+use mesh_model::{ClusterName, LocalDrain, ServiceName};
 
-use crate::Node;
+use crate::{Node, absences::without_endpoints};
 
 impl Node {
+    /// Why a service has no backend, as a sentence; empty where a cluster reports endpoints of it, of whatever use.
+    pub fn without_backends(&self, service: &ServiceName) -> String {
+        let merge = self.core.merge();
+        let has_any = merge.backends_of(service).next().is_some()
+            || merge.unusable_of(service).next().is_some();
+        if has_any {
+            return String::new();
+        }
+        let local = self.core.local();
+        let others = self.core.peers().filter(|name| *name != local);
+        let others: Vec<_> = others.map(|name| (name, merge.has_listed_services(name))).collect();
+        without_endpoints(local, service, &others)
+    }
+
     /// Why a backend of a cluster is left although it serves: its cluster's operator has drained the cluster or its node.
     pub fn drained(&self, cluster: &str, node: Option<&str>) -> Option<String> {
         let (_, follower) = self.followers.iter().find(|(name, _)| name.as_str() == cluster)?;

@@ -1,4 +1,4 @@
-//! Without an inotify instance peer files are looked at every second, and that is a problem that is reported.
+//! Without an inotify instance, peer files are polled every second, and that is reported as a problem.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,7 +32,7 @@ async fn without_an_instance_peer_files_are_looked_at_every_second_and_that_is_r
         let problems = timeout(WITHIN, until_followed(&mut receiver, name)).await;
         let problems = problems.expect("it is looked at");
         assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].contains("is looked at every second"), "{problems:?}");
+        assert!(problems[0].contains("is polled every second"), "{problems:?}");
         assert!(problems[0].contains("fs.inotify.max_user_instances"), "{problems:?}");
     }
     assert_eq!(inotify_instances(), 0);

@@ -31,9 +31,17 @@ const STRICT: &str = "1";
 
 // === impl SysctlProblem ===
 
+impl SysctlProblem {
+    /// The command that mends it.
+    pub fn remedy(&self) -> String {
+        format!("sysctl -w {}={}", self.name, self.wanted)
+    }
+}
+
+/// What is wrong, and its effect.
 impl fmt::Display for SysctlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, value, wanted, effect } = self;
+        let Self { name, value, effect, .. } = self;
         let effect = match effect {
             SysctlEffect::NothingIsForwarded => {
                 "this node passes no packet between its pods and other nodes"
@@ -43,7 +51,7 @@ impl fmt::Display for SysctlProblem {
                  leaves by"
             }
         };
-        write!(f, "{name} is {value}: {effect}. Set it: sysctl -w {name}={wanted}")
+        write!(f, "{name} is {value}: {effect}")
     }
 }
 
@@ -114,7 +122,8 @@ mod tests {
         let uplinks = [uplink("eth0"), uplink("bond0.100")];
         let problems = || {
             let problems = sysctl_problems(proc.path(), uplinks.iter());
-            problems.iter().map(ToString::to_string).collect::<Vec<String>>()
+            let shown = |problem: &SysctlProblem| format!("{problem} → {}", problem.remedy());
+            problems.iter().map(shown).collect::<Vec<String>>()
         };
         set("ipv4/ip_forward", "1");
         set("ipv4/conf/all/rp_filter", "0");
@@ -128,12 +137,12 @@ mod tests {
         assert_eq!(
             problems(),
             [
-                "net.ipv4.ip_forward is 0: this node passes no packet between its pods and other nodes. Set it: sysctl \
-                 -w net.ipv4.ip_forward=1",
-                "net.ipv6.conf.all.forwarding is 0: this node passes no packet between its pods and other nodes. Set \
-                 it: sysctl -w net.ipv6.conf.all.forwarding=1",
+                "net.ipv4.ip_forward is 0: this node passes no packet between its pods and other nodes → sysctl -w \
+                 net.ipv4.ip_forward=1",
+                "net.ipv6.conf.all.forwarding is 0: this node passes no packet between its pods and other nodes → \
+                 sysctl -w net.ipv6.conf.all.forwarding=1",
                 "net.ipv4.conf.bond0/100.rp_filter is 1: packets of other clusters' pods are dropped where they arrive \
-                 by another interface than the answer leaves by. Set it: sysctl -w net.ipv4.conf.bond0/100.rp_filter=2",
+                 by another interface than the answer leaves by → sysctl -w net.ipv4.conf.bond0/100.rp_filter=2",
             ]
         );
     }

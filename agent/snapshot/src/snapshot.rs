@@ -1,7 +1,7 @@
 //! The last reported state of one cluster.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, excerpt};
 use mesh_wire::{Key, Layout, Peer, Role, decode, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -49,7 +49,7 @@ pub enum SnapshotError {
         found: String,
     },
     /// The ID is none that this mesh allows.
-    #[error("{0} is no cluster ID here")]
+    #[error("{0} is not a cluster ID here")]
     Id(u32),
 }
 
@@ -113,7 +113,7 @@ impl Snapshot {
         let head = lines.next().filter(|line| !line.is_empty()).ok_or(SnapshotError::Headless)?;
         let Head { cluster: found, id, uuid } = serde_json::from_slice(head)?;
         if found != cluster.as_str() {
-            return Err(SnapshotError::Cluster { found: found.chars().take(64).collect() });
+            return Err(SnapshotError::Cluster { found: excerpt(&found, 64).into_owned() });
         }
         let id = ClusterId::new(id, limit).map_err(|_| SnapshotError::Id(id))?;
         let (name, layout) = (cluster.clone(), Layout::State);

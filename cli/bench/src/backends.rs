@@ -1,16 +1,16 @@
-//! Which backends the measured services have: two each, which no other service has. Tables, rules and caches are then as
-//! full as a cluster makes them.
+//! The backends of the measured services. Each service has two, which no other service has, so that tables, rules and caches
+//! are as full as in a real cluster.
 
 use std::net::Ipv4Addr;
 
-/// Where they are: shared address space (RFC 6598), which no client here uses for anything else.
+/// Their addresses: shared address space (RFC 6598), which the clients here use for nothing else.
 pub(crate) const RANGE: &str = "100.64.0.0/10";
-/// The first of them.
+/// The first address.
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
-/// How many a service has.
+/// The backends of a service.
 pub(crate) const EACH: u32 = 2;
 
-/// A service's.
+/// The backends of one service.
 pub(crate) fn backends(service: u32) -> [Ipv4Addr; EACH as usize] {
     let first = FIRST.to_bits() + EACH * service;
     [0, 1].map(|n| Ipv4Addr::from_bits(first + n))
@@ -22,7 +22,7 @@ mod tests {
 
     use super::*;
 
-    /// As many services as can be asked for.
+    /// The most services that can be requested.
     const MOST: u32 = 1_000_000;
 
     #[test]

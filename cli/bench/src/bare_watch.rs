@@ -1,4 +1,4 @@
-//! `etcdctl watch`: a watch that shares no code with ours.
+//! A watch by `etcdctl watch`, which shares no code with ours: the reference of benchmarks.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,14 +15,14 @@ use crate::{
     error::{BenchError, io},
 };
 
-/// A bare watch. It ends with the value.
+/// A plain watch. The process ends when the value is dropped.
 pub(crate) struct BareWatch {
     child: Child,
     lines: Option<Receiver<(Instant, String)>>,
 }
 
 impl BareWatch {
-    /// Watches as an `etcdctl watch` says, on a node, and notes when each line of it came.
+    /// Runs an `etcdctl watch` on a node, and records the time of each line of its output.
     pub(crate) fn start(mut etcdctl: Command, node: &NodeState) -> Result<Self, BenchError> {
         let mut watch = Self::spawn(etcdctl.stdout(Stdio::piped()), node)?;
         let output = watch.child.stdout.take();
@@ -40,7 +40,7 @@ impl BareWatch {
         Ok(watch)
     }
 
-    /// The same, where no reader looks at what it writes.
+    /// Runs one whose output is discarded.
     pub(crate) fn unread(mut etcdctl: Command, node: &NodeState) -> Result<Self, BenchError> {
         Self::spawn(etcdctl.stdout(Stdio::null()), node)
     }
@@ -51,12 +51,12 @@ impl BareWatch {
         Ok(watch)
     }
 
-    /// The next line, and when it came.
+    /// The next line, and the time at which it came.
     pub(crate) fn next(&self, patience: Duration) -> Result<(Instant, String), RecvTimeoutError> {
         self.lines.as_ref().ok_or(RecvTimeoutError::Disconnected)?.recv_timeout(patience)
     }
 
-    /// When it says next that a key was put.
+    /// The time of the next put.
     pub(crate) fn next_put(&self, patience: Duration) -> Result<Instant, RecvTimeoutError> {
         loop {
             match self.next(patience)? {
@@ -66,7 +66,7 @@ impl BareWatch {
         }
     }
 
-    /// Whether it ended by itself.
+    /// Whether the process ended by itself.
     pub(crate) fn has_ended(&mut self) -> Result<bool, BenchError> {
         Ok(self.child.try_wait().map_err(io("etcdctl"))?.is_some())
     }

@@ -1,4 +1,4 @@
-//! A lab that goes with the measurement.
+//! The lab of a benchmark, which is removed when the value is dropped.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_dump::Dump;
-use mesh_lab::{ClusterState, LabState, NodeState, go_quoted};
+use mesh_lab::{ClusterState, LabState, NodeState, go_quoted, printed_json};
 use serde::Deserialize;
 
 use crate::{
@@ -17,34 +17,34 @@ use crate::{
     error::{BenchError, file, io},
 };
 
-/// A lab with the clusters of a measurement, by the commands that a user has.
+/// A lab, used by the commands that users have.
 pub(crate) struct BenchLab {
     executable: PathBuf,
     name: String,
     pub(crate) state: LabState,
 }
 
-/// What `lab status` prints, as far as it matters here.
+/// The part of the output of `lab status` that is used here.
 #[derive(Deserialize)]
 struct LabStatus {
     lab: LabState,
 }
 
-/// Keys that are written in one transaction; an etcd takes 128.
+/// Keys written in one transaction; an etcd accepts 128.
 const BATCH: usize = 100;
 
 impl BenchLab {
-    /// A lab of that name, with so many clusters of so many nodes: not connected.
+    /// Starts a lab with clusters that are not connected.
     pub(crate) fn apart(name: &str, clusters: usize, nodes: usize) -> Result<Self, BenchError> {
         Self::make(name, clusters, nodes, 1)
     }
 
-    /// The same, where each cluster is connected to the first.
+    /// Starts a lab in which each cluster is connected to the first.
     pub(crate) fn up(name: &str, clusters: usize, nodes: usize) -> Result<Self, BenchError> {
         Self::replicated(name, clusters, nodes, 1)
     }
 
-    /// The same, with so many replicas of each control plane.
+    /// The same with this many replicas of each control plane.
     pub(crate) fn replicated(
         name: &str,
         clusters: usize,
@@ -76,55 +76,54 @@ impl BenchLab {
         Ok(lab)
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads its state again: processes were started or stopped.
+    /// Reads the state of the lab again, after processes were started or stopped.
     pub(crate) fn refresh(&mut self) -> Result<(), BenchError> {
         let status = self.lab("status", &["--output", "json"])?;
-        let status: LabStatus = serde_json::from_slice(&status)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        let status: LabStatus =
+            printed_json("lab status", &status).map_err(BenchError::Unexpected)?;
         self.state = status.lab;
         Ok(())
     }
 
-    /// `clustermesh lab COMMAND`.
+    /// Runs `clustermesh lab COMMAND`.
     pub(crate) fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
         run(self.lab_command(command).args(more))
     }
 
-    /// The same, to be run.
+    /// The command that [`Self::lab`] runs.
     pub(crate) fn lab_command(&self, command: &str) -> Command {
         let mut line = Command::new(&self.executable);
         line.args(["lab", command, "--lab", &self.name]);
         line
     }
 
-    /// This process's executable in a node's network namespace.
+    /// This program in a node's network namespace.
     pub(crate) fn clustermesh_in(&self, node: &NodeState) -> Command {
         in_node(node, &self.executable.display().to_string())
     }
 
-    /// `clustermesh`, with the lab's contexts.
+    /// Runs `clustermesh` with the lab's contexts.
     pub(crate) fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
         run(self.clustermesh_command().args(args))
     }
 
-    /// The same, to be run.
+    /// The command that [`Self::clustermesh`] runs.
     pub(crate) fn clustermesh_command(&self) -> Command {
         let mut command = Command::new(&self.executable);
         command.env("CLUSTERMESH_CONTEXTS", self.folder().join("contexts.yaml"));
         command
     }
 
-    /// Where its state and its logs are.
+    /// The folder with the lab's state and logs.
     pub(crate) fn folder(&self) -> PathBuf {
         Path::new("/run/clustermesh-lab").join(&self.name)
     }
 
-    /// Waits until a cluster's agents follow whom they should.
+    /// Waits until a cluster's agents are connected to their peers.
     pub(crate) fn wait_ready(&self, cluster: &str) -> Result<(), BenchError> {
         self.clustermesh(&["status", "--wait", "--allow-degraded", "--context", cluster]).map(drop)
     }
@@ -134,24 +133,24 @@ impl BenchLab {
         self.state.clusters.get(index).ok_or_else(missing)
     }
 
-    /// The tables of a cluster's first node.
+    /// The tables of the first node of a cluster.
     pub(crate) fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
         self.dump_of(cluster, "n1")
     }
 
-    /// The tables of a cluster's node.
+    /// The tables of a node.
     pub(crate) fn dump_of(&self, cluster: &ClusterState, node: &str) -> Result<Dump, BenchError> {
         Ok(Dump::open(&self.state.pins(&cluster.name, node))?)
     }
 
-    /// The process of a name, as of the last [`BenchLab::refresh`].
+    /// The PID of a process, as of the last [`BenchLab::refresh`].
     pub(crate) fn pid(&self, name: &str) -> Result<i32, BenchError> {
         let found = self.state.processes.iter().find(|process| process.name == name);
         let missing = || BenchError::Unexpected(format!("{name} does not run"));
         found.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)
     }
 
-    /// `etcdctl` on a cluster's first node, as its administrator.
+    /// `etcdctl` on the first node of a cluster, as the cluster's administrator.
     pub(crate) fn etcdctl(&self, cluster: &ClusterState) -> Result<Command, BenchError> {
         let pki = cluster.directory.join("pki");
         let mut command = in_node(first_node(cluster)?, "etcdctl");
@@ -161,7 +160,7 @@ impl BenchLab {
         Ok(command)
     }
 
-    /// `etcdctl` on a node of another cluster, as that one's agents, to a node of the first with an etcd.
+    /// `etcdctl` on a node of another cluster, with the credentials of that cluster's agents, for an etcd of the first.
     pub(crate) fn etcdctl_as_peer(
         &self,
         (source, etcd): (&ClusterState, &NodeState),
@@ -179,7 +178,7 @@ impl BenchLab {
         Ok(command)
     }
 
-    /// Writes keys into a cluster's etcd, a hundred in a transaction.
+    /// Writes keys into a cluster's etcd, [`BATCH`] in a transaction.
     pub(crate) fn write(
         &self,
         cluster: &ClusterState,
@@ -198,7 +197,7 @@ impl BenchLab {
             let puts = chunk.iter().map(|(key, value)| {
                 format!("put {} {}\n", go_quoted(key.as_bytes()), go_quoted(value))
             });
-            // No comparisons, what to do, and what to do otherwise.
+            // The three parts: conditions (none), operations if they hold, operations otherwise (none).
             let text = format!("\n{}\n\n", puts.collect::<String>());
             if let Some(mut stdin) = child.stdin.take() {
                 stdin.write_all(text.as_bytes()).map_err(io("etcdctl"))?;
@@ -217,13 +216,13 @@ impl Drop for BenchLab {
     }
 }
 
-/// Puts a process that was started for a measurement among those that end with the lab.
+/// Moves a process of a benchmark into a cgroup of the lab, so that it ends with the lab.
 pub(crate) fn adopt(child: &Child, node: &NodeState) -> Result<(), BenchError> {
     let processes = node.cgroup.join("system/cgroup.procs");
     fs::write(&processes, child.id().to_string()).map_err(file(processes))
 }
 
-/// A node's IPv4 address.
+/// The IPv4 address of a node.
 pub(crate) fn ipv4(node: &NodeState) -> Result<IpAddr, BenchError> {
     let ip = node.ips.iter().find(|ip| ip.is_ipv4()).copied();
     ip.ok_or_else(|| BenchError::Unexpected("a node without IPv4".into()))
@@ -234,7 +233,7 @@ pub(crate) fn first_node(cluster: &ClusterState) -> Result<&NodeState, BenchErro
     cluster.nodes.first().ok_or_else(missing)
 }
 
-/// A program in a node's network namespace.
+/// Runs a program in a node's network namespace.
 pub(crate) fn in_node(node: &NodeState, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &node.netns, program]);

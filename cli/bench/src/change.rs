@@ -1,8 +1,8 @@
-//! What it costs an agent that one backend of a service changes, by the size of the service and the form in which it is
-//! exported: whole (v1) or in slices (v2).
+//! The cost of a change of one backend for an agent, by the size of the service and the format of its export: whole (v1) or
+//! in slices (v2).
 //!
-//! The records are written into the other cluster's etcd as its apiserver would, from `mesh-wire`'s values, a change at a
-//! time. Its apiserver does not run meanwhile.
+//! The benchmark writes records into the other cluster's etcd, one change at a time, encoded by `mesh-wire` as by the
+//! cluster's apiserver, which is stopped.
 
 use std::{
     collections::BTreeMap,
@@ -27,71 +27,71 @@ use crate::{
     usage::{cpu_without_prober, metric},
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Debug)]
 pub struct ChangeOptions {
-    /// Numbers of backends to measure with.
+    /// The numbers of backends to measure with.
     pub backends: Vec<u32>,
     /// How often the services take turns.
     pub rounds: u32,
-    /// How many changes a turn has.
+    /// Changes in a turn.
     pub batch: u32,
 }
 
-/// What one backend's change costs.
+/// The cost of a change of one backend.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeRow {
-    /// `v1` or `v2`.
+    /// The format: `v1` or `v2`.
     pub form: &'static str,
     /// Backends of the service.
     pub backends: u32,
     /// Bytes of the record that a change writes.
     pub bytes: usize,
-    /// Changes.
+    /// Number of changes.
     pub changes: u32,
     /// CPU time of the agent for a change, in microseconds: the median of the rounds.
     pub micros: f64,
     /// The same for a service of 100 backends, of which v2 exports one slice.
     pub reference_micros: f64,
-    /// The two in relation: the median of the rounds' ratios.
+    /// The ratio of the two: the median of the rounds' ratios.
     pub ratio: f64,
-    /// Single writes to the kernel's tables for a change: the mean of the two below.
+    /// Single writes to the kernel's tables for each change: the mean of the two below.
     pub writes: f64,
-    /// The same where a backend goes from the middle of the service.
+    /// The same for removing a backend in the middle of the service.
     pub removing_writes: f64,
-    /// The same where it comes back.
+    /// The same for adding it again.
     pub adding_writes: f64,
 }
 
-/// In what form a cluster exports its services.
+/// The format in which a cluster exports its services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     V1,
     V2,
 }
 
-/// A service.
+/// A measured service.
 struct Service {
     number: u32,
     backends: u32,
-    /// Its address at the reader's, and its protocol's number.
+    /// Its address in the reading cluster, and its IP protocol number.
     frontend: (SocketAddr, u8),
 }
 
-/// What others are compared with.
+/// The backends of the service that others are compared with.
 const REFERENCE: u32 = 100;
-/// Endpoints of a slice, as Kubernetes makes them.
+/// The endpoints of a slice, as many as Kubernetes puts into one.
 const SLICE: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The agent's metrics are set once a second.
+/// An agent updates its metrics once a second.
 const METRICS: Duration = Duration::from_millis(1_500);
-/// So often one backend goes and comes back to count the writes.
+/// How often a backend is removed and added again to count the writes.
 const WRITTEN: u32 = 3;
-/// How long an agent is watched to which nothing happens.
+/// How long the agent's idle CPU time is measured.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Measures. Needs root.
+/// Runs the benchmark. Needs root.
 pub fn change(
     lab: &str,
     options: &ChangeOptions,
@@ -110,7 +110,7 @@ pub fn change(
     Ok(rows)
 }
 
-/// Has the reader know services of these sizes, the reference first.
+/// Makes the reading cluster's agent have services of these sizes, the reference first.
 fn prepare(lab: &mut BenchLab, form: Form, sizes: &[u32]) -> Result<Vec<Service>, BenchError> {
     let sizes: Vec<u32> = [REFERENCE].iter().chain(sizes).copied().collect();
     let reader = lab.cluster(1)?;
@@ -192,7 +192,7 @@ fn measure(
     Ok(rows)
 }
 
-/// Writes to the tables for a backend that goes, and for one that comes back.
+/// Single writes to the tables for removing a backend, and for adding one.
 fn writes(
     lab: &BenchLab,
     dump: &Dump,
@@ -215,7 +215,7 @@ fn writes(
     Ok(sums.map(|sum| sum as f64 / f64::from(WRITTEN)))
 }
 
-/// One backend goes, comes back, and so on; each time when the kernel has what was before.
+/// Removes and adds one backend again and again; each change waits until the previous one is in the kernel.
 fn turn(
     lab: &BenchLab,
     dump: &Dump,
@@ -226,7 +226,7 @@ fn turn(
     (0..changes).try_for_each(|change| make(lab, dump, form, service, change))
 }
 
-/// Makes one change, and waits for the kernel. In turn each backend goes and comes back: it leaves a hole in the middle.
+/// Makes one change, and waits for the kernel. Each backend in turn is removed and added: most are in the middle.
 fn make(
     lab: &BenchLab,
     dump: &Dump,
@@ -235,7 +235,7 @@ fn make(
     change: u32,
 ) -> Result<(), BenchError> {
     let count = dump.counter(service.frontend)?;
-    let missing = || BenchError::Unexpected("a service is gone from the kernel".into());
+    let missing = || BenchError::Unexpected("a service is missing in the kernel".into());
     let count = count.ok_or_else(missing)?;
     let gone = change.is_multiple_of(2).then_some(change / 2);
     let entry = form.change(service.number, service.backends, gone)?;
@@ -267,7 +267,7 @@ impl Form {
         }
     }
 
-    /// The record of the service's first backends, of which one may be gone, counted round.
+    /// The record of the service's first backends. `gone` is the index of a missing one, modulo their number.
     fn change(
         self,
         number: u32,
@@ -287,7 +287,7 @@ impl Form {
     }
 }
 
-/// Of each service other backends.
+/// The index of a service's first backend: services have no backends in common.
 fn first(number: u32) -> u32 {
     number * 100_000
 }
@@ -315,7 +315,7 @@ fn whole(
     })))
 }
 
-/// The source's configuration as its apiserver left it, but that it exports services as v1 alone.
+/// The cluster config that the source's apiserver wrote, changed so that it announces services v1 only.
 fn services_only(lab: &BenchLab) -> Result<(String, Vec<u8>), BenchError> {
     let key = format!("{}a", mesh_wire::key::CLUSTER_CONFIGS);
     let mut get = lab.etcdctl(lab.cluster(0)?)?;
@@ -334,7 +334,7 @@ fn wait_for<T>(mut look: impl FnMut() -> Result<Option<T>, BenchError>) -> Resul
             return Ok(found);
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("a change does not reach the kernel".into()));
+            return Err(BenchError::late("a change did not reach the kernel"));
         }
         thread::sleep(Duration::from_millis(1));
     }

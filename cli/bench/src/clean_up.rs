@@ -1,4 +1,4 @@
-//! Taking away what a measurement made, by its name: also of a process that was killed.
+//! Removes what a benchmark created, by its names: also after the process was killed.
 
 use std::{
     fs, io,
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_files::MOUNT_CGROUP2;
 use mesh_lab::Lab;
 
 use crate::{
@@ -15,26 +16,26 @@ use crate::{
     error::{BenchError, file},
 };
 
-/// What cgroups and pins of a process's sandbox are called; the process's ID follows.
+/// The prefix of a process's cgroups and pins; its PID follows.
 pub(crate) const SANDBOX: &str = "clustermesh-bench-";
-/// What its network namespaces are called; the process's ID and a number follow.
+/// The prefix of its network namespaces; its PID and a number follow.
 pub(crate) const NETNS: &str = "cmbench-";
-/// Where programs and tables are pinned.
+/// The folder for pinned programs and tables.
 pub(crate) const PINS: &str = "/sys/fs/bpf";
-/// Where `ip netns` keeps its names.
+/// The folder in which `ip netns` keeps the names.
 const NAMES: &str = "/run/netns";
-/// How long a killed process may take to leave its cgroup.
+/// The longest time for a killed process to leave its cgroup.
 const ENDING: Duration = Duration::from_secs(5);
 
-/// Takes away what this process's measurements made: the lab of that name, cgroups with their processes, network
-/// namespaces, pins. What is not there is taken away already.
+/// Removes what this process's benchmarks created: the lab of this name, cgroups with their processes, network namespaces
+/// and pins. It is no error if some of it does not exist.
 pub fn clean_up(lab: &str) -> Result<(), BenchError> {
     sandbox_of(process::id())?;
     Lab::down(lab)?;
     Ok(())
 }
 
-/// The same of processes that were killed before they could.
+/// Does the same for processes that do not run any more.
 pub(crate) fn left_behind() -> Result<(), BenchError> {
     let cgroups = cgroup2()?;
     let named = |folder: &Path, prefix: &str| -> Vec<u32> {
@@ -52,23 +53,13 @@ pub(crate) fn left_behind() -> Result<(), BenchError> {
     processes.into_iter().filter(is_gone).try_for_each(sandbox_of)
 }
 
-/// The first cgroup2 mount.
+/// The path of the first cgroup2 mount.
 pub(crate) fn cgroup2() -> Result<PathBuf, BenchError> {
-    let mounts = Path::new("/proc/mounts");
-    let text = fs::read_to_string(mounts).map_err(file(mounts))?;
-    let found = text.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let path = words.next()?;
-        (words.next()? == "cgroup2").then(|| PathBuf::from(path))
-    });
-    found.ok_or_else(|| {
-        BenchError::Unexpected(
-            "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified".into(),
-        )
-    })
+    mesh_files::first_cgroup2()
+        .ok_or_else(|| BenchError::Unexpected(format!("no cgroup2 is mounted: {MOUNT_CGROUP2}")))
 }
 
-/// What a process's sandbox is made of.
+/// Removes the sandbox of a process.
 fn sandbox_of(id: u32) -> Result<(), BenchError> {
     let cgroup = cgroup2()?.join(format!("{SANDBOX}{id}"));
     if cgroup.exists() {

@@ -1,4 +1,4 @@
-//! The process whose connections are measured. It reads orders and answers with nanoseconds, both a line each.
+//! The process whose connections are measured. It reads orders and answers with nanoseconds, one line each.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -15,7 +15,7 @@ use nix::{
 
 use crate::error::{BenchError, file, io as io_error};
 
-/// What is connected.
+/// The protocol of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     Tcp,
@@ -33,10 +33,10 @@ impl Transport {
     }
 }
 
-/// From one service to the next: a prime, so that all of them come in turn.
+/// The step from one service to the next: a prime, so that all services come in turn.
 const STRIDE: u32 = 7_919;
 
-/// A client in a process of its own.
+/// A client process.
 pub(crate) struct Client {
     process: Child,
     orders: ChildStdin,
@@ -44,11 +44,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts one, in a network namespace and a cgroup if given, else in this process's.
+    /// Starts a client, in a network namespace and a cgroup if they are given.
     pub(crate) fn start(netns: Option<&str>, cgroup: Option<&Path>) -> Result<Self, BenchError> {
         let own = std::env::current_exe().map_err(io_error("this executable"))?;
         let mut command = match netns {
-            // Which becomes what it executes: one process.
+            // `ip netns exec` replaces itself by the program, so this is one process.
             Some(netns) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", netns]).arg(own);
@@ -69,8 +69,8 @@ impl Client {
         Ok(client)
     }
 
-    /// The CPU time of `count` connects, in nanoseconds: to an address, or to one after another of the `span` from there
-    /// on, in no order that a cache would like.
+    /// The CPU time of `count` connects, in nanoseconds: to one address, or to `span` addresses from there on in an order
+    /// that misses caches.
     pub(crate) fn connect(
         &mut self,
         transport: Transport,
@@ -84,7 +84,7 @@ impl Client {
         self.answers.read_line(&mut line).map_err(io_error("a client's answer"))?;
         line.trim().parse().map_err(|_| {
             BenchError::Unexpected(format!(
-                "a client could not connect to {to}: its words are above"
+                "a client could not connect to {to}: its message is above"
             ))
         })
     }
@@ -97,7 +97,7 @@ impl Drop for Client {
     }
 }
 
-/// What [`Client`] starts: obeys the orders on standard input until it ends.
+/// The process that `Client` starts: carries out the orders on standard input until it ends.
 pub fn client() -> io::Result<()> {
     let mut at: u32 = 0;
     for line in io::stdin().lock().lines() {
@@ -126,7 +126,7 @@ pub fn client() -> io::Result<()> {
     Ok(())
 }
 
-/// The CPU time that `count` connects take. `connect` returns its own: what is before and after does not count.
+/// The CPU time of `count` connects. `connect` returns its CPU time, without what it does before and after.
 fn measure(count: u32, mut connect: impl FnMut() -> io::Result<Duration>) -> io::Result<u128> {
     let mut total = Duration::ZERO;
     for _ in 0..count {
@@ -139,7 +139,7 @@ fn connect_tcp(to: SocketAddr) -> io::Result<Duration> {
     let begin = cpu()?;
     let stream = TcpStream::connect(to)?;
     let taken = cpu()?.saturating_sub(begin);
-    // Closed by a reset: tens of thousands of sockets in TIME_WAIT would be measured too.
+    // Closes with a reset: tens of thousands of sockets in TIME_WAIT would affect the results.
     setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     Ok(taken)
 }

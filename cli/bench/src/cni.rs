@@ -1,4 +1,4 @@
-//! What our CNI plugin adds to a pod's start: the same chain of plugins without it and with it, in turns.
+//! The time that our CNI plugin adds to the start of a pod: the same chain of plugins without it and with it, in turns.
 
 use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
@@ -16,58 +16,58 @@ use crate::{
     stats::Distribution,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct CniOptions {
     /// How often the chains take turns.
     pub rounds: u32,
 }
 
-/// What a chain took to attach a pod.
+/// The time that a chain took to attach a pod.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CniRow {
-    /// When the chain was called.
+    /// When the chain was called, in words.
     pub called: &'static str,
-    /// All plugins of the chain without ours.
+    /// The chain without our plugin.
     pub without: Distribution,
-    /// All plugins of the chain with ours.
+    /// The chain with our plugin.
     pub with: Distribution,
-    /// Ours alone, within that.
+    /// Our plugin's part of that.
     pub ours: Distribution,
 }
 
-/// When a chain is called. What the mesh does about a new pod it does with and without our plugin, at the same time.
+/// When a chain is called. Without our plugin too, the mesh handles the new pod at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Called {
-    /// A moment after the pod was scheduled, as a kubelet's runtime does: it has made a sandbox since.
+    /// A moment after the pod was scheduled, like a kubelet's runtime, which first creates a sandbox.
     Later,
-    /// In the instant in which the pod is scheduled: all of the way to the agent is waited for.
+    /// When the pod is scheduled: the plugin waits for the whole way of the pod to the agent.
     AtOnce,
 }
 
-/// What is compared.
+/// A variant to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Variant {
     called: Called,
     with_ours: bool,
 }
 
-/// A runtime that makes a sandbox takes longer than this.
+/// A runtime needs longer than this to create a sandbox.
 const SANDBOX: Duration = Duration::from_millis(100);
-/// For what a pod leaves to the kernel, which takes network namespaces away later and all at once.
+/// A pause for the kernel to clean up after a pod: it removes network namespaces later, several at once.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Where Debian puts the plugins.
+/// The folder of Debian's CNI plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// A pod's sandbox: its network namespace and its manifest.
+/// A pod with its network namespace and its manifest.
 struct Pod {
     name: String,
     netns: String,
     manifest: PathBuf,
 }
 
-/// Measures, in a lab of one node. Needs root.
+/// Runs the benchmark, in a lab of one node. Needs root.
 pub fn cni(
     lab: &str,
     options: CniOptions,
@@ -140,8 +140,8 @@ impl Variant {
         Self { called: Called::AtOnce, with_ours: true },
     ];
 
-    /// The order in a round. In turn each of the 24 there are: a plugin that comes after another finds the kernel still
-    /// taking away what that one had.
+    /// The order of the variants in a round. All 24 orders come in turn, since a chain can be slowed down by the kernel's
+    /// cleaning up after the one before it.
     fn order(round: usize) -> Vec<usize> {
         let mut left: Vec<usize> = (0..Self::ALL.len()).collect();
         let (mut choice, mut order) = (round, Vec::new());
@@ -155,14 +155,14 @@ impl Variant {
 }
 
 impl Pod {
-    /// Makes its network namespace, as a runtime does before it calls a plugin.
+    /// Creates its network namespace, as a runtime does before it calls a plugin.
     fn make(lab: &BenchLab, cluster: &ClusterState, suffix: &str) -> Result<Self, BenchError> {
         let name = format!("bench-{suffix}");
-        // `lab down` takes away what begins like this.
+        // `lab down` removes namespaces with this prefix.
         let netns = format!("cm-{}-a-n1-default.{name}", lab.name());
         let manifest = cluster.directory.join("manifests").join(format!("{name}.json"));
         run(Command::new("ip").args(["netns", "add", &netns]))?;
-        // Else each address waits two seconds for another host to object.
+        // Otherwise each IPv6 address waits two seconds for duplicate address detection.
         let knobs = ["all", "default"].map(|which| format!("net.ipv6.conf.{which}.accept_dad=0"));
         let set = ["netns", "exec", &netns, "sysctl", "-q", "-w"];
         run(Command::new("ip").args(set).args(knobs))?;
@@ -173,7 +173,7 @@ impl Pod {
         format!("uid-{}", self.name)
     }
 
-    /// Puts it before the apiserver as a scheduler does.
+    /// Writes its manifest, with a node, as a scheduler would.
     fn schedule(&self, node: &NodeState) -> Result<(), BenchError> {
         let (name, uid, node) = (&self.name, self.uid(), &node.name);
         let text = format!(

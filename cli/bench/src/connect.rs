@@ -1,5 +1,5 @@
-//! What the ways to a service cost a connect, beside the same destination without any: the programs, and the rules of a
-//! kube-proxy.
+//! The CPU time of a connect to a service, by the mesh's programs or by kube-proxy's rules, beside a connect to the backend
+//! itself.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
@@ -24,42 +24,42 @@ use crate::{
     stats::median,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Numbers of services to measure with, ascending.
+    /// The numbers of services to measure with, ascending.
     pub services: Vec<u32>,
-    /// With more services than that, the rules of a kube-proxy are left out: they take minutes to load.
+    /// With more services than this, kube-proxy's rules are left out: they take minutes to load.
     pub rules_up_to: u32,
     /// How often the datapaths take turns.
     pub rounds: u32,
-    /// How many connects a turn has.
+    /// Connects in a turn.
     pub batch: u32,
 }
 
-/// What a connect costs with a number of services.
+/// The cost of a connect with a number of services.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectRow {
-    /// `socket` for the programs, `nftables` or `iptables` for the rules of a kube-proxy.
+    /// `socket` for the mesh's programs, `nftables` or `iptables` for kube-proxy's rules.
     pub way: &'static str,
     /// `tcp` or `udp`.
     pub transport: &'static str,
-    /// How many services there are, of two backends each that no other has.
+    /// The number of services. Each has two backends that no other service has.
     pub services: u32,
-    /// How many connects were made each way.
+    /// Connects made on each path.
     pub connects: u64,
-    /// CPU time of a connect to the destination itself: the median of the rounds.
+    /// CPU time of a connect to the destination itself, in nanoseconds: the median of the rounds.
     pub direct_nanos: f64,
-    /// CPU time of a connect to a service's address.
+    /// CPU time of a connect to a service's address, in nanoseconds: the median of the rounds.
     pub through_nanos: f64,
-    /// Through the service, relative to directly: the median of the rounds' ratios.
+    /// The ratio of the connect through the service to the direct one: the median of the rounds' ratios.
     pub ratio: f64,
-    /// How long it takes to make one more service known, in microseconds: the median of a few.
+    /// The time to add one more service, in microseconds: the median of a few.
     pub one_more_micros: f64,
 }
 
-/// A way, and what its turns took.
+/// A datapath to measure.
 struct Runner {
     name: &'static str,
     way: Datapath,
@@ -67,13 +67,13 @@ struct Runner {
     one_more: f64,
 }
 
-/// Room for 100,000 services of TCP and of UDP, each with backends of its own.
+/// Room for 100,000 services of TCP and of UDP, each with its backends.
 const SIZES: Sizes =
     Sizes { services: 262_144, backends: 524_288, slots: 1_048_576, groups: 16_384 };
-/// One more service is added so many times.
+/// How often the addition of one more service is measured.
 const MORE: u32 = 5;
 
-/// Measures. Needs root, nft and iptables-nft.
+/// Runs the benchmark. Needs root, nft and iptables-nft.
 pub fn connect(
     options: &ConnectOptions,
     mut progress: impl FnMut(u64, u64),
@@ -112,7 +112,7 @@ pub fn connect(
     Ok(rows)
 }
 
-/// All ways in turns. Who is first changes: the first of a round finds colder caches.
+/// Measures all datapaths in turns. The first one changes from round to round, since it finds colder caches.
 fn measure(
     direct: &mut Datapath,
     runners: &mut [Runner],
@@ -122,7 +122,7 @@ fn measure(
     port: u16,
 ) -> Result<Vec<ConnectRow>, BenchError> {
     let batch = options.batch;
-    // The rules are for TCP.
+    // The rules are for TCP only.
     let mut runners: Vec<&mut Runner> = runners
         .iter_mut()
         .filter(|runner| runner.rules.is_none() || transport == Transport::Tcp)
@@ -140,7 +140,7 @@ fn measure(
                     runner.way.client.connect(transport, to, span, batch)?
                 }
                 None => {
-                    // As many addresses as those that the services lead to.
+                    // As many addresses as all services have backends.
                     let to = SocketAddrV4::new(FIRST, port);
                     direct.client.connect(transport, to, services * EACH, batch)?
                 }
@@ -169,7 +169,7 @@ fn measure(
 }
 
 impl Runner {
-    /// Makes services known, and says how long one more takes, which is forgotten again.
+    /// Adds services, and returns the time in microseconds to add one more, which is removed again.
     fn learn(
         &self,
         tables: &mut Tables<KernelMaps>,
@@ -197,8 +197,8 @@ impl Runner {
         Ok(median(all))
     }
 
-    /// Whom to connect to. A list of rules is as long as the way to one in the middle; everywhere else all are alike, and
-    /// going to many of them is what makes caches cold.
+    /// The destinations. The middle of iptables' list of rules has the average cost. Elsewhere all services are alike, and
+    /// many destinations are what makes caches cold.
     fn destinations(&self, services: u32) -> (SocketAddrV4, u32) {
         match self.rules {
             Some(Rules::Iptables) => (SocketAddrV4::new(cluster_ip(services / 2), 80), 1),
@@ -207,7 +207,7 @@ impl Runner {
     }
 }
 
-/// Services with their backends.
+/// Adds services with their backends to the tables.
 pub(crate) fn fill(
     tables: &mut Tables<KernelMaps>,
     services: std::ops::Range<u32>,
@@ -219,7 +219,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// One service.
+/// Adds one service to the tables.
 pub(crate) fn add(
     tables: &mut Tables<KernelMaps>,
     service: u32,
@@ -239,7 +239,7 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// A cluster IP of 10.0.0.0/8.
+/// The frontend of a service.
 pub(crate) fn frontend(service: u32, transport: Transport) -> Frontend {
     let protocol = match transport {
         Transport::Tcp => Protocol::Tcp,
@@ -248,7 +248,7 @@ pub(crate) fn frontend(service: u32, transport: Transport) -> Frontend {
     Frontend { address: cluster_ip(service).into(), port: 80, protocol }
 }
 
-/// A TCP server and a UDP socket on the same port of every address, for as long as the process lives.
+/// Starts a TCP server and a UDP socket on the same port of all addresses, until the process ends.
 fn serve() -> Result<u16, BenchError> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(io("a server"))?;
     let address = listener.local_addr().map_err(io("a server"))?;

@@ -1,4 +1,4 @@
-//! How long a cluster that is cut off still gets new connections: what it takes to notice included.
+//! How long a cluster that becomes unreachable still gets new connections, from the beginning of the partition.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use mesh_lab::{ClusterState, Lab};
+use mesh_lab::{ClusterState, Lab, printed_json};
 use serde::Serialize;
 
 use crate::{
@@ -19,51 +19,51 @@ use crate::{
     stats::Distribution,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct CutOptions {
-    /// How often the cluster is cut off.
+    /// How often the cluster is made unreachable.
     pub rounds: u32,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionDetection {
-    /// From before the cut is made to the write that takes the cluster out of use.
+    /// From just before the partition to the write that takes the cluster out of use.
     pub written: Distribution,
-    /// To the beginning of the last connection that was led there.
+    /// To the beginning of the last connection to the cluster.
     pub avoided: Distribution,
-    /// Three probes, one every 100 ms: what noticing takes at least, but for when in its interval the cut comes.
+    /// The duration of three probes, one every 100 ms: the least time to detect a partition that begins with a probe.
     pub three_probes_nanos: u64,
-    /// The medians relative to three probes.
+    /// The ratio of the median of `avoided` to three probes.
     pub ratio: f64,
-    /// Connections made in all rounds, and those that were lost.
+    /// Connections attempted in all rounds, with those that were lost.
     pub connections: u64,
-    /// See `connections`.
+    /// Connections of them that failed.
     pub lost: u64,
 }
 
-/// Between two connections of the client, and how long each may take.
+/// The pause between two connections of the client, and the time that each may take.
 const PAUSE: Duration = Duration::from_millis(5);
 const DEADLINE: Duration = Duration::from_millis(500);
-/// How long it is watched that no connection is led there any more.
+/// How long connections are observed after the cluster was taken out of use.
 const AFTER: Duration = Duration::from_secs(2);
-/// Between two looks at the kernel.
+/// The interval of checks of the kernel's tables.
 const LOOK: Duration = Duration::from_micros(500);
 const THREE_PROBES: Duration = Duration::from_millis(300);
 
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
 
-/// What a client says of a connection.
+/// A client's report of a connection.
 enum Report {
     Made,
-    /// Begun then, in nanoseconds since the epoch, and never made.
+    /// It was begun at this time, in nanoseconds since the epoch, and failed.
     Lost(u64),
 }
 
-/// Cuts one of two clusters off, again and again. Needs root.
+/// Makes one of two clusters unreachable, again and again. Needs root.
 pub fn cut(
     lab: &str,
     options: CutOptions,
@@ -91,9 +91,9 @@ pub fn cut(
         mesh.lab("check-history", &["--wait"])?;
         let target = service_address(&mesh, &reader)?;
         let (mut client, reports) = mesh.client(target)?;
-        // Everything is as it will be: connections are made, and none is lost.
+        // The first connection was made: from here on none should be lost.
         let ready = reports.recv_timeout(PATIENCE);
-        ready.map_err(|_| BenchError::Unexpected("the client makes no connection".into()))?;
+        ready.map_err(|_| BenchError::late("the client made no connection"))?;
         thread::sleep(Duration::from_millis(300));
         let (began, epoch) = (Instant::now(), unix_nanos());
         Lab::open(lab)?.cut(["a", "b"], None, None)?;
@@ -102,7 +102,7 @@ pub fn cut(
                 break began.elapsed();
             }
             if began.elapsed() > PATIENCE {
-                return Err(BenchError::Unexpected("the cluster is not cut".into()));
+                return Err(BenchError::late("the agent did not notice that cluster a is cut off"));
             }
             thread::sleep(LOOK);
         };
@@ -111,7 +111,7 @@ pub fn cut(
         let _ = client.wait();
         result.take(written, epoch, reports.iter());
         Lab::open(lab)?.heal(None)?;
-        // Other lives: to these it would be a link that flaps.
+        // Agents are restarted, since they would take the repeated partitions for a flapping link.
         mesh.lab("stop", &["agent"])?;
         mesh.lab("start", &["agent"])?;
     }
@@ -155,7 +155,7 @@ impl CutSamples {
 }
 
 impl BenchLab {
-    /// Connects again and again, in the pod.
+    /// Starts a client in the pod that connects again and again.
     fn client(&self, to: SocketAddr) -> Result<(Child, Receiver<Report>), BenchError> {
         let mut command = self.lab_command("exec");
         command.args(["b/client", "--", "clustermesh", "bench"]);
@@ -180,7 +180,7 @@ impl BenchLab {
     }
 }
 
-/// The client's process: connects again and again, and says what became of each.
+/// The client: connects again and again, and prints the result of each connection.
 pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
     loop {
         thread::spawn(move || {
@@ -195,19 +195,24 @@ pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
     }
 }
 
-/// Where clients of a cluster find the service, in IPv4.
+/// The IPv4 address of the service for clients of a cluster.
 fn service_address(mesh: &BenchLab, cluster: &ClusterState) -> Result<SocketAddr, BenchError> {
     let name = cluster.name.as_str();
     let show = ["service", "show", "echo", "--context", name, "--output", "json"];
-    let shown: serde_json::Value = serde_json::from_slice(&mesh.clustermesh(&show)?)
-        .map_err(|error| BenchError::Unexpected(format!("`service show`: {error}")))?;
+    let shown = mesh.clustermesh(&show)?;
+    let shown: serde_json::Value =
+        printed_json("service show", &shown).map_err(BenchError::Unexpected)?;
     let frontends = shown.pointer("/services/0/frontends").and_then(|found| found.as_array());
     let address = frontends.into_iter().flatten().find_map(|frontend| {
         let text = |name: &str| frontend.get(name).and_then(|value| value.as_str());
         let address: std::net::Ipv4Addr = text("address")?.parse().ok()?;
         (text("protocol")? == "TCP").then_some(address)
     });
-    let address = address.ok_or_else(|| BenchError::Unexpected("echo has no address".into()))?;
+    let address = address.ok_or_else(|| {
+        BenchError::Unexpected(format!(
+            "cluster {name} has no IPv4 address for the service default/echo"
+        ))
+    })?;
     Ok((address, 80).into())
 }
 

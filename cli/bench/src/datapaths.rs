@@ -1,4 +1,4 @@
-//! Ways to a service that are compared: each has a network namespace of its own, with a link to the servers'.
+//! The datapaths that are compared. Each has a client in a network namespace with a link to the servers' namespace.
 
 use std::{
     io::Write as _,
@@ -16,13 +16,13 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// A client's network.
+/// A client with its network namespace.
 pub(crate) struct Datapath {
     netns: String,
     pub(crate) client: Client,
 }
 
-/// Another proxy's rules.
+/// kube-proxy's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rules {
     /// kube-proxy's nftables mode.
@@ -31,13 +31,13 @@ pub(crate) enum Rules {
     Iptables,
 }
 
-/// Gives this thread's network all addresses of backends.
+/// Routes all addresses of backends to this thread's network namespace.
 pub(crate) fn serve_here() -> Result<(), BenchError> {
     run(Command::new("ip").args(["route", "add", "local", backends::RANGE, "dev", "lo"])).map(drop)
 }
 
 impl Datapath {
-    /// The `number`th of a sandbox, whose client is in the sandbox's cgroup or in none.
+    /// Creates the datapath with this number, whose client is in the sandbox's cgroup or in none.
     pub(crate) fn new(sandbox: &Sandbox, number: u8, in_cgroup: bool) -> Result<Self, BenchError> {
         let netns = format!("{NETNS}{}-{number}", process::id());
         let link = format!("cmbench{number}");
@@ -63,7 +63,7 @@ impl Datapath {
         }
     }
 
-    /// Puts another proxy's rules for so many services in place of whatever rules there are.
+    /// Replaces all rules by those of kube-proxy for this many services.
     pub(crate) fn load(&self, rules: Rules, services: u32, port: u16) -> Result<(), BenchError> {
         match rules {
             Rules::Nftables => self.feed(&["nft", "-f", "-"], &rules::nftables(0..services, port)),
@@ -73,7 +73,7 @@ impl Datapath {
         }
     }
 
-    /// How long it takes to add the `service`th to the rules.
+    /// Adds one service to the rules, and returns the time that it took.
     pub(crate) fn add(
         &self,
         rules: Rules,
@@ -105,7 +105,7 @@ impl Datapath {
             true => Ok(()),
             false => Err(BenchError::Command {
                 command: command.join(" "),
-                printed: "its words are above".into(),
+                printed: "its message is above".into(),
             }),
         }
     }

@@ -1,8 +1,7 @@
-//! What a cluster's endpoints cost an agent of another: to know them, to come back to them, and to receive their
-//! changes.
+//! The cost of another cluster's endpoints for an agent: to load them, to reconnect, and to receive their changes.
 //!
-//! The endpoints are written into the cluster's etcd as its apiserver would, from `mesh-wire`'s values: a hundred thousand
-//! pods are too many for a folder of manifests. Their apiserver does not run meanwhile.
+//! The benchmark writes the endpoints into the other cluster's etcd, encoded by `mesh-wire` as by the cluster's apiserver,
+//! which is stopped: a hundred thousand pods are too many for a folder of manifests.
 
 use std::{
     thread,
@@ -20,87 +19,87 @@ use crate::{
     usage::{cpu, cpu_of, received, resident, table_changes},
 };
 
-/// What an agent needs to know endpoints.
+/// The cost of loading endpoints.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointCost {
-    /// How many.
+    /// The number of endpoints.
     pub endpoints: u32,
     /// Bytes of their keys and values in the etcd.
     pub bytes: u64,
-    /// Bytes resident in the agent, beyond one that knows none.
+    /// Resident bytes of the agent, less those without endpoints.
     pub resident: u64,
-    /// The same for each.
+    /// The same for each endpoint.
     pub resident_each: f64,
-    /// CPU time of the agent from its start until it knows them, beyond one that knows none, in milliseconds.
+    /// CPU time of the agent from its start until it is ready, less that without endpoints, in milliseconds.
     pub start_millis: u64,
     /// CPU time of `etcdctl get` for the same keys, in milliseconds.
     pub get_millis: u64,
-    /// The two in relation.
+    /// The ratio of the start's CPU time to that of `etcdctl get`.
     pub ratio: f64,
-    /// CPU time of the agent in a second in which nothing happens, in milliseconds.
+    /// CPU time of an idle agent in a second, in milliseconds.
     pub idle_millis: f64,
 }
 
-/// What it takes to come back after a cut.
+/// The cost of reconnecting after a partition.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReconnectCost {
     /// Endpoints, all of which are backends.
     pub endpoints: u32,
-    /// Backends that were exchanged for others meanwhile.
+    /// Backends that were replaced by others during the partition.
     pub exchanged: u32,
-    /// Bytes that the agent's node received until it had all.
+    /// Bytes that the agent's node received until the agent was up to date.
     pub received: u64,
-    /// Bytes that `etcdctl get` receives for all of it.
+    /// Bytes that `etcdctl get` receives for all keys.
     pub all: u64,
-    /// The two in relation.
+    /// The ratio of the two.
     pub ratio: f64,
     /// Changes that the agent made in its tables.
     pub table_changes: u64,
 }
 
-/// What an event costs an etcd, for each that receives it.
+/// The cost of an event for an etcd, for each client that receives it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventCost {
-    /// Agents that one etcd carries.
+    /// Agents connected to the etcd.
     pub readers: u32,
-    /// Changes that each received.
+    /// Changes that each agent received.
     pub events: u32,
-    /// CPU time of the etcd for a change without readers, in microseconds.
+    /// CPU time of the etcd for a change without clients, in microseconds.
     pub write_micros: f64,
-    /// CPU time of the etcd for one event and one agent, in microseconds, beyond what the change costs without readers.
+    /// CPU time of the etcd for an event and agent, in microseconds, without that of the change itself.
     pub agent_micros: f64,
-    /// The same for as many `etcdctl watch`.
+    /// The same for the same number of `etcdctl watch`.
     pub watch_micros: f64,
-    /// The two in relation.
+    /// The ratio of the two.
     pub ratio: f64,
 }
 
-/// How much is measured of events.
+/// The parameters of [`event_cost`].
 #[derive(Clone, Copy, Debug)]
 pub struct EventOptions {
-    /// Agents that read, and bare watchers.
+    /// The number of agents, and of plain watches.
     pub readers: u16,
     /// Rounds of a turn.
     pub rounds: u32,
-    /// Turns of each: without readers, with agents, with bare watchers.
+    /// Turns of each kind: without clients, with agents, with plain watches.
     pub turns: u32,
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
-/// How long an agent is left alone before its memory is looked at: what it has freed goes back to the kernel.
+/// How long an agent is idle before its memory is measured: it returns what it freed to the kernel.
 const QUIET: Duration = Duration::from_secs(12);
-/// Backends of one service.
+/// Backends of each service.
 const BACKENDS: u32 = 100;
-/// Events a round.
+/// Events of each round.
 const EVENTS: u32 = 500;
-/// The least that a round takes: 1,250 events a second are within every budget.
+/// The shortest time of a round: 1,250 events a second are within every budget.
 const PACE: Duration = Duration::from_millis(400);
 
-/// Measures what endpoints cost an agent that knows them. Needs root.
+/// Measures the cost of loading endpoints. Needs root.
 pub fn endpoint_cost(
     lab: &str,
     endpoints: &[u32],
@@ -110,7 +109,7 @@ pub fn endpoint_cost(
     for &count in endpoints {
         let mut lab = BenchLab::up(lab, 2, 1)?;
         lab.lab("stop", &["a/apiserver"])?;
-        // Resident, CPU time of the start, and of a quiet time after it.
+        // The agent's resident bytes, the CPU time of its start, and that of an idle period after it.
         let started = |lab: &mut BenchLab| -> Result<(u64, Duration, Duration), BenchError> {
             lab.lab("stop", &["b/n1/agent"])?;
             lab.lab("start", &["b/n1/agent"])?;
@@ -122,7 +121,7 @@ pub fn endpoint_cost(
             Ok((resident(pid)?, ready, cpu(pid)?.saturating_sub(ready)))
         };
         let (none, none_cpu, _) = started(&mut lab)?;
-        // A list is no flood, but so many changes at once are: it receives them when it starts.
+        // The agent reads the endpoints as a list when it starts. As this many changes they would exceed its budget.
         lab.lab("stop", &["b/n1/agent"])?;
         let entries = addresses(0..count)?;
         let source = lab.cluster(0)?;
@@ -148,7 +147,7 @@ pub fn endpoint_cost(
     Ok(rows)
 }
 
-/// Measures what an agent reads and writes when it comes back. Needs root.
+/// Measures what an agent reads and writes when it reconnects. Needs root.
 pub fn reconnect(
     lab: &str,
     endpoints: u32,
@@ -174,7 +173,7 @@ pub fn reconnect(
     let before = settle(u64::from(endpoints))?;
 
     lab.lab("cut", &["b", "a/etcd"])?;
-    // Ten are exchanged for ten others while nothing is read.
+    // Replaces ten backends by ten others during the partition.
     let exchanged = 10;
     let change = slice(0, 0, exchanged..BACKENDS + exchanged)?;
     let others = addresses(endpoints..endpoints + exchanged)?;
@@ -182,7 +181,7 @@ pub fn reconnect(
     let began = Instant::now();
     while lab.clustermesh(&["status", "--context", "b"]).is_ok() {
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("the cut is not noticed".into()));
+            return Err(BenchError::late("the status did not show that the etcd of a is cut off"));
         }
         thread::sleep(LOOK);
     }
@@ -210,7 +209,7 @@ pub fn reconnect(
     })
 }
 
-/// Measures what an event costs the etcd for each that receives it. Needs root.
+/// Measures the cost of an event for the etcd and each client. Needs root.
 pub fn event_cost(
     lab: &str,
     options: EventOptions,
@@ -221,7 +220,7 @@ pub fn event_cost(
     lab.lab("stop", &["a/apiserver", "agent"])?;
     let (source, reader) = (lab.cluster(0)?, lab.cluster(1)?);
     let etcd = lab.pid("a/etcd")?;
-    // The same addresses again and again, each time with another identity.
+    // Each round writes the same addresses with another identity.
     let (mut round, all) = (0_u32, 3 * turns * rounds);
     let mut spend = || -> Result<Duration, BenchError> {
         let begin = cpu(etcd)?;
@@ -233,7 +232,7 @@ pub fn event_cost(
             lab.write(source, &entries.collect::<Result<Vec<_>, _>>()?, |_| {})?;
             thread::sleep(PACE.saturating_sub(began.elapsed()));
         }
-        // What was written is also delivered.
+        // The events must also have been delivered.
         thread::sleep(Duration::from_secs(1));
         Ok(cpu(etcd)?.saturating_sub(begin))
     };
@@ -243,12 +242,12 @@ pub fn event_cost(
         lab.lab("start", &["b/agent"])?;
         lab.wait_ready("b")?;
         agents += spend()?;
-        // One that was over its budget has not received all.
+        // An agent that exceeded its budget would not have received all events.
         lab.wait_ready("b")?;
         lab.lab("stop", &["b/agent"])?;
         let watches = reader.nodes.iter().map(|node| watch(&lab, source, (reader, node)));
         let mut watches: Vec<BareWatch> = watches.collect::<Result<_, _>>()?;
-        // They do not say when they watch.
+        // etcdctl does not report when its watch has started.
         thread::sleep(Duration::from_secs(2));
         let spent = spend();
         let mut ended = 0;
@@ -271,7 +270,7 @@ pub fn event_cost(
     Ok(EventCost { readers, events, write_micros, agent_micros, watch_micros, ratio })
 }
 
-/// A bare watch of what an agent watches.
+/// A plain watch of the keys that an agent watches.
 fn watch(
     lab: &BenchLab,
     source: &ClusterState,
@@ -282,7 +281,7 @@ fn watch(
     BareWatch::unread(etcdctl, reader.1)
 }
 
-/// Waits until the agent has made so many changes, and no more of them follow.
+/// Waits until the agent has made this many changes, and makes no more.
 fn settled(node: &NodeState, wanted: u64) -> Result<u64, BenchError> {
     let (began, mut last, mut since) = (Instant::now(), 0, Instant::now());
     loop {
@@ -290,12 +289,14 @@ fn settled(node: &NodeState, wanted: u64) -> Result<u64, BenchError> {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        // The metric is set once a second at the latest.
+        // The metric is updated at least once a second.
         if now >= wanted && since.elapsed() > Duration::from_secs(3) {
             return Ok(now);
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected(format!("{now} changes, not {wanted}")));
+            return Err(BenchError::late(format!(
+                "the agent did not make {wanted} changes but {now}"
+            )));
         }
         thread::sleep(LOOK);
     }

@@ -1,4 +1,4 @@
-//! What objects cost until they are keys: `clustermesh export` of files of several sizes and forms.
+//! The time in which objects become keys: `clustermesh export` of files of several sizes and formats.
 
 use std::{
     fs,
@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use mesh_lab::printed_json;
 use mesh_source::{Format, decode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,42 +19,42 @@ use crate::{
     stats::median,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct ExportOptions {
-    /// Pods of the small and of the large files.
+    /// The numbers of pods in the small and in the large files.
     pub pods: [u32; 2],
     /// How often the files take turns.
     pub rounds: u32,
 }
 
-/// What a number of pods costs, beside a smaller one.
+/// The time for a number of pods, beside that for a smaller one.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExportCost {
-    /// How the objects are written: `documents`, `list`, `json`, or `folder`, a file each.
+    /// The format of the files: `documents` (YAML), `list` (YAML), `json`, or `folder` (YAML, a file for each object).
     pub form: &'static str,
-    /// Pods that each service has.
+    /// Pods of each service.
     pub pods_a_service: u32,
-    /// Pods of the large files.
+    /// Pods in the large files.
     pub pods: u32,
-    /// Pods of the small ones.
+    /// Pods in the small files.
     pub fewer_pods: u32,
-    /// How large the large files are.
+    /// Bytes of the large files.
     pub bytes: u64,
-    /// The keys that are exported of the large ones.
+    /// Keys exported from the large files.
     pub keys: usize,
-    /// How long the large files take to become objects, in milliseconds: a median, as the others are.
+    /// Time to decode the large files into objects, in milliseconds. This and the times below are medians.
     pub decode_millis: f64,
-    /// How long `clustermesh export` of them takes, from its start to its end.
+    /// Time of `clustermesh export` of the large files, in milliseconds.
     pub millis: f64,
-    /// The same of the small ones.
+    /// The same for the small files.
     pub fewer_millis: f64,
-    /// The two in relation: the median of the rounds' ratios.
+    /// The ratio of the two: the median of the rounds' ratios.
     pub ratio: f64,
 }
 
-/// How objects are written.
+/// The format of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Documents,
@@ -62,24 +63,24 @@ enum Form {
     Folder,
 }
 
-/// Objects in files, in a folder that goes with it.
+/// Files with objects, in a folder that is removed when the value is dropped.
 struct Written {
     folder: PathBuf,
     bytes: u64,
 }
 
-/// Pods of the services of the one file that has several.
+/// Pods of each service, in the files with several services.
 const FEW: u32 = 100;
 /// Ports of a service.
 const PORTS: [u16; 2] = [80, 443];
 
-/// Measures exports. It needs no rights.
+/// Runs the benchmark. It needs no privileges.
 pub fn export(
     options: ExportOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<ExportCost>, BenchError> {
     let largest = options.pods[0].max(options.pods[1]);
-    // One service that has all pods is the worst for services v1, many are what clusters have.
+    // A service with all pods is the worst case for services v1; many small ones are usual.
     let cases = [
         (Form::Documents, largest),
         (Form::Documents, FEW),
@@ -128,7 +129,7 @@ fn cost(form: Form, pods_a_service: u32, options: ExportOptions) -> Result<Expor
     })
 }
 
-/// Milliseconds, and the keys that came.
+/// Exports a folder. Returns milliseconds and the number of keys.
 fn timed_export(objects: &Path) -> Result<(f64, usize), BenchError> {
     let executable = std::env::current_exe().map_err(io("this process's executable"))?;
     let mut command = Command::new(executable);
@@ -136,13 +137,12 @@ fn timed_export(objects: &Path) -> Result<(f64, usize), BenchError> {
     let began = Instant::now();
     let printed = run(&mut command)?;
     let millis = began.elapsed().as_secs_f64() * 1e3;
-    let printed: Value = serde_json::from_slice(&printed)
-        .map_err(|error| BenchError::Unexpected(format!("export printed no keys: {error}")))?;
+    let printed: Value = printed_json("export", &printed).map_err(BenchError::Unexpected)?;
     let entries = printed.get("entries").and_then(Value::as_array);
     Ok((millis, entries.map_or(0, Vec::len)))
 }
 
-/// Milliseconds that a folder's files take to become objects, once they are read.
+/// Decodes a folder's files into objects. Returns milliseconds, without the time for reading the files.
 fn timed_decode(folder: &Path) -> Result<f64, BenchError> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(folder).map_err(file(folder))? {
@@ -160,7 +160,7 @@ fn timed_decode(folder: &Path) -> Result<f64, BenchError> {
     }
 }
 
-/// Services of pods that are ready, each with all that a pod of an API server has that counts.
+/// Services with pods that are ready. The pods have all fields that `export` uses.
 fn objects(pods: u32, pods_a_service: u32) -> Vec<Value> {
     let meta =
         |name: String, labels: Value| json!({"name": name, "namespace": "shop", "labels": labels});
@@ -303,7 +303,7 @@ mod tests {
             found
         };
         let documents = read("documents", Form::Documents);
-        // A namespace, three services, five pods.
+        // One namespace, three services and five pods.
         assert_eq!(documents.len(), 9);
         for (name, form) in [("list", Form::List), ("json", Form::Json), ("folder", Form::Folder)] {
             assert_eq!(read(name, form), documents, "{name}");

@@ -1,4 +1,4 @@
-//! What it costs to fill the tables, beside as many bare updates of one map; and what the tables take.
+//! The cost of filling the tables, beside the same number of plain updates of one map; and the memory of the tables.
 
 use std::{
     path::Path,
@@ -20,35 +20,35 @@ use crate::{
     usage::thread_cpu,
 };
 
-/// What filling costs.
+/// The cost of filling the tables.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FillCost {
-    /// How many services, of two backends each that no other has.
+    /// The number of services. Each has two backends that no other service has.
     pub services: u32,
-    /// CPU time a service, in microseconds: the median of the rounds, of a thousand services each.
+    /// CPU time for each service, in microseconds: the median of rounds of a thousand services.
     pub micros: f64,
-    /// CPU time of a bare update of the map of services.
+    /// CPU time of a plain update of the map of services, in microseconds.
     pub bare_micros: f64,
-    /// The two in relation: the median of the rounds' ratios.
+    /// The ratio of the two: the median of the rounds' ratios.
     pub ratio: f64,
-    /// CPU time for all of them, in milliseconds.
+    /// CPU time for all services, in milliseconds.
     pub millis: f64,
-    /// How long all of them took, in milliseconds.
+    /// Elapsed time for all services, in milliseconds.
     pub elapsed_millis: f64,
-    /// Single writes to the tables a service.
+    /// Single writes to the tables for each service.
     pub writes: f64,
 }
 
-/// What the tables take of the kernel's memory.
+/// The memory that the tables take in the kernel.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableMemory {
-    /// Room for services.
+    /// Capacity for services.
     pub services: u32,
-    /// Room for backends.
+    /// Capacity for backends.
     pub backends: u32,
-    /// Room for places of backends in services.
+    /// Capacity for slots: a backend of a service takes one.
     pub slots: u32,
     /// Bytes of the map of services.
     pub services_bytes: u64,
@@ -58,17 +58,17 @@ pub struct TableMemory {
     pub backends_bytes: u64,
     /// Bytes of the slots.
     pub slots_bytes: u64,
-    /// Bytes of all else: groups, affinity, unconnected UDP.
+    /// Bytes of all other tables: groups, affinity, unconnected UDP.
     pub other_bytes: u64,
-    /// Bytes of all of them, empty.
+    /// Bytes of all tables, empty.
     pub empty_bytes: u64,
-    /// The same with half of the services, or half of the backends, in use.
+    /// The same, with half of the services, or half of the backends, in use.
     pub filled_bytes: u64,
 }
 
-/// Services of a round.
+/// Services in a round.
 const ROUND: u32 = 1_000;
-/// Tables that memory is looked at of: small, those of an agent with its defaults, and large.
+/// The measured sizes (services, backends, slots): small, an agent's default, and large.
 const MEASURED: [(u32, u32, u32); 4] = [
     (1_024, 4_096, 16_384),
     (16_384, 32_768, 131_072),
@@ -79,10 +79,10 @@ const MEASURED: [(u32, u32, u32); 4] = [
     ),
     (1_048_576, 1_048_576, 4_194_304),
 ];
-/// Where backends listen.
+/// The port of the backends.
 const PORT: u16 = 8_080;
 
-/// Measures filling. Needs root.
+/// Runs the benchmark of filling. Needs root.
 pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<FillCost, BenchError> {
     let sandbox = Sandbox::new()?;
     let slots = (services.max(2) * 4).next_power_of_two();
@@ -106,7 +106,7 @@ pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<FillCos
         for service in round.clone() {
             let key = FrontendKey::new(mapped(cluster_ip(service).octets()), [0, 80], 6);
             let value = ServiceRef::new(service, key.tag());
-            bare.put_service(&key, value).map_err(io("a bare update of a map"))?;
+            bare.put_service(&key, value).map_err(io("a plain update of a map"))?;
         }
         theirs.push(each(thread_cpu()?.saturating_sub(begin)));
     }
@@ -123,7 +123,7 @@ pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<FillCos
     })
 }
 
-/// Looks at what tables of several sizes take. Needs root.
+/// Measures the memory of tables of several sizes. Needs root.
 pub fn memory(mut progress: impl FnMut(u64, u64)) -> Result<Vec<TableMemory>, BenchError> {
     let sandbox = Sandbox::new()?;
     let mut rows = Vec::new();

@@ -1,7 +1,7 @@
-//! The worst that a peer can send within its budget or beyond it, and what it costs an agent.
+//! The cost of a hostile peer for an agent: the worst that it can send within its budget, and beyond.
 //!
-//! The hostile cluster's etcd is written by its administrator. What comes faster than the budget allows ends in quarantine:
-//! measured is the most that was resident until then. What comes just as fast as it allows goes on: measured is its CPU time.
+//! The administrator writes to the hostile cluster's etcd. A peer that exceeds its budget ends in quarantine: the most
+//! resident memory until then is measured. A peer that just keeps within it goes on: CPU time is measured.
 
 use std::{
     fs, thread,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use mesh_files::{Access, write_atomic};
+use mesh_lab::printed_json;
 use mesh_model::{
     EndpointAddress, EndpointSlice, Identity, Labels, Port, Protocol, Record, endpoint::NamedPort,
     service::SlicePort,
@@ -28,52 +29,53 @@ use crate::{
     usage::{cpu_without_prober, peak_resident, reset_peak},
 };
 
-/// What a hostile peer costs.
+/// The cost of a hostile peer.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostileCost {
-    /// What it sends.
+    /// What the peer sends, in words.
     pub sends: &'static str,
-    /// Bytes that its records may take.
+    /// The budget of its records, in bytes.
     pub budget: u64,
-    /// The most that was resident in the agent meanwhile, beyond what was before.
+    /// The most resident bytes of the agent during the attack, less those before it.
     pub resident: u64,
-    /// What it may be (`docs/wire.md`, "Limits"): twice the budget, and 192 MiB for a connection.
+    /// The limit of that (`docs/wire.md`, "Limits"): twice the budget, and 192 MiB for a connection.
     pub allowed: u64,
-    /// CPU time of the agent, in relation to the time that passed.
+    /// CPU time of the agent, as a fraction of the elapsed time.
     pub core_share: f64,
-    /// The agent takes nothing more of it, and says so.
+    /// Whether the agent put the peer into quarantine.
     pub quarantined: bool,
 }
 
-/// What is sent, and how.
+/// An attack.
 struct Attack {
     sends: &'static str,
-    /// Made when it is sent: all of them together are more than a machine need have.
+    /// Creates the records. It is called when they are sent: those of all attacks would take too much memory.
     entries: Box<dyn Fn() -> Result<Entries, BenchError>>,
-    /// So many in a transaction, as an etcd takes 1.5 MB; or in a second.
+    /// Records in a transaction, since an etcd accepts 1.5 MB; with [`Pace::EachSecond`], records in a second.
     together: usize,
     pace: Pace,
 }
 
+/// How fast the records are sent.
 #[derive(Clone, Copy)]
 enum Pace {
-    /// As fast as the etcd takes it.
+    /// As fast as the etcd accepts them.
     Flood,
-    /// A part of it each second, in turn, for so many seconds.
+    /// For this many seconds, the next part of the records each second.
     EachSecond(u32),
 }
 
 const MIB: u64 = 1024 * 1024;
-/// A connection's part, whatever the budget.
+/// The limit of memory for a connection, whatever the budget.
 const CONNECTION: u64 = 192 * MIB;
-/// How long what was sent is waited for.
+/// How long to wait for the agent to handle what was sent.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The most that a slice may unpack to (`docs/wire.md`).
+/// The largest size of an unpacked slice, in bytes (`docs/wire.md`).
 const UNPACKED: usize = 4 * 1024 * 1024;
 
-/// Measures. `budget` is what the records of the peer may take, in MiB; `rounds` is how often what a second allows is sent.
-/// Needs root.
+/// Runs the benchmark. `budget` is the budget of the peer's records in MiB, `rounds` the seconds of an attack at a steady
+/// rate. Needs root.
 pub fn hostile(
     lab: &str,
     budget: u64,
@@ -90,12 +92,12 @@ pub fn hostile(
     Ok(rows)
 }
 
-/// Each in a lab of its own: what one leaves in the etcd is no part of the next.
+/// Each attack has a new lab, without the records of the previous one.
 fn cost(lab: &str, budget: u64, attack: &Attack) -> Result<HostileCost, BenchError> {
     let mut lab = BenchLab::up(lab, 2, 1)?;
     lab.lab("stop", &["a/apiserver"])?;
     set_budget(&lab, budget)?;
-    // It follows the peer anew.
+    // The agent reads the peer file again, and reconnects.
     thread::sleep(SETTLE);
     lab.wait_ready("b")?;
     lab.refresh()?;
@@ -129,7 +131,7 @@ fn cost(lab: &str, budget: u64, attack: &Attack) -> Result<HostileCost, BenchErr
     })
 }
 
-/// Limits what the reader takes of the first cluster.
+/// Sets the budget that the reading cluster grants to the first.
 fn set_budget(lab: &BenchLab, bytes: u64) -> Result<(), BenchError> {
     let path = lab.cluster(1)?.directory.join("peers/a");
     let text = fs::read_to_string(&path).map_err(file(&path))?;
@@ -142,16 +144,15 @@ fn set_budget(lab: &BenchLab, bytes: u64) -> Result<(), BenchError> {
 }
 
 fn is_quarantined(lab: &BenchLab) -> Result<bool, BenchError> {
-    // It says so by its exit code, too.
+    // The exit code is not 0 if it is.
     let mut status = lab.clustermesh_command();
     let status = status.args(["status", "--context", "b", "--output", "json"]).output();
     let status = status.map_err(io("clustermesh status"))?;
-    let status: Value = serde_json::from_slice(&status.stdout)
-        .map_err(|error| BenchError::Unexpected(format!("`status`: {error}")))?;
+    let status: Value = printed_json("status", &status.stdout).map_err(BenchError::Unexpected)?;
     Ok(status.to_string().contains("over its budget"))
 }
 
-/// What is sent. Floods are three times the budget, as memory has it.
+/// The attacks. Floods send three times the budget, as measured in memory.
 fn attacks(budget: u64, rounds: u32) -> Vec<Attack> {
     let number = |bytes: u64| u32::try_from(3 * budget / bytes).unwrap_or(u32::MAX).max(10);
     let (small, large) = (number(60_000), number(10_000_000));
@@ -190,7 +191,7 @@ fn identity(n: u32) -> u32 {
     65_536 + 2_000 + n
 }
 
-/// 60 kB in a thousand labels.
+/// An identity of 60 kB, with a thousand labels.
 fn long_labels(n: u32) -> Result<(String, Vec<u8>), BenchError> {
     let mut text = format!("k8s:io.cilium.k8s.policy.cluster=a;k8s:n={n};");
     (0..1_000).for_each(|label| text += &format!("k8s:{}-{label}={label};", "x".repeat(40)));
@@ -209,7 +210,7 @@ fn named_ports(n: u32) -> Result<(String, Vec<u8>), BenchError> {
     })))
 }
 
-/// As many endpoints as a slice may have, with so many ports. `shift` makes them others.
+/// A slice with the most endpoints that it may have, and this many ports. Another `shift` results in other endpoints.
 fn slice(n: u32, shift: u32, ports: u16) -> Result<(String, Vec<u8>), BenchError> {
     let first = (n + shift) * 1_000;
     let slice = endpoint_slice(n, 0, first..first + 1_000)?;
@@ -223,7 +224,7 @@ fn slice(n: u32, shift: u32, ports: u16) -> Result<(String, Vec<u8>), BenchError
     entry(Record::EndpointSlice(Box::new(EndpointSlice { ports, ..slice })))
 }
 
-/// Zeros under the keys of slices.
+/// Frames of zeros under the keys of slices.
 fn frames(count: u32) -> Result<Entries, BenchError> {
     let (cluster, _) = cluster()?;
     let prefix = Prefix::EndpointSlices.of_cluster(Layout::State, &cluster);
@@ -235,7 +236,7 @@ fn frames(count: u32) -> Result<Entries, BenchError> {
 mod tests {
     use super::*;
 
-    /// They are what the table calls small.
+    /// The results call these frames small.
     #[test]
     fn four_mebibytes_are_a_small_frame() {
         let frames = frames(2).unwrap();

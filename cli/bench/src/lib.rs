@@ -1,7 +1,7 @@
-//! How fast it is, measured on the machine at hand and always beside something else in the same run.
+//! Benchmarks of the mesh, each with a reference that is measured in the same run.
 //!
-//! A figure alone says what the machine is like; a ratio says what we are like. Measurements that are compared take
-//! turns, so that what disturbs one disturbs the other.
+//! A number alone depends on the machine; its ratio to the reference does so much less. What is compared takes turns, so
+//! that a disturbance affects both.
 
 mod backends;
 mod bare_watch;

@@ -1,8 +1,8 @@
-//! A mesh of many clusters, and what it costs one agent: to start, to receive changes, to hold what there is.
+//! The cost of a mesh of many clusters for one agent: its start, its changes and its memory.
 //!
-//! One real agent, with its real followers, TLS and kernel tables, in a lab of two clusters. What it follows is recorded
-//! from the etcd of one of them, as its apiserver filled it, and replayed as so many clusters by one process
-//! (`mesh-replay`): two cores do not carry 250 etcds. As many as they carry are measured with real ones, too.
+//! The agent, with its followers, TLS and kernel tables, runs in a lab of two clusters. One cluster's etcd, as its apiserver
+//! filled it, is recorded, and one process replays the recording as many clusters (`mesh-replay`): two CPU cores cannot run
+//! 250 etcds. The benchmark also measures as many clusters with etcds of their own as they can run.
 
 mod bootstrap;
 mod changes;
@@ -37,66 +37,66 @@ pub use changes::Changes;
 pub use content::ClusterSize;
 pub use picture::picture;
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Debug)]
 pub struct MeshOptions {
-    /// Numbers of clusters with an etcd each.
+    /// The numbers of clusters with an etcd each.
     pub real: Vec<usize>,
-    /// Numbers of clusters whose etcds one process replays.
+    /// The numbers of clusters whose etcds one process replays.
     pub replayed: Vec<usize>,
-    /// What each has.
+    /// The contents of each cluster.
     pub size: ClusterSize,
-    /// Changes a second that are measured, one after another; 0: one at a time.
+    /// Changes a second, one run for each; 0: one at a time.
     pub rates: Vec<u32>,
-    /// How many changes at each rate.
+    /// Changes in each run.
     pub changes: u32,
-    /// How long, in seconds, an agent is left alone after its start: for its probes, snapshots and repetitions to settle;
-    /// and then watched when nothing happens.
+    /// How long the agent is left alone after its start, until its probes, snapshots and retries are regular; and for how
+    /// long its idle CPU time is then measured, in seconds.
     pub seconds: u64,
 }
 
-/// What a mesh of one size costs an agent.
+/// The cost of a mesh of one size for an agent.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshRow {
-    /// Clusters that the agent follows, besides its own.
+    /// Clusters that the agent follows, besides the local one.
     pub clusters: usize,
-    /// Where their content is from.
+    /// Whether the clusters have etcds, or are replayed.
     pub etcds: Etcds,
-    /// Endpoints of all of them.
+    /// Endpoints of all clusters together.
     pub endpoints: usize,
-    /// The agent's start.
+    /// The cost of the agent's start.
     pub bootstrap: Bootstrap,
     /// Resident bytes of the agent after its start.
     pub resident: u64,
-    /// The same for each endpoint, beyond an agent that follows no cluster.
+    /// The same for each endpoint, less the bytes of an agent that follows no cluster.
     pub resident_each: f64,
-    /// What else the agent holds.
+    /// Other resources of the agent.
     pub held: ProcessResources,
-    /// CPU time of the agent in a second in which nothing happens, in milliseconds.
+    /// CPU time of the idle agent in a second, in milliseconds.
     pub idle_millis: f64,
-    /// What changes cost.
+    /// The cost of changes, at each rate.
     pub changes: Vec<Changes>,
 }
 
-/// Where the content of a mesh's etcds is from.
+/// The source of a cluster's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Etcds {
     /// Each cluster has an etcd, which its apiserver filled.
     Real,
-    /// One process stands for all of them, with what a real one held.
+    /// One process replays a recording as all etcds.
     Replayed,
 }
 
-/// Whose agent is measured.
+/// The node whose agent is measured.
 const READER_NODE: &str = "b/n1";
-/// The lab's clusters of which one is recorded and the other reads.
+/// The clusters of the lab: one is recorded, the other one reads.
 const RECORDING: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Measures. Needs root.
+/// Runs the benchmark. Needs root.
 pub fn mesh(
     lab: &str,
     options: &MeshOptions,
@@ -119,7 +119,7 @@ pub fn mesh(
     wait_for(&lab, &reader, &wanted(&reader, options.size, 1))?;
     let recording = record(&reader, lab.cluster(0)?)?;
     lab.clustermesh(&["disconnect", "--context", "a", "--destination-context", "b"])?;
-    // Only b's daemons are of further use.
+    // From here on only b's daemons are needed.
     lab.lab("stop", &["a/"])?;
     let alone = resident_without_peers(&mut lab, options)?;
     for &clusters in &options.replayed {
@@ -144,7 +144,7 @@ fn real(lab: &str, clusters: usize, options: &MeshOptions) -> Result<MeshRow, Be
         lab.clustermesh(&[&mode[..], &["--destination-context", &source.name]].concat())?;
     }
     wait_for(&lab, &reader, &wanted(&reader, options.size, clusters))?;
-    // What is changed from here on is changed in their place.
+    // From here on the benchmark writes the changes.
     for source in &sources {
         lab.lab("stop", &[&format!("{}/apiserver", source.name)])?;
     }
@@ -199,7 +199,7 @@ fn measure(
     let mut changes = Vec::new();
     for &rate in &options.rates {
         changes.push(plan.run(&by, Pace { rate, changes: options.changes })?);
-        // What was changed is as it was.
+        // All changes have been undone.
         wait_for(lab, &reader, &wanted)?;
     }
     let endpoints = size.endpoints as usize * clusters;
@@ -216,7 +216,7 @@ fn measure(
     })
 }
 
-/// Resident bytes of the reader's agent, started anew, while it follows the local cluster only.
+/// The resident bytes of the reader's agent after a restart, while it follows the local cluster only.
 fn resident_without_peers(lab: &mut BenchLab, options: &MeshOptions) -> Result<u64, BenchError> {
     let agent = format!("{READER_NODE}/agent");
     lab.lab("stop", &[&agent])?;
@@ -227,13 +227,13 @@ fn resident_without_peers(lab: &mut BenchLab, options: &MeshOptions) -> Result<u
     resident(lab.pid(&agent)?)
 }
 
-/// What the reader's kernel has when it knows so many clusters.
+/// What the reader's kernel holds when its agent follows this many clusters.
 fn wanted(reader: &ClusterState, size: ClusterSize, clusters: usize) -> Wanted {
     let clusters = u32::try_from(clusters).unwrap_or(u32::MAX);
     let backends = |service| content::backends(size, service) * clusters;
     let frontends = (0..size.services)
         .map(|service| (frontend(content::cluster_ip(reader.id, service)), backends(service)));
-    // One a node, and the recorded cluster's first node has both families.
+    // One for each node; the recorded cluster's first node has two, one for each address family.
     let routes = (size.nodes as usize + 1) * clusters as usize;
     Wanted { frontends: frontends.collect(), routes }
 }
@@ -252,7 +252,7 @@ fn wait_for(lab: &BenchLab, reader: &ClusterState, wanted: &Wanted) -> Result<()
     }
 }
 
-/// What is not in the kernel as it should be, in words; nothing if all is.
+/// What is missing in the kernel, in words; empty if nothing is.
 fn missing(lab: &BenchLab, reader: &ClusterState, wanted: &Wanted) -> Result<String, BenchError> {
     let dump = lab.dump(reader)?;
     for (frontend, backends) in &wanted.frontends {

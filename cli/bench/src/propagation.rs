@@ -1,4 +1,4 @@
-//! How long it takes from a manifest in one cluster to the kernel of another, beside a bare watch of the key it becomes.
+//! The time from a manifest in one cluster to the kernel of another, beside a plain watch of the resulting key.
 
 use std::{
     net::SocketAddr,
@@ -19,40 +19,40 @@ use crate::{
     stats::Distribution,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct PropagationOptions {
-    /// How many changes are made.
+    /// The number of changes.
     pub samples: u32,
-    /// How many other global services the source cluster has.
+    /// Other global services in the source cluster.
     pub services: u32,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Propagation {
-    /// How many other global services the source cluster had.
+    /// Other global services in the source cluster.
     pub services: u32,
-    /// From the manifest's change to a bare watcher's line: what writer, etcd and network take in any case.
+    /// From the change of the manifest to the line of a plain watch: the time of apiserver, etcd and network.
     pub watch: Distribution,
-    /// From the manifest's change to the entry in the other cluster's kernel.
+    /// From the change of the manifest to the entry in the other cluster's kernel.
     pub kernel: Distribution,
-    /// From the bare watcher's line to the entry in the kernel; 0 where the kernel was first.
+    /// From the line of the plain watch to the entry in the kernel; 0 if the kernel was first.
     pub after_watch: Distribution,
-    /// Medians: kernel relative to watch.
+    /// The ratio of the medians, kernel to watch.
     pub ratio: f64,
 }
 
-/// The longest that is waited for anything.
+/// The longest time to wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at the kernel's entry, and between two changes.
+/// The interval of checks of the kernel's entry, and the pause between two changes.
 const LOOK: Duration = Duration::from_micros(20);
 const PAUSE: Duration = Duration::from_millis(30);
-/// The service that changes: last part of its cluster IP in both clusters.
+/// The name of the service that changes.
 pub(crate) const SERVICE: &str = "bench";
 
-/// Measures, in a lab of two clusters of a node each. Needs root.
+/// Runs the benchmark, in a lab of two clusters of one node. Needs root.
 pub fn propagation(
     lab: &str,
     options: PropagationOptions,
@@ -71,7 +71,10 @@ pub fn propagation(
         match dump.counter(frontend)? {
             Some(counter) if counter() == 1 => break counter,
             _ if began.elapsed() > PATIENCE => {
-                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+                return Err(BenchError::late(format!(
+                    "the kernel of cluster b had no entry of {}",
+                    frontend.0
+                )));
             }
             _ => thread::sleep(Duration::from_millis(10)),
         }
@@ -90,17 +93,19 @@ pub fn propagation(
                 break Instant::now();
             }
             if begin.elapsed() > PATIENCE {
-                return Err(BenchError::Unexpected(format!(
-                    "change {sample} does not arrive in b"
+                return Err(BenchError::late(format!(
+                    "change {sample} did not reach the kernel of cluster b"
                 )));
             }
             thread::sleep(LOOK);
         };
         let seen = bare.next_put(PATIENCE).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
-                BenchError::Unexpected(format!("change {sample} is not seen by the watcher"))
+                BenchError::late(format!("etcdctl watched and did not see change {sample}"))
             }
-            RecvTimeoutError::Disconnected => BenchError::Unexpected("the watcher ended".into()),
+            RecvTimeoutError::Disconnected => {
+                BenchError::Unexpected("etcdctl ended while it watched: its words are above".into())
+            }
         })?;
         watch.push(nanos(seen.saturating_duration_since(begin)));
         kernel.push(nanos(written.saturating_duration_since(begin)));
@@ -116,7 +121,7 @@ pub fn propagation(
     })
 }
 
-/// A bare watch of the service's key, on the reader's node, that has begun.
+/// Starts a plain watch of the service's key on the reader's node, and waits until it has started.
 fn watch_service(
     lab: &BenchLab,
     source: &ClusterState,
@@ -127,7 +132,7 @@ fn watch_service(
     etcdctl.arg("watch");
     etcdctl.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
     let watch = BareWatch::start(etcdctl, node)?;
-    // It does not say when it begins: it has begun when it sees a change.
+    // etcdctl does not report when its watch has started, so it must see a change.
     let manifest = source.directory.join("manifests/bench.yaml");
     let began = Instant::now();
     for count in [2, 1].into_iter().cycle() {
@@ -137,15 +142,15 @@ fn watch_service(
             break;
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("etcdctl sees no change".into()));
+            return Err(BenchError::late("etcdctl watched and saw no change"));
         }
     }
-    // What is still on its way belongs to no sample.
+    // Events that are still on their way belong to no sample.
     while watch.next_put(Duration::from_millis(200)).is_ok() {}
     Ok(watch)
 }
 
-/// Other global services, in a file of their own.
+/// Writes other global services, in a file of their own.
 pub(crate) fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchError> {
     if count == 0 {
         return Ok(());
@@ -154,7 +159,7 @@ pub(crate) fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchErro
         .map(|n| {
             let (high, low) = (n / 250, n % 250 + 1);
             let service = service(&format!("10.101.{high}.{low}"));
-            // Without endpoints nothing of it reaches a reader of slices.
+            // A service without endpoints exports nothing that a reader of slices receives.
             let slice = slice_of(&format!("  - {{ addresses: [10.1.{}.{low}] }}\n", 8 + high));
             format!("{service}---\n{slice}")
                 .replace(&format!(": {SERVICE}"), &format!(": other-{n}"))

@@ -17,9 +17,9 @@ use crate::error::BenchError;
 /// Keys with their values.
 pub(crate) type Entries = Vec<(String, Vec<u8>)>;
 
-/// Endpoints of one identity.
+/// Endpoints with the same identity.
 const TOGETHER: u32 = 50;
-/// The first of the cluster's identities that are used: its ID is 1.
+/// The first identity that is used; the cluster's ID is 1.
 pub(crate) const FIRST_IDENTITY: u32 = 65_536 + 1_000;
 
 /// Endpoints with their identities.
@@ -40,7 +40,7 @@ pub(crate) fn addresses(range: std::ops::Range<u32>) -> Result<Entries, BenchErr
 }
 
 pub(crate) fn ip(n: u32) -> IpAddr {
-    // In the pod range of the lab's first cluster, fd00:10:1::/48, on its second node's /64.
+    // In the pod range of the lab's first cluster, fd00:10:1::/48, on the /64 of its second node.
     let first: u128 = Ipv6Addr::new(0xfd00, 0x10, 1, 2, 0, 0, 0, 0).into();
     Ipv6Addr::from(first + 0x100 + u128::from(n)).into()
 }
@@ -49,7 +49,7 @@ pub(crate) fn address(n: u32, identity: u32) -> Result<(String, Vec<u8>), BenchE
     entry(Record::Address(Box::new(endpoint_address(n, identity))))
 }
 
-/// An endpoint on the cluster's node n1.
+/// An endpoint on node n1 of the cluster.
 pub(crate) fn endpoint_address(n: u32, identity: u32) -> EndpointAddress {
     EndpointAddress {
         net: ip(n).into(),
@@ -64,7 +64,7 @@ pub(crate) fn endpoint_address(n: u32, identity: u32) -> EndpointAddress {
     }
 }
 
-/// A slice of a service, with these endpoints on the cluster's node n1.
+/// A slice of a service, with endpoints on node n1 of the cluster.
 pub(crate) fn slice(
     number: u32,
     n: u32,
@@ -73,7 +73,7 @@ pub(crate) fn slice(
     entry(Record::EndpointSlice(Box::new(endpoint_slice(number, n, backends)?)))
 }
 
-/// The same, not encoded.
+/// The same before it is encoded.
 pub(crate) fn endpoint_slice(
     number: u32,
     n: u32,
@@ -107,7 +107,7 @@ pub(crate) fn endpoint_slice(
     })
 }
 
-/// The cluster that is written for.
+/// The cluster whose records these are.
 pub(crate) fn cluster() -> Result<(ClusterName, ClusterId), BenchError> {
     let name = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
     let id = ClusterId::new(1, ClusterLimit::Max255);
@@ -119,7 +119,7 @@ pub(crate) fn entry(record: Record) -> Result<(String, Vec<u8>), BenchError> {
     Ok((Key::of_record(Layout::State, &cluster, record.key()).to_string(), encode(&record)))
 }
 
-/// The service at the reader's, with an address of its own.
+/// The manifest of a service in the reading cluster.
 pub(crate) fn manifest(n: u32) -> String {
     format!(
         "apiVersion: v1

@@ -1,13 +1,13 @@
-//! Rules as a kube-proxy writes them, for TCP services with two endpoints and cluster IPs from 10.0.0.1 on.
+//! Rules as kube-proxy writes them, for TCP services with two endpoints and cluster IPs from 10.0.0.1 on.
 //!
-//! TableMemory from what kube-proxy 1.31 writes in its iptables and its nftables mode, without what is for node ports, external
-//! addresses and masquerading of other ports: rules that a connection to a cluster IP does not meet.
+//! They follow what kube-proxy 1.31 writes in its iptables and nftables modes, without the rules for node ports, external
+//! addresses and masquerading of other ports, which a connection to a cluster IP does not pass.
 
 use std::{fmt::Write as _, net::Ipv4Addr, ops::Range};
 
 use crate::backends::backends;
 
-/// The pods' range: who is in it is not masqueraded.
+/// The range of pods, whose connections are not masqueraded.
 const PODS: &str = "10.200.0.0/16";
 
 /// A service's cluster IP.
@@ -15,7 +15,7 @@ pub(crate) fn cluster_ip(service: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + service)
 }
 
-/// The whole table of nftables mode.
+/// The complete table of nftables mode.
 pub(crate) fn nftables(services: Range<u32>, port: u16) -> String {
     let mut text = String::from(
         "table ip kube-proxy
@@ -42,7 +42,7 @@ table ip kube-proxy {
     text
 }
 
-/// More services for it.
+/// The lines that add services to it.
 pub(crate) fn nftables_more(services: Range<u32>, port: u16) -> String {
     let mut text = String::new();
     for service in services {
@@ -67,7 +67,7 @@ add element ip kube-proxy service-ips {{ {ip} . tcp . 80 : goto service-{service
     text
 }
 
-/// The whole nat table of iptables mode.
+/// The complete nat table of iptables mode.
 pub(crate) fn iptables(services: Range<u32>, port: u16) -> String {
     let chains = "*nat
 :KUBE-SERVICES - [0:0]
@@ -86,7 +86,7 @@ pub(crate) fn iptables(services: Range<u32>, port: u16) -> String {
     format!("{chains}{more_chains}{rules}{more_rules}COMMIT\n")
 }
 
-/// More services for it, as kube-proxy adds them: what is there stays.
+/// The lines that add services to it, as kube-proxy does without replacing the others.
 pub(crate) fn iptables_more(services: Range<u32>, port: u16) -> String {
     let (chains, rules) = iptables_of(services, port);
     format!("*nat\n{chains}{rules}COMMIT\n")

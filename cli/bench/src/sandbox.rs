@@ -1,4 +1,4 @@
-//! A place to measure in, apart from the machine.
+//! An environment for measurements, apart from the rest of the machine.
 
 use std::{
     fs,
@@ -12,8 +12,8 @@ use crate::{
     error::{BenchError, file, io},
 };
 
-/// A network namespace that the calling thread, and what it starts, is in; a cgroup for the processes that are measured
-/// with programs; and a folder for pins. Cgroup and pins go with it.
+/// A network namespace for the calling thread and the processes that it starts, a cgroup for the processes whose connections
+/// the programs handle, and a folder for pins. Cgroup and pins are removed when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub(crate) cgroup: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Takes this thread out of the machine's network.
+    /// Moves this thread to a new network namespace.
     pub(crate) fn new() -> Result<Self, BenchError> {
         left_behind()?;
         let name = format!("{SANDBOX}{}", process::id());

@@ -1,24 +1,24 @@
-//! Many measurements in a few numbers.
+//! Statistics of measurements.
 
 use serde::Serialize;
 
-/// Measurements of one thing, in nanoseconds.
+/// The distribution of measurements, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Distribution {
-    /// How many there are.
+    /// The number of measurements.
     pub count: usize,
-    /// Half are no larger.
+    /// The 50th percentile.
     pub p50_nanos: u64,
-    /// 90 of 100 are no larger.
+    /// The 90th percentile.
     pub p90_nanos: u64,
-    /// 99 of 100 are no larger.
+    /// The 99th percentile.
     pub p99_nanos: u64,
-    /// None is.
+    /// The largest.
     pub max_nanos: u64,
 }
 
-/// The one in the middle; 0 of none.
+/// The median; 0 without values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -31,10 +31,10 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Distribution {
-    /// Of no measurements everything is 0.
+    /// Without measurements, everything is 0.
     pub(crate) fn of(mut nanos: Vec<u64>) -> Self {
         nanos.sort_unstable();
-        // The nearest rank: the smallest that `percent` of all are no larger than.
+        // The nearest rank: the smallest value such that `percent` of all values are not larger.
         let at = |percent: usize| {
             let rank = (nanos.len() * percent).div_ceil(100);
             nanos.get(rank.saturating_sub(1)).copied().unwrap_or(0)

@@ -1,5 +1,5 @@
-//! How long a dead replica of a cluster's control plane is missed: beside a bare watch that begins at the other replica
-//! at the same moment.
+//! How long changes do not arrive after a replica of a cluster's control plane was killed, beside a plain watch that is
+//! started at the other replica at the same moment.
 
 use std::{
     net::SocketAddr,
@@ -25,39 +25,39 @@ use crate::{
     usage::table_changes,
 };
 
-/// How much is measured.
+/// The parameters of the benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct TakeoverOptions {
     /// How often a replica is killed.
     pub rounds: u32,
-    /// How many other global services the source cluster has.
+    /// Other global services in the source cluster.
     pub services: u32,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Takeover {
-    /// How many other global services the source cluster had.
+    /// Other global services in the source cluster.
     pub services: u32,
-    /// From the kill, with which a manifest changes, to a bare watcher's line that began at the other replica then.
+    /// From the kill, at which a manifest changes, to the line of a plain watch that is started at the other replica.
     pub watch: Distribution,
-    /// To the entry in the other cluster's kernel.
+    /// From the kill to the entry in the other cluster's kernel.
     pub kernel: Distribution,
-    /// Medians: kernel relative to watch.
+    /// The ratio of the medians, kernel to watch.
     pub ratio: f64,
-    /// Bytes that a reader's connection to the other replica had brought when the change was in the kernel, at the median.
+    /// Bytes that the agent had received from the other replica when the change was in the kernel: the median.
     pub bytes_read: u64,
-    /// The same when it had reported its position and all was ready again, at the median.
+    /// The same when that replica had reported its position and everything was ready again: the median.
     pub bytes_settled: u64,
-    /// Writes to the kernel's tables beyond those that the same change takes while no agent dies, in all rounds.
+    /// Writes to the kernel's tables beyond those for the same change without a kill, in all rounds.
     pub needless_writes: u64,
 }
 
-/// Between two looks at the kernel's entry.
+/// The interval of checks of the kernel's entry.
 const LOOK: Duration = Duration::from_micros(50);
 
-/// Kills replicas in turn, in a lab of two clusters with two each. Needs root.
+/// Kills replicas in turn, in a lab of two clusters with two replicas each. Needs root.
 pub fn takeover(
     lab: &str,
     options: TakeoverOptions,
@@ -66,7 +66,7 @@ pub fn takeover(
     let mut lab = BenchLab::replicated(lab, 2, 2, 2)?;
     let (source, reader) = (lab.cluster(0)?.clone(), lab.cluster(1)?.clone());
     let manifest = source.directory.join("manifests/bench.yaml");
-    // One backend, and a second one that is another each time.
+    // One backend, and if there is a number, a second one whose address follows from it.
     let change = |number: Option<u32>| {
         let second = number.map(|number| slice(1).replace("10.1.1.100", &second(number)));
         let second = second.map(|slice| slice.replace("name: bench-1", "name: bench-2"));
@@ -84,7 +84,10 @@ pub fn takeover(
         match dump.counter(frontend)? {
             Some(counter) if counter() == 1 => break counter,
             _ if began.elapsed() > PATIENCE => {
-                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+                return Err(BenchError::late(format!(
+                    "the kernel of cluster b had no entry of {}",
+                    frontend.0
+                )));
             }
             _ => thread::sleep(Duration::from_millis(10)),
         }
@@ -94,12 +97,12 @@ pub fn takeover(
             return Ok(Instant::now());
         }
         if begin.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("a change does not arrive in b".into()));
+            return Err(BenchError::late("a change did not reach the kernel of cluster b"));
         }
         thread::sleep(LOOK);
     };
     settle(&mut lab)?;
-    // What a change costs while no agent dies.
+    // The writes for a change without a kill.
     let before = table_changes(node)?;
     change(Some(0))?;
     arrives(2, Instant::now())?;
@@ -111,14 +114,14 @@ pub fn takeover(
         change(None)?;
         arrives(1, Instant::now())?;
         settle(&mut lab)?;
-        // Every agent reads the first; from then on the one that was not killed last.
+        // All agents first read replica 1, and later the one that was not killed last.
         let (dead, alive) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
         let before = table_changes(node)?;
         let begin = Instant::now();
         for victim in [Component::Apiserver(dead), Component::Etcd(dead)] {
             kill_process(&lab, &source, &victim)?;
         }
-        // An address that was never there before, so that no watcher takes what was for what is.
+        // The address was never used before, so an old event cannot be taken for this change.
         change(Some(round + 1))?;
         let bare = bare_watch(&lab, &source, &reader, alive)?;
         let written = arrives(2, begin)?;
@@ -126,7 +129,7 @@ pub fn takeover(
         let seen = loop {
             let line = bare.next(PATIENCE);
             let (at, text) =
-                line.map_err(|_| BenchError::Unexpected("etcdctl sees no change".into()))?;
+                line.map_err(|_| BenchError::late("etcdctl watched and saw no change"))?;
             if text.contains(&format!("\"{}\"", second(round + 1))) {
                 break at;
             }
@@ -150,11 +153,11 @@ pub fn takeover(
     })
 }
 
-/// Waits until all is ready, and both replicas have reported how far they are.
+/// Waits until everything is ready, and both replicas have reported their positions.
 fn settle(lab: &mut BenchLab) -> Result<(), BenchError> {
     lab.clustermesh(&["status", "--wait", "--allow-degraded"])?;
     lab.lab("check-history", &["--wait"])?;
-    // Positions are put every 5 s, and readers wait for the next one's.
+    // Positions are written every 5 s, and agents wait for the next one.
     thread::sleep(Duration::from_secs(6));
     lab.refresh()
 }
@@ -176,7 +179,7 @@ fn kill_process(
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
 }
 
-/// What came in over the agent's connection to a replica's etcd.
+/// Bytes that an agent received over its connections to a replica's etcd.
 fn bytes_read(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u64, BenchError> {
     let ip = ipv4(replica_node(source, replica)?)?.to_string();
     let mut ss = Command::new("ip");
@@ -184,7 +187,7 @@ fn bytes_read(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u6
     let text = run(&mut ss)?;
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    // A line with the process, and one with what the kernel knows.
+    // A line with the process, and one with the kernel's counters.
     let ours = lines.windows(2).filter_map(|pair| match pair {
         [who, what] if who.contains("clustermesh-age") => Some(*what),
         _ => None,
@@ -201,7 +204,7 @@ fn replica_node(cluster: &ClusterState, replica: u8) -> Result<&NodeState, Bench
     node.ok_or_else(|| BenchError::Unexpected("a replica without a node".into()))
 }
 
-/// A bare watch from the first revision on, on the reader's node, at one replica.
+/// Starts a plain watch from the first revision on, on the reader's node, at one replica.
 fn bare_watch(
     lab: &BenchLab,
     source: &ClusterState,

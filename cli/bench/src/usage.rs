@@ -1,4 +1,4 @@
-//! What a process has used, and what came over a link, as the kernel counts it.
+//! CPU time, memory and traffic of processes and nodes, as the kernel counts them.
 
 use std::{
     fs,
@@ -20,26 +20,26 @@ use crate::{
     error::{BenchError, file, io},
 };
 
-/// The kernel's unit of CPU time in `/proc/<pid>/stat`, a hundredth of a second wherever Linux runs (proc(5)).
+/// The unit of CPU time in `/proc/<pid>/stat`: a hundredth of a second on every Linux (proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
-/// What the agent's thread is called that probes nodes.
+/// The name of the agent's thread that probes nodes.
 const PROBER: &str = "health";
 
-/// The CPU time of a process, in user mode and in the kernel.
+/// The CPU time of a process, in user mode and in the kernel, to 10 ms.
 pub(crate) fn cpu(pid: i32) -> Result<Duration, BenchError> {
     // utime and stime are fields 14 and 15, the first after the name is 3.
     ticks(&Path::new("/proc").join(pid.to_string()).join("stat"), 11)
 }
 
-/// The same to the nanosecond, with all its threads, those that ended included.
+/// The same to the nanosecond, with all threads, also those that have ended.
 pub(crate) fn process_cpu(pid: i32) -> Result<Duration, BenchError> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
     Ok(clock.map_err(|errno| io("a process's CPU time")(errno.into()))?.into())
 }
 
-/// The CPU time of an agent without its prober's thread: that asks all nodes all the time, whatever changes, and with many
-/// of them takes more than changes do.
+/// The CPU time of an agent without that of its prober's thread, which probes all nodes whatever changes, and with many
+/// nodes takes more time than changes do.
 pub(crate) fn cpu_without_prober(pid: i32) -> Result<Duration, BenchError> {
     let tasks = Path::new("/proc").join(pid.to_string()).join("task");
     let mut prober = Duration::ZERO;
@@ -60,24 +60,24 @@ pub(crate) fn thread_cpu() -> Result<Duration, BenchError> {
     Ok(clock.map_err(|errno| io("this thread's CPU time")(errno.into()))?.into())
 }
 
-/// Resident bytes that are a process's own: not those of files that it maps.
+/// The resident bytes of a process, without those of mapped files.
 pub(crate) fn resident(pid: i32) -> Result<u64, BenchError> {
     status(pid, "RssAnon:")
 }
 
-/// The most that was resident in a process since it started, or since [`reset_peak`]; what it maps included.
+/// The most resident bytes of a process since its start or since [`reset_peak`], with mapped files.
 pub(crate) fn peak_resident(pid: i32) -> Result<u64, BenchError> {
     status(pid, "VmHWM:")
 }
 
-/// Has the peak counted anew (proc(5), `clear_refs`). Returns what is resident now, counted like it.
+/// Resets the peak (proc(5), `clear_refs`). Returns the resident bytes, with mapped files.
 pub(crate) fn reset_peak(pid: i32) -> Result<u64, BenchError> {
     let path = Path::new("/proc").join(pid.to_string()).join("clear_refs");
     fs::write(&path, "5").map_err(file(&path))?;
     status(pid, "VmRSS:")
 }
 
-/// A line of a process's `status`, in bytes.
+/// The value of a line in a process's `status`, in bytes.
 fn status(pid: i32, name: &str) -> Result<u64, BenchError> {
     let path = Path::new("/proc").join(pid.to_string()).join("status");
     let text = fs::read_to_string(&path).map_err(file(&path))?;
@@ -87,7 +87,7 @@ fn status(pid: i32, name: &str) -> Result<u64, BenchError> {
     Ok(kilobytes.ok_or_else(missing)? * 1024)
 }
 
-/// What a process holds of the kernel's.
+/// The kernel resources of a process.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessResources {
@@ -95,7 +95,7 @@ pub struct ProcessResources {
     pub threads: usize,
     /// Open file descriptors.
     pub descriptors: usize,
-    /// Of them inotify instances, of which a user has 128 (`fs.inotify.max_user_instances`).
+    /// Inotify instances among the descriptors; a user may have 128 (`fs.inotify.max_user_instances`).
     pub inotify_instances: usize,
 }
 
@@ -108,7 +108,7 @@ impl ProcessResources {
             Ok(entries.flatten().map(|entry| entry.path()).collect())
         };
         let (threads, descriptors) = (list("task")?.len(), list("fd")?);
-        // One may be closed meanwhile.
+        // A descriptor may be closed meanwhile.
         let leads_to = |fd: &PathBuf| fs::read_link(fd).unwrap_or_default();
         let inotify = |fd: &&PathBuf| leads_to(fd).as_os_str() == "anon_inode:inotify";
         let inotify_instances = descriptors.iter().filter(inotify).count();
@@ -139,17 +139,17 @@ pub(crate) fn metric(node: &NodeState, name: &str) -> Result<u64, BenchError> {
     found.ok_or_else(|| BenchError::Unexpected(format!("the agent has no metric {name}")))
 }
 
-/// The CPU time that a command took, with all that it started.
+/// The CPU time of a command, with that of the processes it started.
 pub(crate) fn cpu_of(command: &mut Command) -> Result<Duration, BenchError> {
     let before = ticks(Path::new("/proc/self/stat"), 13)?;
     run(command)?;
     Ok(ticks(Path::new("/proc/self/stat"), 13)?.saturating_sub(before))
 }
 
-/// Two fields of a process's `stat` that follow each other, in time; `skip` counts from the one after its name.
+/// The sum of two successive fields of a `stat` file, as a duration. `skip` counts the fields after the name.
 fn ticks(path: &Path, skip: usize) -> Result<Duration, BenchError> {
     let text = fs::read_to_string(path).map_err(file(path))?;
-    // The name in parentheses may hold anything.
+    // The name, in parentheses, may have spaces and parentheses.
     let (_, rest) = text.rsplit_once(')').unwrap_or_default();
     let ticks = rest.split_whitespace().skip(skip).take(2);
     let ticks: u32 = ticks.filter_map(|field| field.parse::<u32>().ok()).sum();

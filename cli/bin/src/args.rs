@@ -1,4 +1,4 @@
-//! Commands and their flags.
+//! The commands and their flags.
 
 mod bench;
 mod certs;
@@ -29,7 +29,7 @@ pub(crate) use self::{
     },
     namespaces::Services,
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
-    tools::{ConnectivityCommand, SysdumpArgs},
+    tools::{CheckArgs, ConnectivityCommand, SysdumpArgs},
     wait::WaitDuration,
 };
 use crate::{outcome::usage, output::Format};
@@ -77,7 +77,7 @@ pub(crate) struct Args {
     /// How long a daemon may take to answer; by default 5s
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = of_flag)]
     pub(crate) request_timeout: Option<Duration>,
-    /// Of status and lists: show it again every two seconds, until ^C
+    /// Show status, or a list, again every two seconds, until ^C
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) watch: bool,
     #[command(subcommand)]
@@ -108,7 +108,7 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Allow new connections to a drained cluster or node again
     Undrain(DrainArgs),
-    /// Manage clusters that are in quarantine, since they exported more than their budget allows
+    /// Manage clusters that are in quarantine because they exported more than their budget allows
     Quarantine(QuarantineArgs),
     /// Make, sign, show and rotate certificates
     #[command(subcommand)]
@@ -125,6 +125,9 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Run benchmarks, each with a reference that is measured in the same run
     Bench(BenchArgs),
+    /// Check whether this machine has what an agent or an apiserver needs, before it is started; exits with 3 if something is
+    /// missing
+    Check(CheckArgs),
     /// Write one archive for a bug report: status, etcds, routes, logs, versions; no keys, tokens or passwords
     Sysdump(SysdumpArgs),
     /// Test connections between clusters
@@ -148,7 +151,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it writes a list, of which there are names.
+    /// Whether the output is a list, which `-o name` can print.
     pub(crate) fn is_list(&self) -> bool {
         match self {
             Self::Service(service) => {
@@ -156,7 +159,7 @@ impl Command {
             }
             Self::Config(command) => matches!(command, ConfigCommand::GetContexts),
             Self::Lab(command) => matches!(command, LabCommand::List),
-            Self::Connectivity(_) => true,
+            Self::Connectivity(_) | Self::Check(_) => true,
             Self::Pod(_) | Self::Node(_) | Self::Identity(_) => true,
             _ => false,
         }
@@ -164,7 +167,7 @@ impl Command {
 }
 
 impl Command {
-    /// Whether it is about the clusters of contexts. The flag stands at all commands, since it may stand before them.
+    /// Whether the command takes `--context`. The flag is defined for all commands, since it may come before the command.
     pub(crate) fn takes_context(&self) -> bool {
         match self {
             Self::Service(service) => !matches!(service.command, ServiceCommand::Backends { .. }),
@@ -172,6 +175,7 @@ impl Command {
             Self::Connect(_) | Self::Disconnect(_) | Self::Status(_) | Self::Pod(_) => true,
             Self::Node(_) | Self::Identity(_) | Self::Drain(_) | Self::Undrain(_) => true,
             Self::Quarantine(_) | Self::Etcd(_) | Self::Sysdump(_) | Self::Config(_) => true,
+            Self::Check(_) => true,
             Self::Export(_) | Self::Import(_) | Self::Lab(_) | Self::Bench(_) => false,
             Self::Connectivity(_) | Self::Completions { .. } | Self::Version => false,
             Self::LabPod(_) => false,
@@ -206,7 +210,7 @@ pub(crate) struct DisconnectArgs {
     pub(crate) dry_run: bool,
 }
 
-/// Two clusters.
+/// The two clusters of a connection.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Pair {
     /// One of the two clusters: a context's name, or a cluster directory (with a slash in it)
@@ -218,40 +222,41 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// The one cluster. Without it the command ends as by a wrong flag: clap cannot ask for what may stand before the command.
+    /// The first cluster. Without it, exits with a usage error: clap cannot require an argument that may come before the
+    /// command.
     pub(crate) fn context(&self) -> &str {
         self.context.as_deref().unwrap_or_else(|| missing("--context CONTEXT: one of the clusters"))
     }
 }
 
-/// A name that a lab may have.
+/// Parses the name of a lab.
 fn lab_name(name: &str) -> Result<String, String> {
     mesh_lab::contexts::of_lab(name).map_err(|error| error.to_string())?;
     Ok(name.into())
 }
 
-/// Reads the arguments of this program.
+/// Parses the arguments of this program.
 pub(crate) fn parse() -> Result<Args, clap::Error> {
     let arguments = context_after_command(&Args::command(), env::args_os().collect());
     Args::try_parse_from(arguments)
 }
 
-/// Ends the program for want of an argument.
+/// Exits with a usage error: an argument is missing.
 pub(crate) fn missing(what: &str) -> ! {
     usage(&Args::command().error(ErrorKind::MissingRequiredArgument, what))
 }
 
-/// Ends the program because of an argument that is there.
+/// Exits with a usage error: an argument is invalid.
 pub(crate) fn refuse(what: &str) -> ! {
     usage(&Args::command().error(ErrorKind::ValueValidation, what))
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ConnectionMode {
-    /// Each follows the other.
+    /// Each cluster follows the other.
     #[default]
     Bidirectional,
-    /// The first follows the second only.
+    /// Only the first cluster follows the second.
     Unicast,
 }
 
@@ -309,7 +314,7 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    /// All commands that help shows, with their whole names.
+    /// All commands that help shows, with their full names.
     fn shown_commands() -> Vec<(String, clap::Command)> {
         let mut root = Args::command();
         root.build();
@@ -325,7 +330,7 @@ mod tests {
     }
 
     /// Names of values that a stranger understands, and that `-h` shows.
-    const VALUES: [&str; 40] = [
+    const VALUES: [&str; 39] = [
         "ADDRESS",
         "BOOL",
         "BYTES",
@@ -355,7 +360,6 @@ mod tests {
         "OTHER",
         "PATH",
         "PERCENT",
-        "PLACE",
         "POD",
         "PORT",
         "PROCESS",
@@ -368,7 +372,7 @@ mod tests {
         "USER",
     ];
 
-    /// Words that only we understand, or that leave open who does what.
+    /// Words that only we understand, or that do not say who acts.
     const UNPLAIN: [&str; 18] = [
         "authority",
         "bare",
@@ -438,7 +442,7 @@ mod tests {
         ] {
             assert_eq!(waits(line), seconds.map(Duration::from_secs), "{line}");
         }
-        // A flag that other releases called by its unit, or that took no unit.
+        // Earlier releases named the unit in the flag, or took no unit.
         for line in [
             "certs init --cluster a --dir d --days 7",
             "certs init --cluster a --dir d --lifetime 168h",
@@ -468,7 +472,7 @@ mod tests {
         }
     }
 
-    /// What a document shows in backticks or in a block of commands, from `clustermesh` on.
+    /// The commands in a document's backticks and code blocks, from `clustermesh` on.
     fn shown(text: &str) -> Vec<&str> {
         let mut blocks = text.split("```");
         let mut all = Vec::new();
@@ -481,7 +485,7 @@ mod tests {
         all.filter(|line| command(line)).map(|line| line.split(" #").next().unwrap()).collect()
     }
 
-    /// The first word that names no command or flag.
+    /// The first word that is neither a command nor a flag of the command line.
     fn unknown(line: &str) -> Option<String> {
         let mut root = Args::command();
         root.build();
@@ -489,7 +493,7 @@ mod tests {
         let mut flag_before = false;
         for word in line.split_whitespace().skip(1) {
             if word == "--" {
-                // What follows is another command's.
+                // The rest is another program's.
                 return None;
             }
             if let Some(flag) = word.strip_prefix("--") {
@@ -500,7 +504,7 @@ mod tests {
                     return Some(word.into());
                 }
             } else if word.chars().all(char::is_uppercase) {
-                // A placeholder: of any command, as in `bench NAME`.
+                // A placeholder, as in `bench NAME`.
                 return None;
             } else if command.has_subcommands() && !flag_before {
                 // As in `etcd dump|diff`.

@@ -1,4 +1,5 @@
-//! Asking agents. What the others answer is shown where one does not answer: that is a warning, and the command ends with 3.
+//! Asks agents through their sockets. If an agent does not answer, the command still shows the other agents' answers, prints
+//! a warning and exits with 3.
 
 use std::{
     fmt,
@@ -15,15 +16,15 @@ use mesh_lab::contexts::{AgentSocket, Context};
 
 use crate::contexts::agents_of;
 
-/// What agents answered.
+/// The answers of agents.
 #[derive(Debug)]
 pub(crate) struct Answers<T> {
     pub(crate) answers: Vec<Answer<T>>,
-    /// Why some did not, one line each.
+    /// Why other agents did not answer, one line for each.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What one agent answered.
+/// The answer of one agent.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
     /// The context's name.
@@ -37,23 +38,23 @@ pub(crate) struct Answer<T> {
 pub(crate) enum Unanswered {
     /// Nothing listens on its socket.
     NotRunning(PathBuf),
-    /// The socket is another user's.
+    /// Only another user may connect to its socket.
     Forbidden(PathBuf),
-    /// It answers with an error, or not in time.
+    /// It answers with an error, or does not answer in time.
     Failed(String),
 }
 
-/// Which agents of a cluster are asked.
+/// The agents of a cluster that are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which<'a> {
-    /// That of this node; without one, the first that answers.
+    /// The agent of this node; without a node, the first agent that answers.
     One(Option<&'a str>),
-    /// That of this node; without one, all of them.
+    /// The agent of this node; without a node, all agents.
     Every(Option<&'a str>),
 }
 
 impl<T> Answers<Vec<T>> {
-    /// Each thing that was answered, with the context that it is from; and the warnings.
+    /// Each element of the answers, with the name of its context; and the warnings.
     pub(crate) fn split(self) -> (impl Iterator<Item = (String, T)>, Vec<String>) {
         let each = |Answer { context, answer, .. }: Answer<Vec<T>>| {
             answer.into_iter().map(move |one| (context.clone(), one))
@@ -62,10 +63,10 @@ impl<T> Answers<Vec<T>> {
     }
 }
 
-/// Asks agents of each cluster.
+/// Sends `question` to agents of each cluster.
 ///
 /// # Errors
-/// A cluster does not have the node that is named.
+/// A cluster does not have the named node.
 pub(crate) fn ask<T>(
     contexts: &[Context],
     which: Which<'_>,
@@ -99,7 +100,7 @@ pub(crate) fn ask<T>(
     Ok(Answers { answers, warnings })
 }
 
-/// How a daemon is.
+/// The status of a daemon.
 pub(crate) async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
     let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
     Ok(client.status(StatusRequest::default()).await.map_err(Unanswered::failed)?.into_inner())
@@ -115,7 +116,7 @@ pub(crate) async fn peers(socket: &Path) -> Result<Vec<Peer>, Unanswered> {
 // === impl Unanswered ===
 
 impl Unanswered {
-    /// What the agent answers is an error.
+    /// The agent answered with an error.
     pub(crate) fn failed(status: Status) -> Self {
         Self::Failed(status.message().to_owned())
     }
@@ -133,7 +134,7 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// What keeps an agent from being reached.
+/// The reason for which an agent cannot be reached.
 pub(crate) fn unreachable(error: SocketError) -> Unanswered {
     let (SocketError::Io { path, .. } | SocketError::Unreachable { path, .. }) = &error;
     match UnixStream::connect(path).map_err(|error| error.kind()) {
@@ -149,7 +150,7 @@ pub(crate) fn unreachable(error: SocketError) -> Unanswered {
 mod tests {
     use super::*;
 
-    /// Two clusters of two nodes, of which some answer.
+    /// Asks two clusters of two nodes, where only the agents at the sockets in `running` answer.
     fn asked(which: Which<'_>, running: &[&str]) -> Answers<()> {
         let agent = |cluster: &str, node: &str| AgentSocket {
             node: node.into(),
@@ -189,7 +190,7 @@ mod tests {
         );
         let found = asked(Which::One(None), &["/b/n1", "/b/n2", "/c/n1"]);
         assert_eq!((of(&found), found.warnings), (vec!["b/n1".into(), "c/n1".into()], vec![]));
-        // The one that is named is asked, and no other instead.
+        // A named agent is asked alone, without an alternative.
         let found = asked(Which::One(Some("n1")), &["/b/n1", "/c/n2"]);
         assert_eq!((of(&found), found.warnings), (vec!["b/n1".into()], vec![n1.to_owned()]));
         let found = asked(Which::Every(None), &["/b/n1", "/b/n2", "/c/n2"]);

@@ -1,7 +1,7 @@
-//! `clustermesh bench`: figures of this machine.
+//! `clustermesh bench`: runs benchmarks on this machine.
 //!
-//! Each measurement runs in a thread of its own, since some leave the machine's network. One that fails is named, and the
-//! others go on.
+//! Each benchmark runs in a thread of its own, since some change the thread's network namespace. If one fails, the others
+//! still run, and the command names it at the end.
 
 mod print;
 mod report;
@@ -10,6 +10,7 @@ use std::{cell::OnceCell, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
+use mesh_admin::plain;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
     ExportOptions, MeshOptions, PropagationOptions, TakeoverOptions, change, clean_up, client, cni,
@@ -28,22 +29,22 @@ use crate::{
     output::{self, Output},
 };
 
-/// What came of a measurement: for programs, and for people.
+/// The result of a benchmark: as JSON, and a function that prints it as text.
 struct Figures {
     json: Value,
     text: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
 }
 
-/// A measurement, by the name of its table.
+/// A benchmark, with the name of its table.
 struct Measurement<'a> {
     name: &'static str,
     measure: Box<dyn FnOnce(Progress<'_>) -> anyhow::Result<Figures> + Send + 'a>,
 }
 
-/// How far a measurement is: steps done, and all.
+/// A callback for progress: the steps done so far, and all steps.
 type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// The exit code of what was signalled to stop before it was done.
+/// The exit code after a signal.
 const FAILED: i32 = 1;
 
 pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -53,7 +54,7 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
         BenchCommand::Client => return done(client()),
         BenchCommand::Replay { keys, clusters } => return done(replay(&keys, &clusters)),
         BenchCommand::Report { files, into } => return report::report(&files, into, output),
-        // It makes nothing but files.
+        // It creates files only.
         command @ BenchCommand::Export { .. } => {
             return measure(measurements(&lab, command), output);
         }
@@ -62,12 +63,12 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
         }
         one => measurements(&lab, one),
     };
-    need_root().context("a benchmark makes a lab, or what a lab has")?;
+    need_root().context("a benchmark starts a lab, or creates network namespaces")?;
     clean_up_on_signal(&lab)?;
     measure(all, output)
 }
 
-/// Measures one after the other, and prints each as it comes; what failed is reported at the end.
+/// Runs the benchmarks one after another, and prints each result at once; failures are reported at the end.
 fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome> {
     let count = all.len();
     let (mut tables, mut failed) = (Map::new(), Vec::new());
@@ -87,14 +88,14 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
                 (figures.text)()?;
             }
             (Err(error), _) => {
-                let why = format!("{name}: {error:#}");
+                let why = plain(&format!("{name}: {error:#}")).into_owned();
                 warn(why.clone());
                 failed.push((name, why));
             }
         }
     }
     let (names, whys): (Vec<&str>, Vec<String>) = failed.into_iter().unzip();
-    // Where there is nothing else to read, the error is the object.
+    // Without any result, the error is the only object in the output.
     if output == Output::Json && !tables.is_empty() {
         if !whys.is_empty() {
             tables.insert("failed".into(), whys.join("; ").into());
@@ -107,7 +108,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
     Ok(Outcome::Done)
 }
 
-/// The commands of `bench all`, with the numbers of `docs/performance.md`.
+/// The commands of `bench all`, with the parameters of `docs/performance.md`.
 fn everything() -> Vec<BenchCommand> {
     let defaults =
         ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
@@ -202,7 +203,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             Box::new(move |progress| {
                 let pods = pods
                     .try_into()
-                    .map_err(|_| anyhow!("--pods takes two numbers: fewer, and more"))?;
+                    .map_err(|_| anyhow!("--pods takes two numbers: the smaller one first"))?;
                 let options = ExportOptions { pods, rounds };
                 figures(export(options, progress)?, |rows| print::exported(rows))
             }),
@@ -239,7 +240,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
                 figures(rows, |rows| print::mesh(rows))
             }),
         ),
-        // They measure nothing themselves.
+        // These are not benchmarks.
         BenchCommand::All
         | BenchCommand::CutClient { .. }
         | BenchCommand::Client
@@ -248,7 +249,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
     }
 }
 
-/// Whole seconds; a part of one counts as one.
+/// The duration in whole seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
@@ -265,8 +266,7 @@ fn done<E: Into<anyhow::Error>>(result: Result<(), E>) -> anyhow::Result<Outcome
     result.map(|()| Outcome::Done).map_err(Into::into)
 }
 
-/// Takes everything away that a measurement made, when this process is signalled to stop: the lab, namespaces,
-/// processes.
+/// At a signal, removes everything that the benchmarks created (the lab, namespaces, processes), and exits.
 fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = {
@@ -276,14 +276,16 @@ fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
     let lab = lab.to_owned();
     thread::spawn(move || {
         runtime.block_on(stop);
-        let left = clean_up(&lab).err().map(|error| format!("not all is taken away: {error}"));
+        let left = clean_up(&lab).err().map(|error| {
+            format!("not all is taken away: {error}. Run `clustermesh lab down --lab {lab}`")
+        });
         left.into_iter().for_each(warn);
         std::process::exit(FAILED);
     });
     Ok(())
 }
 
-/// Serves until it is killed. It says on standard output when it listens.
+/// Serves until the process is killed. Prints a line when it listens.
 fn replay(keys: &Path, clusters: &Path) -> anyhow::Result<()> {
     let keys = KeysFile::read(keys)?;
     let recording = Recording::new(&keys.cluster, keys.entries)?;
@@ -291,7 +293,7 @@ fn replay(keys: &Path, clusters: &Path) -> anyhow::Result<()> {
     let file = serde_json::from_slice(&text).with_context(|| clusters.display().to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(&recording, &file, || {
-        // Where standard output is closed, the benchmark that waits for this line has ended.
+        // If standard output is closed, the benchmark that waits for this line has ended.
         let _ = output::line("listening");
     }))?;
     Ok(())
@@ -330,7 +332,7 @@ mod tests {
             .collect();
         let names: BTreeSet<&str> = tables.iter().copied().collect();
         assert_eq!(names.len(), tables.len());
-        // A second table of `endpoints`.
+        // `endpoints` has a second table.
         let names: BTreeSet<&str> = names.into_iter().filter(|name| *name != "hostile").collect();
         let commands = BenchCommand::augment_subcommands(clap::Command::new("bench"));
         let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());

@@ -1,4 +1,4 @@
-//! CAs, certificates and requests.
+//! `clustermesh certs`: CAs, certificates and requests.
 
 use std::{
     fs,
@@ -120,7 +120,7 @@ fn report(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcom
     Ok(Outcome::Done)
 }
 
-/// Certificates that are over, or not yet begun, make the command's outcome "not ready".
+/// Shows certificates. If one has expired or is not valid yet, the outcome is "not ready".
 fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
     let now = SystemTime::now();
     let valid = |details: &Details| details.not_before <= now && now <= details.not_after;

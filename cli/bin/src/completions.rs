@@ -1,4 +1,4 @@
-//! What a shell needs to complete commands.
+//! Generates shell completions.
 
 use std::io::{self, Write as _};
 
@@ -15,7 +15,7 @@ pub(crate) fn run(shell: Shell) -> anyhow::Result<Outcome> {
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
     };
-    // Into memory first: a reader that has seen enough is no error.
+    // Into memory first: it is no error if the reader closes the pipe early.
     let mut script = Vec::new();
     clap_complete::generate(generator, &mut offered(), "clustermesh", &mut script);
     let script = with_names(shell, String::from_utf8(script)?);
@@ -30,7 +30,7 @@ fn offered() -> Command {
     Command::new("clustermesh").args(all.get_arguments()).subcommands(shown)
 }
 
-/// What bash offers after which word; what clap made is asked for the rest.
+/// Completes names after these words in bash; clap's function completes the rest.
 const BASH: &str = r#"
 _clustermesh_names() {
     local word="${COMP_WORDS[COMP_CWORD]}" names
@@ -41,6 +41,8 @@ _clustermesh_names() {
             names="$(clustermesh lab list -o name 2>/dev/null)" ;;
         --node)
             names="$(clustermesh node list -o name 2>/dev/null | sed 's,.*/,,')" ;;
+        exec | check-pod)
+            names="$(COLUMNS=1000 clustermesh pod list 2>/dev/null | awk 'NR > 1 { print $1 "/" $3 "/" $4 }')" ;;
         show | explain)
             if [[ " ${COMP_WORDS[*]} " != *" service "* ]]; then
                 _clustermesh "$@"
@@ -69,6 +71,9 @@ _clustermesh_nodes() {
 _clustermesh_services() {
     compadd -- ${(f)"$(clustermesh service list -o name 2>/dev/null)"}
 }
+_clustermesh_pods() {
+    compadd -- ${(f)"$(COLUMNS=1000 clustermesh pod list 2>/dev/null | awk 'NR > 1 { print $1 "/" $3 "/" $4 }')"}
+}
 "#;
 
 const FISH: &str = r#"
@@ -79,9 +84,21 @@ complete -c clustermesh -l lab -x -a "(clustermesh lab list -o name 2>/dev/null)
 complete -c clustermesh -l node -x -a "(clustermesh node list -o name 2>/dev/null | string replace -r '.*/' '')"
 complete -c clustermesh -n "__fish_seen_subcommand_from service; and __fish_seen_subcommand_from show explain" -f \
     -a "(clustermesh service list -o name 2>/dev/null)"
+function __clustermesh_pods
+    COLUMNS=1000 clustermesh pod list 2>/dev/null | awk 'NR > 1 { print $1 "/" $3 "/" $4 }'
+end
+complete -c clustermesh -n "__fish_seen_subcommand_from lab; and __fish_seen_subcommand_from exec check-pod" -f \
+    -a "(__clustermesh_pods)"
 "#;
 
-/// A script that also completes the names of contexts, labs, nodes and services, which are known when it is used.
+/// Arguments by what clap writes of them for zsh, and what completes them.
+const ZSH_ARGUMENTS: [(&str, &str); 3] = [
+    ("service -- ", ":_clustermesh_services"),
+    ("place -- ", ":_clustermesh_pods"),
+    ("pod -- ", ":_clustermesh_pods"),
+];
+
+/// A script that also completes the names of contexts, labs, nodes, services and pods, which are known when it is used.
 fn with_names(shell: Shell, script: String) -> String {
     match shell {
         Shell::Bash => script + BASH,
@@ -90,15 +107,15 @@ fn with_names(shell: Shell, script: String) -> String {
             let script = script.replace(":CONTEXT:_default", ":CONTEXT:_clustermesh_contexts");
             let script = script.replace(":LAB:_default", ":LAB:_clustermesh_labs");
             let script = script.replace(":NODE:_default", ":NODE:_clustermesh_nodes");
-            let of_a_service = |line: &str| {
-                let is_one = line.trim_start_matches(['\'', ':']).starts_with("service -- ");
-                if is_one {
-                    line.replace(":_default", ":_clustermesh_services")
-                } else {
-                    line.into()
+            let named = |line: &str| {
+                let argument = line.trim_start_matches(['\'', ':']);
+                let is_it = |(begin, _): &&(&str, &str)| argument.starts_with(begin);
+                match ZSH_ARGUMENTS.iter().find(is_it) {
+                    Some((_, names)) => line.replace(":_default", names),
+                    None => line.into(),
                 }
             };
-            let script = script.lines().map(of_a_service).collect::<Vec<_>>().join("\n") + "\n";
+            let script = script.lines().map(named).collect::<Vec<_>>().join("\n") + "\n";
             // Its first line says whose completions these are.
             match script.split_once('\n') {
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
@@ -114,12 +131,19 @@ mod tests {
 
     #[test]
     fn names_are_completed_in_every_shell() {
-        let asked = ["config get-contexts -o", "lab list -o", "node list -o", "service list -o"];
+        let asked = [
+            "config get-contexts -o",
+            "lab list -o",
+            "node list -o",
+            "service list -o",
+            "pod list 2>",
+        ];
         let zsh = [
             ":CONTEXT:_clustermesh_contexts",
             ":LAB:_clustermesh_labs",
             ":NODE:_clustermesh_nodes",
             "or NAME:_clustermesh_services",
+            "the node:_clustermesh_pods",
         ];
         for (shell, generator, words) in [
             (Shell::Bash, clap_complete::Shell::Bash, asked),

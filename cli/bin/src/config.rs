@@ -1,4 +1,4 @@
-//! Which contexts there are.
+//! `clustermesh config`: the contexts.
 
 use mesh_lab::contexts::Context;
 use serde_json::{Value, json};

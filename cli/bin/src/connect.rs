@@ -1,8 +1,8 @@
-//! Connecting clusters, and taking it back.
+//! `clustermesh connect` and `clustermesh disconnect`.
 //!
-//! A connection from *a* to *b* is three things: a user in *b*'s etcd, a certificate for it that *b* signed for a key that
-//! never leaves *a*, and a peer file in *a* that says where *b* is and what it may claim. Everything is checked before the
-//! first of them is written, and written so that *a*'s agents see a connection only when it is whole.
+//! A connection from *a* to *b* consists of a user in *b*'s etcd, a certificate for it that *b* signed (the private key
+//! never leaves *a*), and a peer file in *a* with the address of *b* and what *b* may claim. Everything is checked before
+//! anything is written. The peer file is written last, so *a*'s agents see only complete connections.
 
 mod plan;
 mod side;
@@ -48,7 +48,7 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
         if both {
             follows.push((contexts::find(other)?, source.name().to_string()));
         }
-        // Others may change the clusters while this waits.
+        // Other commands may change the clusters while this one waits.
         drop((source, destination));
         return Ok(outcome.and(wait::until(limit, || not_connected(&follows))?));
     }
@@ -64,7 +64,7 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
     Ok(outcome)
 }
 
-/// The first agent that is not connected to the cluster that it is to follow, and why not.
+/// The first agent that is not connected to the cluster that it should follow, and the reason.
 fn not_connected(follows: &[(Context, String)]) -> anyhow::Result<Option<String>> {
     for (context, peer) in follows {
         let agents = ask::ask(slice::from_ref(context), Which::Every(None), ask::peers)?;
@@ -82,7 +82,7 @@ fn missing(agents: &Answers<Vec<Peer>>, name: &str) -> Option<String> {
             let why = match peers.iter().find(|peer| peer.name == name) {
                 Some(peer) if peer.ready => return None,
                 Some(peer) => status::summary(peer),
-                None => "the agent has not taken its peer file yet".into(),
+                None => "the agent has not read its peer file yet".into(),
             };
             Some(format!("{context}/{node}: {name}: {why}"))
         });
@@ -102,7 +102,7 @@ pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Resul
     carry_out("Disconnect", steps, args.dry_run, output)
 }
 
-/// A context's cluster directory, if there is one.
+/// The cluster directory of a context, if it exists.
 fn at_hand(context: &str) -> anyhow::Result<PathBuf> {
     let directory = contexts::find(context)?.directory;
     match directory.is_dir() {
@@ -111,7 +111,7 @@ fn at_hand(context: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Cleans the side that is at hand, and names what is left to do for the other.
+/// Removes the connection from the cluster that is at hand, and names the command for the other one.
 fn leave(
     (here, directory): (&str, &Path),
     gone: &str,
@@ -122,7 +122,7 @@ fn leave(
     let peer = ClusterName::new(gone).with_context(|| format!("{gone}: {why:#}"))?;
     let side = Side::read(directory, !dry_run)?;
     let steps = plan_leave(&side, &peer)?;
-    // Else it is more likely a slip of the pen than a cluster that is gone.
+    // It is more likely a typo than a cluster that is gone.
     if steps.is_empty() {
         bail!("{here} has nothing of {gone}, and {gone} is not at hand: {why:#}");
     }
@@ -133,7 +133,7 @@ fn leave(
     Ok(Outcome::NotReady)
 }
 
-/// Both clusters. Locked in the same order whichever is named first, so that two commands never wait for each other.
+/// Reads both clusters. Locks them in a fixed order, so that two commands never wait for each other.
 fn sides(pair: &Pair, change: bool) -> anyhow::Result<(Side, Side)> {
     let directory = |name: &str| anyhow::Ok(contexts::find(name)?.directory);
     let context = pair.context();
@@ -205,7 +205,7 @@ mod tests {
         for (second, warnings, says) in [
             (vec![b(true)], vec![], None),
             (vec![b(false)], vec![], Some("a/n2: b: tcp: nothing listens there")),
-            (vec![], vec![dead], Some("a/n2: b: the agent has not taken its peer file yet")),
+            (vec![], vec![dead], Some("a/n2: b: the agent has not read its peer file yet")),
             (vec![b(true)], vec![dead], Some(dead)),
         ] {
             let answers = vec![of("n1", vec![b(true)]), of("n2", second)];

@@ -1,4 +1,4 @@
-//! `clustermesh connectivity test`: a short run over a mesh, every connection of which is judged.
+//! `clustermesh connectivity test`: tests connections within a mesh and between its clusters.
 
 mod check;
 mod skip;
@@ -23,24 +23,26 @@ use crate::{
 use check::{Check, CheckOutcome, CheckResult, Goal, checks};
 use skip::Layout;
 
-/// The namespace in which everything is made.
+/// The namespace of all objects that the test creates.
 const NAMESPACE: &str = "clustermesh-test";
-/// How long a pod goes on that is removed.
+/// How long a removed pod keeps running.
 const GRACE: Duration = Duration::from_millis(200);
-/// How long one attempt may take: as long as a check, but not so short that a busy machine fails it, and not longer than a
-/// connection that is lost deserves.
+/// The shortest and the longest time of an attempt: the time of a check, within these limits. A shorter attempt would fail
+/// on a busy machine, and a lost connection needs no longer one.
 const ATTEMPT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
-/// Pause between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The user, or a signal, wants it to end.
+/// Set by a signal.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Result<Outcome> {
     let ConnectivityCommand::Test { timeout } = command;
     need_root()?;
     let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
-        bail!("the contexts are not a lab's: the test makes its pods in a lab. Name one with --lab")
+        bail!(
+            "the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab"
+        )
     };
     let clusters: Vec<String> =
         Lab::peek(&lab)?.clusters.into_iter().map(|cluster| cluster.name).collect();
@@ -52,7 +54,7 @@ pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Resu
     let removed = remove(&lab, &clusters);
     progress.finish_and_clear();
     for left in removed {
-        warn(format!("not all is removed: {left:#}"));
+        warn(format!("not everything was removed: {left:#}"));
     }
     let results = tested?;
     output::list(output, "ConnectivityTest", None, &results, json!({}))?;
@@ -76,7 +78,7 @@ fn test(
     timeout: Duration,
     progress: &ProgressBar,
 ) -> anyhow::Result<Vec<CheckResult>> {
-    progress.set_message(format!("making pods in namespace {NAMESPACE}"));
+    progress.set_message(format!("creating pods in namespace {NAMESPACE}"));
     progress.tick();
     for cluster in clusters {
         apply(lab, cluster, clusters, 1)?;
@@ -86,7 +88,7 @@ fn test(
     let mut results = Vec::new();
     let mut without_pods = None;
     let all = checks(clusters);
-    // What differs in family and protocol alone is tried at the same time.
+    // Checks that differ only in address family and protocol run at the same time.
     let same = |one: &Check, other: &Check| {
         (&one.cluster, one.goal, &one.to) == (&other.cluster, other.goal, &other.to)
     };
@@ -95,7 +97,7 @@ fn test(
         let skipped: Vec<_> = group.iter().map(|check| layout.skip(check)).collect();
         progress.set_message(first.to_string());
         progress.tick();
-        // Without its own pods a cluster fails over to the others.
+        // A cluster without local pods fails over to the others.
         let wanted = (first.goal == Goal::Failover).then(|| first.cluster.clone());
         if without_pods != wanted && skipped.iter().any(Option::is_none) {
             for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
@@ -124,7 +126,7 @@ fn test(
     Ok(results)
 }
 
-/// Tries until the check passes or its time is over; then with the last reason.
+/// Tries until the check passes or its time is over. A failure has the reason of the last attempt.
 fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
     let deadline = Instant::now() + timeout;
     let [shortest, longest] = ATTEMPT;
@@ -147,7 +149,7 @@ fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow
     Ok(())
 }
 
-/// Removes everything from every cluster, also where one of them fails.
+/// Removes all objects from all clusters, even if one of them fails.
 fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
     let remove = |cluster: &String| {
         let manifest = check::manifest(NAMESPACE, cluster, clusters, 1);
@@ -158,7 +160,7 @@ fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
     clusters.iter().filter_map(remove).collect()
 }
 
-/// A signal ends the test after the check that runs: what it made is removed all the same.
+/// A signal ends the test after the current check. The test's objects are removed all the same.
 fn stop_on_signal() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = {

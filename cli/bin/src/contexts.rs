@@ -1,4 +1,4 @@
-//! From a context's name to a cluster.
+//! Finds the clusters of contexts.
 
 use std::{
     env,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_lab::{
-    Lab,
+    Lab, LabState,
     contexts::{AgentSocket, Context, Contexts, of_lab},
 };
 
@@ -16,21 +16,21 @@ use mesh_lab::{
 const CONTEXTS: &str = "CLUSTERMESH_CONTEXTS";
 /// The variable that names a lab.
 const LAB: &str = "CLUSTERMESH_LAB";
-/// Where a host's own daemons listen.
+/// The sockets of the daemons of a host without contexts.
 const APISERVER: &str = "/run/clustermesh/apiserver.sock";
 const AGENT: &str = "/run/clustermesh/agent.sock";
-/// Where a host's own cluster directory is.
+/// The cluster directory of such a host.
 const DIRECTORY: &str = "/etc/clustermesh";
 
-/// The largest answer of a daemon that is read, in bytes: there may be 100,000 identities.
+/// The limit of an answer of a daemon, in bytes: there may be 100,000 identities.
 pub(crate) const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// What says which contexts there are.
+/// The settings from which the contexts follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// By flags.
+    /// From flags.
     flags: Named,
-    /// By variables. A flag is newer than any of them.
+    /// From variables; flags take precedence.
     variables: Named,
 }
 
@@ -40,21 +40,21 @@ struct Named {
     lab: Option<String>,
 }
 
-/// Where contexts are from.
+/// The source of the contexts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A contexts file.
     File(PathBuf),
     /// A lab's contexts file.
     Lab(String),
-    /// No file: this host's own daemons.
+    /// No file: the daemons of this host.
     ThisHost,
 }
 
-/// One for all commands: it is asked for deep below them.
+/// Global, since commands use it deep in their calls.
 static CHOICE: OnceLock<Choice> = OnceLock::new();
 
-/// Takes note of the flags that say which contexts there are. The first call counts.
+/// Stores the flags, and reads the variables. Only the first call has an effect.
 pub(crate) fn choose(contexts: Option<PathBuf>, lab: Option<String>) {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
     let variables = Named {
@@ -64,27 +64,32 @@ pub(crate) fn choose(contexts: Option<PathBuf>, lab: Option<String>) {
     let _ = CHOICE.set(Choice { flags: Named { contexts, lab }, variables });
 }
 
-/// Where the contexts are from. It is refused where that would be a guess.
+/// The source of the contexts. Fails if it is ambiguous.
 pub(crate) fn origin() -> anyhow::Result<Origin> {
     choice().origin(&Lab::all())
 }
 
-/// The lab that a command is about, which is up.
+/// The running lab that a command is about.
 pub(crate) fn lab() -> anyhow::Result<String> {
     choice().lab(&Lab::all())
 }
 
-/// The lab that is named, whether it is up or not.
+/// The lab that a flag or a variable names, whether it is up or not.
 pub(crate) fn named_lab() -> Option<String> {
     let Choice { flags, variables } = choice();
     flags.lab.or(variables.lab)
 }
 
-/// The lab whose contexts these are, if it is one.
+/// The lab that the contexts belong to, if they are a lab's.
 pub(crate) fn lab_of(origin: &Origin) -> anyhow::Result<Option<String>> {
     let Some(file) = origin.file()? else { return Ok(None) };
     let is_its = |lab: &String| of_lab(lab).is_ok_and(|of_lab| of_lab == file);
     Ok(Lab::all().into_iter().find(is_its))
+}
+
+/// The state of the lab whose contexts are asked, if they are one's.
+pub(crate) fn lab_state() -> Option<LabState> {
+    Lab::peek(&lab_of(&origin().ok()?).ok()??).ok()
 }
 
 /// A text with commands to run: they name the lab that a flag named, where there are others.
@@ -92,7 +97,7 @@ pub(crate) fn hint(text: &str) -> String {
     choice().hint(text, &Lab::all())
 }
 
-/// All contexts there are; none on a host that has no contexts file and no lab.
+/// All contexts; none on a host without a contexts file or a lab.
 pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
     match origin()?.file()? {
         Some(file) => {
@@ -104,7 +109,7 @@ pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
     }
 }
 
-/// One context: a cluster directory if it has a slash in it, a name otherwise. A name that is there twice is an error.
+/// One context by its name, or the cluster directory at a path with a slash. A name that occurs twice is an error.
 pub(crate) fn find(name: &str) -> anyhow::Result<Context> {
     if name.contains('/') {
         return Ok(of_directory(Path::new(name)));
@@ -117,14 +122,14 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Context> {
             let known: Vec<&str> = contexts.iter().map(|context| context.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             bail!(
-                "there is no context {name:?} (known: {known}). Name a cluster directory (with a slash), a contexts file with --contexts or {CONTEXTS}, or make a lab with `clustermesh lab up`"
+                "there is no context {name:?} (known: {known}). Name a cluster directory (with a slash), a contexts file with --contexts or {CONTEXTS}, or start a lab with `clustermesh lab up`"
             )
         }
         several => {
             let places: Vec<String> =
                 several.iter().map(|c| c.directory.display().to_string()).collect();
             bail!(
-                "the context {name:?} is there {} times: {}. Give each a name of its own in the contexts file",
+                "the contexts file has {} contexts {name:?}: {}. Give each another name",
                 several.len(),
                 places.join(", ")
             )
@@ -132,7 +137,7 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Context> {
     }
 }
 
-/// The named context, or all there are, or this host's own.
+/// The named context, or all contexts, or the local cluster of a host without contexts.
 pub(crate) fn find_or_all(name: Option<&str>) -> anyhow::Result<Vec<Context>> {
     match name {
         Some(name) => Ok(vec![find(name)?]),
@@ -144,7 +149,7 @@ pub(crate) fn find_or_all(name: Option<&str>) -> anyhow::Result<Vec<Context>> {
     }
 }
 
-/// The agents of a cluster; only that of a node, if one is named.
+/// The agents of a cluster, or only that of a node.
 pub(crate) fn agents_of<'a>(
     context: &'a Context,
     node: Option<&str>,
@@ -177,8 +182,8 @@ fn of_directory(directory: &Path) -> Context {
 // === impl Choice ===
 
 impl Choice {
-    /// `--contexts` or `--lab`, else `$CLUSTERMESH_CONTEXTS`, else `$CLUSTERMESH_LAB`, else the only lab that is up, else this
-    /// host.
+    /// `--contexts` or `--lab`, else `$CLUSTERMESH_CONTEXTS`, else `$CLUSTERMESH_LAB`, else the only lab that is up, else
+    /// this host.
     fn origin(&self, labs: &[String]) -> anyhow::Result<Origin> {
         for Named { contexts, lab } in [&self.flags, &self.variables] {
             if let Some(file) = contexts {
@@ -195,7 +200,7 @@ impl Choice {
         }
     }
 
-    /// The variable holds for the next command too, and a flag does not.
+    /// A variable applies to the next command too, but a flag does not.
     fn hint(&self, text: &str, labs: &[String]) -> String {
         match &self.flags.lab {
             Some(lab) if labs.len() > 1 && !text.contains("--lab") => {
@@ -210,7 +215,7 @@ impl Choice {
         match (self.flags.lab.as_ref().or(self.variables.lab.as_ref()), labs) {
             (Some(lab), _) => up(lab, labs),
             (None, [only]) => Ok(only.clone()),
-            (None, []) => bail!("no lab is up. Make one with `clustermesh lab up`"),
+            (None, []) => bail!("no lab is up. Start one with `clustermesh lab up`"),
             (None, several) => bail!(too_many(several)),
         }
     }
@@ -224,7 +229,7 @@ fn up(lab: &str, labs: &[String]) -> anyhow::Result<String> {
         [] => "no lab is up".to_owned(),
         labs => format!("up: {}", labs.join(", ")),
     };
-    bail!("there is no lab {lab:?} ({up}). Make it with `clustermesh lab up --lab {lab}`")
+    bail!("there is no lab {lab:?} ({up}). Start it with `clustermesh lab up --lab {lab}`")
 }
 
 fn too_many(labs: &[String]) -> String {
@@ -248,7 +253,7 @@ impl Origin {
 mod tests {
     use super::*;
 
-    /// Who names what, and which labs are up: where the contexts are from, or why that is refused.
+    /// For flags, variables and running labs: the source of the contexts, or the error.
     #[test]
     fn contexts_are_from_one_place() {
         let named = |contexts: &str, lab: &str| Named {
@@ -297,7 +302,7 @@ mod tests {
         let named = "it is broken → clustermesh --lab nc certs rotate --context a";
         assert_eq!(of(Some("nc")).hint(text, &labs), named);
         assert_eq!(of(Some("nc")).hint(named, &labs), named);
-        // The variable holds for the next command, and the only lab needs no name.
+        // A variable applies to the next command too, and the only lab needs no name.
         assert_eq!(of(None).hint(text, &labs), text);
         assert_eq!(of(Some("nc")).hint(text, &labs[1..]), text);
     }

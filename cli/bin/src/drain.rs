@@ -1,4 +1,4 @@
-//! Having clients leave a cluster or a node, for maintenance, and letting them come back.
+//! `clustermesh drain` and `undrain`: clients leave a cluster or node before maintenance, and return after it.
 
 pub(crate) mod here;
 mod wait;
@@ -19,34 +19,36 @@ use crate::{
     output::{self, Output},
 };
 
-/// What is asked for.
+/// The requested change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Clients are to leave.
+    /// New connections avoid the target.
     Drain,
-    /// They may come back.
+    /// The target may get new connections again.
     Undrain,
 }
 
-/// Whom to ask, and for what.
+/// The cluster whose apiserver is asked, and the part of it to drain.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     context: Context,
     what: What,
 }
 
-/// What of a cluster is meant.
+/// A cluster, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    /// All of it.
     Cluster,
-    /// A node, of the cluster with this name if it is given.
-    Node { cluster: Option<String>, node: String },
-    /// The cluster if that is its name, and the node of that name otherwise.
+    /// A node. `cluster` is the cluster's name, if the user named it.
+    Node {
+        cluster: Option<String>,
+        node: String,
+    },
+    /// The cluster if this is its name, or else the node of this name.
     Either(String),
 }
 
-/// What became of it.
+/// The apiserver's answer.
 struct Answer {
     cluster: String,
     node: Option<String>,
@@ -98,7 +100,7 @@ fn print(Answer { cluster, node, drained, .. }: &Answer, done: &str) -> anyhow::
 }
 
 impl Change {
-    /// What became of it, or would: it changed something, or all was so already.
+    /// The result in words.
     fn done(self, changed: bool, dry_run: bool) -> &'static str {
         match (self, changed, dry_run) {
             (Self::Drain, true, false) => "drained",
@@ -111,7 +113,7 @@ impl Change {
     }
 }
 
-/// What of a cluster is drained, as JSON.
+/// The drained nodes of a cluster, or the cluster itself, as JSON.
 pub(crate) fn state_json(drained: &Drained) -> Value {
     let nodes = drained.nodes.iter().map(|node| {
         json!({ "name": node.name, "byFile": node.by_file, "byAnnotation": node.by_annotation })
@@ -122,7 +124,7 @@ pub(crate) fn state_json(drained: &Drained) -> Value {
     })
 }
 
-/// The same in words; none where nothing is.
+/// The same in words; `None` if nothing is drained.
 pub(crate) fn state_text(drained: &Drained) -> Option<String> {
     let nodes: Vec<&str> = drained.nodes.iter().map(|node| node.name.as_str()).collect();
     let what = match (drained.cluster, nodes.as_slice()) {
@@ -139,7 +141,7 @@ async fn ask(change: Change, dry_run: bool, target: Target) -> anyhow::Result<An
         [&context.apiserver].into_iter().chain(&context.replicas).collect();
     let mut client = None;
     let mut failed = None;
-    // Any replica will do: all read the same file.
+    // Any replica: all read the same file.
     for socket in sockets {
         match mesh_admin::connect(socket).await {
             Ok(connected) => {
@@ -153,7 +155,7 @@ async fn ask(change: Change, dry_run: bool, target: Target) -> anyhow::Result<An
         let failed = failed.unwrap_or_else(|| anyhow::anyhow!("no admin socket"));
         let name = &context.name;
         return Err(failed.context(format!(
-            "{name}: no apiserver answers, and nothing was changed; to have another cluster leave {name} alone: clustermesh drain {name} --from CLUSTER"
+            "{name}: no apiserver answers, and nothing was changed; to drain {name} for the clients of another cluster: clustermesh drain {name} --from CLUSTER"
         )));
     };
     let status = client.status(StatusRequest::default()).await;
@@ -168,7 +170,7 @@ async fn ask(change: Change, dry_run: bool, target: Target) -> anyhow::Result<An
     let node_text = node.clone().unwrap_or_default();
     let failed = |status: mesh_admin::Status| match status.code() {
         mesh_admin::Code::Unimplemented => {
-            anyhow::anyhow!("the apiserver is of a release without --dry-run; nothing was changed")
+            anyhow::anyhow!("the apiserver is older than --dry-run; nothing was changed")
         }
         _ => anyhow::anyhow!("{}", status.message()),
     };
@@ -195,7 +197,7 @@ async fn ask(change: Change, dry_run: bool, target: Target) -> anyhow::Result<An
 }
 
 impl What {
-    /// Reads a target. Without a context the first word is one.
+    /// Parses a target. Without `--context`, the part before a slash is a context.
     fn parse(target: &str, with_context: bool) -> anyhow::Result<(Option<String>, Self)> {
         let part = |name: &str| match name.is_empty() || name.contains('/') {
             true => bail!("{target:?} is neither CLUSTER nor CLUSTER/NODE"),
@@ -214,7 +216,7 @@ impl What {
 }
 
 impl Target {
-    /// Finds out whom to ask.
+    /// Finds the context of the cluster.
     fn find((named, what): (Option<String>, What), context: Option<&str>) -> anyhow::Result<Self> {
         if let Some(context) = context.or(named.as_deref()) {
             return Ok(Self { context: contexts::find(context)?, what });

@@ -1,4 +1,4 @@
-//! What an etcd holds of the mesh.
+//! `clustermesh etcd`: the keys of the mesh in an etcd.
 
 mod source;
 
@@ -82,9 +82,9 @@ fn dump(dump: &Dump, only_deviations: bool, output: Output) -> anyhow::Result<Ou
 struct Other {
     dump: Dump,
     scope: Scope,
-    /// What there is to say about it.
+    /// Notes about it, for the user.
     notes: Vec<String>,
-    /// What of it could not be used.
+    /// Objects that could not be used.
     problems: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ fn other(with: &WithArgs, options: &SetupArgs, left: &Dump) -> anyhow::Result<Ot
     let objects = Objects::read(path)?;
     let cluster =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
-    // What only the local nodes may read is compared where the etcd shows it.
+    // Keys for the local nodes are compared if the etcd showed them.
     let has_local = left.entries.iter().any(|entry| entry.what.starts_with("local-"));
     let file = match has_local {
         true => cluster.all_keys_file(),

@@ -1,4 +1,4 @@
-//! Where connections end, and why: from files, or as an agent has it.
+//! Explains which backends connections use, computed from files or as an agent reports it.
 
 mod print;
 mod shown;
@@ -40,7 +40,7 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
             bail!("{}: its keys are of {name}, the importing cluster itself", path.display());
         }
         if clusters.insert(name.clone(), ClusterState::of_keys(file)?).is_some() {
-            bail!("{}: there is another file of {name}", path.display());
+            bail!("{}: another file has the keys of {name} too", path.display());
         }
     }
     let limit = options.max_connected_clusters;
@@ -100,14 +100,14 @@ pub(crate) fn explain(
     Ok(outcome.and(complain(wanted.missing(&frontends))))
 }
 
-/// Asks a node's agent.
+/// Asks the agent of a node.
 fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result<Outcome> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let context = match contexts.as_slice() {
         [context] => context,
         several => {
             let names: Vec<&str> = several.iter().map(|context| context.name.as_str()).collect();
-            bail!("whose clients connect? Name one with --context: {}", names.join(", "))
+            bail!("name the cluster whose clients connect with --context: {}", names.join(", "))
         }
     };
     let request = match (&wanted.query, &wanted.of) {
@@ -164,7 +164,7 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
     print_explained(&context.name, None, (&frontends, &absent), output)?;
     let (refused, nowhere): (Vec<_>, Vec<_>) =
         absent.iter().partition(|absent| absent.is_refused());
-    // What was not asked for by name, or leads somewhere too, is in the table and no failure.
+    // A service that was not asked for by name, or that also has frontends, is in the table and is no failure.
     let failed = nowhere.into_iter().filter(|_| wanted.query.is_some() && frontends.is_empty());
     let reasons = refused.into_iter().chain(failed).filter_map(|absent| absent.absence.as_ref());
     let reasons = reasons.map(|absence| absence.reason.clone());
@@ -173,11 +173,13 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
     Ok(complain(reasons.chain(all.cloned()).chain(missing)).and(outcome))
 }
 
-/// Computes what a mesh is like at the time that is asked for, for clients on a node.
+/// Simulates the mesh up to the requested time, for clients on a node.
 fn simulate(what_if: &WhatIf, node: Option<String>) -> anyhow::Result<(Simulation, Duration)> {
     let WhatIf { state, from, events, at, staleness_budget } = what_if;
     let (Some(state), Some(from)) = (state, from) else {
-        missing("--state DIR --from CLUSTER say of which clusters, and whose clients connect")
+        missing(
+            "--state DIR --from CLUSTER: the files of the clusters, and the cluster whose clients connect",
+        )
     };
     let events = events.as_ref().map(|file| read_events(file)).transpose()?.unwrap_or_default();
     let last = events.last().map(|event| event.at).unwrap_or_default();
@@ -189,7 +191,7 @@ fn simulate(what_if: &WhatIf, node: Option<String>) -> anyhow::Result<(Simulatio
     Ok((simulation, at))
 }
 
-/// What is wanted: frontends, and beside them what has none or is refused, each with its reason.
+/// The wanted frontends; and wanted services without a frontend and refused records, each with its reason.
 fn explained(simulation: &Simulation, wanted: &Wanted) -> (Vec<ShownFrontend>, Vec<ShownFrontend>) {
     let query = wanted.query.as_ref();
     let frontends = simulation.explain(query);
@@ -200,7 +202,7 @@ fn explained(simulation: &Simulation, wanted: &Wanted) -> (Vec<ShownFrontend>, V
     (frontends.filter(is).collect(), absent.filter(is).collect())
 }
 
-/// Says what is not as it should be: what is refused, objects that are rejected, and that what is wanted is not there.
+/// Prints warnings and errors: what is refused, invalid objects, and that the wanted service has no frontend.
 fn finish(
     simulation: &Simulation,
     wanted: Option<&ServiceQuery>,

@@ -1,4 +1,4 @@
-//! What objects become in an etcd, from files.
+//! `clustermesh export`: computes the etcd keys of objects in files.
 
 use std::mem::ManuallyDrop;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let objects = Objects::read(path)?;
     let exporting =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
-    // Giving back the memory of a large cluster takes a tenth of the whole time, and the process ends anyway.
+    // Freeing the memory of a large cluster would take a tenth of the whole time, and the process ends anyway.
     let exporting = ManuallyDrop::new(exporting);
     let file = if *local { exporting.all_keys_file() } else { exporting.keys_file() };
     output::value(&file.to_json())?;
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     Ok(complain(problems.chain(exporting.problems())))
 }
 
-/// What an apiserver makes of settings and flags.
+/// The setup of an apiserver with these settings and flags.
 pub(crate) fn setup(
     settings: &ClusterSettings,
     options: &SetupArgs,
@@ -46,7 +46,7 @@ pub(crate) fn setup(
 }
 
 impl SetupArgs {
-    /// Settings, and what flags say in their place.
+    /// The settings, changed by the flags.
     pub(crate) fn over(&self, settings: ClusterSettings) -> ClusterSettings {
         ClusterSettings {
             default_global_namespace: self

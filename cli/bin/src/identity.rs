@@ -1,30 +1,30 @@
-//! Identities, as agents know them.
+//! `clustermesh identity`: the identities that agents know.
 
-use anyhow::bail;
+use anyhow::{Error, bail};
 use mesh_admin::v1::{Identity, ListIdentitiesRequest};
-use mesh_model::{Label, Labels};
-use serde_json::{Map, Value, json};
+use mesh_model::Labels;
+use serde_json::{Value, json};
 
 use crate::{
     args::{From, IdentityArgs, IdentityCommand},
     ask::{self, Unanswered, Which, unreachable},
     contexts,
+    labels::{self, Selector},
     outcome::{Outcome, complain},
     output::{self, Listed, Output},
 };
 
-/// An identity, and whose agent says so.
+/// An identity, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
     identity: Identity,
 }
 
-/// What is asked for by what identifies it.
+/// The identities that a user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
     Id(u32),
-    /// It has all of these. Without a source any source will do.
-    Labels(Vec<Label>),
+    Labels(Selector),
 }
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -38,13 +38,12 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
                 seen.retain(|seen| seen.namespace() == Some(namespace));
             }
             if let Some(selector) = selector {
-                let wanted = IdentityQuery::labels(selector);
-                seen.retain(|seen| wanted.is(&seen.identity));
+                seen.retain(|seen| selector.selects(&seen.identity.labels));
             }
             ("IdentityList", seen, warnings)
         }
         IdentityCommand::Show { identity, from, cluster } => {
-            let wanted = IdentityQuery::parse(identity);
+            let wanted = IdentityQuery::parse(identity).map_err(Error::msg)?;
             let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
             let (mut seen, warnings) = ask(from, cluster.as_deref(), number)?;
             seen.retain(|seen| wanted.is(&seen.identity));
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
     Ok(complain(warnings))
 }
 
-/// Asks one node of each cluster.
+/// Asks one agent of each cluster.
 fn ask(
     from: &From,
     cluster: Option<&str>,
@@ -81,44 +80,26 @@ fn ask(
 // === impl IdentityQuery ===
 
 impl IdentityQuery {
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             // 0 is no identity's.
-            Ok(number) if number > 0 => Self::Id(number),
-            _ => Self::labels(text),
+            Ok(number) if number > 0 => Ok(Self::Id(number)),
+            _ => text.parse().map(Self::Labels),
         }
-    }
-
-    fn labels(text: &str) -> Self {
-        let labels = text.split([';', ',']).filter(|part| !part.is_empty());
-        Self::Labels(labels.map(Label::parse).collect())
     }
 
     fn is(&self, identity: &Identity) -> bool {
         match self {
             Self::Id(number) => identity.number == *number,
-            Self::Labels(wanted) => {
-                let labels = Labels::parse(&identity.labels);
-                let has = |wanted: &Label| {
-                    let any = wanted.source == UNSPECIFIED;
-                    labels.iter().any(|(source, key, value)| {
-                        key == wanted.key
-                            && value == wanted.value
-                            && (any || source == wanted.source)
-                    })
-                };
-                wanted.iter().all(has)
-            }
+            Self::Labels(wanted) => wanted.selects(&identity.labels),
         }
     }
 }
 
-/// The label that has a pod's namespace.
+/// The key of the label with a pod's namespace.
 const NAMESPACE: &str = "io.kubernetes.pod.namespace";
-/// How the keys of labels begin that are not the pod's own.
+/// Prefixes of the keys of labels that Kubernetes and Cilium add.
 const ADDED: [&str; 2] = ["io.kubernetes.pod.", "io.cilium.k8s."];
-/// The source of a label that names none.
-const UNSPECIFIED: &str = "unspec";
 
 // === impl Seen ===
 
@@ -135,7 +116,7 @@ impl Listed for Seen {
         let Identity { cluster, number, labels, addresses } = &self.identity;
         let all = labels.trim_end_matches(';').replace(';', " ");
         let own = Labels::parse(labels);
-        // What Kubernetes and Cilium add to the pod's own labels is shown in other columns, or wide.
+        // Labels that Kubernetes and Cilium add are shown in other columns, or with `-o wide`.
         let own =
             own.iter().filter(|(_, key, _)| !ADDED.iter().any(|added| key.starts_with(added)));
         let own: Vec<String> = own.map(|(_, key, value)| format!("{key}={value}")).collect();
@@ -147,11 +128,7 @@ impl Listed for Seen {
 
     fn json(&self) -> Value {
         let Identity { cluster, number, labels, addresses } = &self.identity;
-        let labels = Labels::parse(labels);
-        let labels: Map<String, Value> = labels
-            .iter()
-            .map(|(source, key, value)| (format!("{source}:{key}"), value.into()))
-            .collect();
+        let labels = labels::json(labels);
         json!({
             "in": self.from, "cluster": cluster, "id": number, "number": number, "labels": labels, "addresses": addresses,
             "namespace": self.namespace(),
@@ -160,7 +137,7 @@ impl Listed for Seen {
 }
 
 impl Seen {
-    /// The namespace of the pods that have it.
+    /// The namespace of the identity's pods.
     fn namespace(&self) -> Option<&str> {
         let mut labels = self.identity.labels.split(';').filter_map(|label| label.split_once('='));
         let is = |key: &str| key.split_once(':').is_some_and(|(_, key)| key == NAMESPACE);
@@ -201,20 +178,11 @@ mod tests {
         let labels = "k8s:app=web;k8s:io.kubernetes.pod.namespace=shop;";
         let identity =
             Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };
-        for (wanted, is) in [
-            ("70000", true),
-            ("70001", false),
-            ("app=web", true),
-            ("k8s:app=web", true),
-            ("any:app=web", false),
-            ("app=db", false),
-            ("app=web,io.kubernetes.pod.namespace=shop", true),
-            ("k8s:app=web;k8s:io.kubernetes.pod.namespace=other;", false),
-        ] {
-            assert_eq!(IdentityQuery::parse(wanted).is(&identity), is, "{wanted}");
+        for (wanted, is) in
+            [("70000", true), ("70001", false), ("app=web", true), ("app=db", false)]
+        {
+            assert_eq!(IdentityQuery::parse(wanted).unwrap().is(&identity), is, "{wanted}");
         }
-        // A selector is never an ID.
-        assert!(!IdentityQuery::labels("70000").is(&identity));
-        assert!(IdentityQuery::labels("app=web").is(&identity));
+        assert!(IdentityQuery::parse("app in (web)").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Whole clusters out of network namespaces.
+//! `clustermesh lab`: clusters made of network namespaces.
 
 mod chaos;
 mod cuts;
@@ -35,7 +35,7 @@ use crate::{
     wait::Progress,
 };
 
-/// How long a new lab's daemons may take to be ready.
+/// The longest time for a new lab's daemons to become ready.
 const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
@@ -53,7 +53,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let name = new_lab();
             let existed = Lab::down(&name)?;
             let text = if existed {
-                format!("the lab {name} is gone")
+                format!("the lab {name} is removed")
             } else {
                 format!("there is no lab {name}{}", others(&Lab::all()))
             };
@@ -61,21 +61,22 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::List => list::run(output),
         LabCommand::Status => status(&Lab::open(&contexts::lab()?)?, output),
-        // The command has standard input and the terminal in any case.
+        // `-i` and `-t` make no difference: the command always has standard input and the terminal.
         LabCommand::Exec { place, command, stdin: _, tty: _ } => {
             let lab = Lab::open(&contexts::lab()?)?;
             let mut command = match place.split('/').collect::<Vec<_>>().as_slice() {
                 [cluster, "node", node] => lab.command_on_node(cluster, node, &command)?,
                 _ => lab.command_in_pod(&place, &command)?,
             };
-            // The lock is not held while the operator's command runs.
+            // The lock must not be held while the user's command runs.
             drop(lab);
             let error = command.exec();
-            Err(error).context(format!("{:?}", command.get_program()))
+            let program = command.get_program().to_string_lossy().into_owned();
+            Err(error).context(format!("{program} cannot be run in {place}"))
         }
         LabCommand::CheckPod { pod } => {
             Lab::open(&contexts::lab()?)?.check_pod(&pod)?;
-            let text = format!("{pod} is attached as it was");
+            let text = format!("the network of {pod} is as it was attached");
             print_result(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
         LabCommand::Logs { process, follow, tail } => {
@@ -83,8 +84,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Stop { processes, kill } => {
             let mut lab = Lab::open(&contexts::lab()?)?;
-            let names = lab.matching(&processes)?;
-            lab.stop(&processes, if kill { Signal::SIGKILL } else { Signal::SIGTERM })?;
+            let signal = if kill { Signal::SIGKILL } else { Signal::SIGTERM };
+            let mut progress = Progress::new();
+            let mut show = |left: &[&str]| progress.show(&still_running(left));
+            let names = lab.stop(&processes, signal, &mut show)?;
+            drop(progress);
             print_result(
                 output,
                 "LabStop",
@@ -98,7 +102,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let started = lab.start(&processes)?;
             lab.watch_start(&started)?;
             let text = match started.as_slice() {
-                [] => "all of them run already".to_owned(),
+                [] => "all are running already".to_owned(),
                 started => format!("started {}", started.join(", ")),
             };
             print_result(output, "LabStart", &text, json!({ "started": started }))
@@ -159,22 +163,22 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     let lab = Lab::up(&options, |phase| {
         interrupted |= phase == Phase::Remains;
         progress.set_message(match phase {
-            Phase::Remains => "taking away what an earlier `lab up` left half made",
-            Phase::Machines => "making network namespaces",
-            Phase::Directories => "making cluster directories and certificates",
+            Phase::Remains => "removing what an interrupted `lab up` left",
+            Phase::Machines => "creating network namespaces",
+            Phase::Directories => "creating cluster directories and certificates",
             Phase::Daemons => "starting etcd, apiservers and agents",
         });
     })?;
     progress.set_message("waiting until they are ready");
     let file = lab.contexts_file();
     let sockets = sockets(&lab);
-    // Ready daemons need no lock, and others may look meanwhile.
+    // Waiting needs no lock, and other commands may read the lab meanwhile.
     drop(lab);
     wait_ready(name, &sockets, started + READY)?;
     progress.finish_and_clear();
     let took = started.elapsed();
     let remains = match interrupted {
-        true => "what an earlier `lab up` had left half made was taken away\n",
+        true => "removed what an interrupted `lab up` had left\n",
         false => "",
     };
     let text = format!(
@@ -187,7 +191,7 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     print_result(output, "LabUp", &text, value)
 }
 
-/// The admin sockets of all daemons, with their names.
+/// The names and admin sockets of all daemons.
 fn sockets(lab: &Lab) -> Vec<(String, PathBuf)> {
     let mut sockets = Vec::new();
     for cluster in &lab.state().clusters {
@@ -289,17 +293,22 @@ fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow:
     Ok(Outcome::Done)
 }
 
+/// What `lab stop` waits for.
+fn still_running(left: &[&str]) -> String {
+    format!("stopping {}: not ended yet", left.join(", "))
+}
+
 /// The lab that is made or taken down: the one that is named, or `default`. What is up does not decide that.
 fn new_lab() -> String {
     contexts::named_lab().unwrap_or_else(|| "default".into())
 }
 
-/// The labs that may have been meant.
+/// The names of other labs, for an error.
 fn others(labs: &[String]) -> String {
     if labs.is_empty() { String::new() } else { format!("; up: {}", labs.join(", ")) }
 }
 
-/// The daemons are beside this program, unless the operator says otherwise.
+/// The folder of this program, which must have the daemons too.
 fn bin_dir() -> anyhow::Result<PathBuf> {
     need_root()?;
     let here = env::current_exe()?;
@@ -315,7 +324,7 @@ fn bin_dir() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// A manifest with another number of replicas in each `replicas:` line.
+/// The manifest with another number in each `replicas:` line.
 fn with_replicas(text: &str, replicas: u32) -> String {
     let line = |line: &str| match line.split_once("replicas:") {
         Some((before, _)) => format!("{before}replicas: {replicas}"),
@@ -356,6 +365,14 @@ mod tests {
         });
         let state: LabState = serde_json::from_value(state).unwrap();
         samples::fits(80, || print_status(&state));
+    }
+
+    #[test]
+    fn who_waits_for_a_stop_reads_what_still_runs() {
+        assert_eq!(
+            still_running(&["a/etcd", "a/n1/agent"]),
+            "stopping a/etcd, a/n1/agent: not ended yet"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The lab's servers and clients.
+//! `clustermesh lab-pod`: the servers and clients in a lab's pods.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
+use anyhow::{Context as _, anyhow};
 use mesh_lab::workload::{call, echo, hang, load, relay};
 use serde_json::json;
 use tokio::sync::watch;
@@ -12,9 +13,9 @@ use crate::{
     output::{self, Output},
 };
 
-/// How long a request may take to count as answered.
+/// A request without an answer after this time has failed.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Pause between two requests of a long flow.
+/// The pause between two requests of a long connection.
 const FLOW_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outcome> {
@@ -26,7 +27,10 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                 Ok(Outcome::Done)
             }
             LabPodCommand::Relay { port, to_port, delay_ms } => {
-                relay::relay(port, to_port, Duration::from_millis(delay_ms)).await?;
+                let delay = Duration::from_millis(delay_ms);
+                relay::relay(port, to_port, delay)
+                    .await
+                    .with_context(|| format!("port {port}/TCP cannot be listened on"))?;
                 Ok(Outcome::Done)
             }
             LabPodCommand::Call { to, udp, count, timeout } => {
@@ -34,7 +38,12 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
             }
             LabPodCommand::Hang { to, udp } => {
                 let print = |event| output::line(serde_json::to_string(&event)?);
-                hang::hang(transport(udp), to, DEADLINE, print).await?;
+                let done = hang::hang(transport(udp), to, DEADLINE, print).await;
+                done.map_err(|error| match error.kind() {
+                    // The reader of standard output is gone.
+                    io::ErrorKind::BrokenPipe => error.into(),
+                    _ => failed(to, &error),
+                })?;
                 Ok(Outcome::Done)
             }
             LabPodCommand::Load { tcp, udp, rate, flows, datagram_flows, requests } => {
@@ -63,6 +72,11 @@ fn transport(udp: bool) -> call::Transport {
     if udp { call::Transport::Udp } else { call::Transport::Tcp }
 }
 
+/// Why there is no answer.
+fn failed(to: SocketAddr, error: &io::Error) -> anyhow::Error {
+    anyhow!("{to}: {}", call::failure(error))
+}
+
 async fn ask(
     to: SocketAddr,
     udp: bool,
@@ -71,7 +85,8 @@ async fn ask(
 ) -> anyhow::Result<Outcome> {
     let mut calls = Vec::new();
     for _ in 0..count {
-        calls.push(call::call(transport(udp), to, timeout).await?);
+        let called = call::call(transport(udp), to, timeout).await;
+        calls.push(called.map_err(|error| failed(to, &error))?);
     }
     match output {
         Output::Text => {

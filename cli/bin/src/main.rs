@@ -1,9 +1,10 @@
-//! `clustermesh`: the mesh from the command line. One module a noun; every command goes through what the daemons offer.
+//! `clustermesh`: the mesh from the command line. Each module is a noun; commands use the daemons' public interfaces only.
 
 mod args;
 mod ask;
 mod bench;
 mod certs;
+mod check;
 mod completions;
 mod config;
 mod connect;
@@ -16,6 +17,7 @@ mod export;
 mod identity;
 mod lab;
 mod lab_pod;
+mod labels;
 mod node;
 mod outcome;
 mod output;
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         refuse("-o name: this command does not write a list")
     }
     if args.contexts.is_some() && args.lab.is_some() {
-        refuse("--contexts and --lab both say which contexts there are: give one of them")
+        refuse("--contexts and --lab both select the contexts: give one of them")
     }
     if args.context.is_some() && !args.command.takes_context() {
         refuse("--context: this command asks no cluster's daemons")
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Command::Export(command) => export::run(&command),
         Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
         Command::Bench(command) => bench::run(command, output),
+        Command::Check(command) => check::run(&command, output),
         Command::Sysdump(command) => sysdump::run(&command, output),
         Command::Connectivity(command) => connectivity::run(&command, output),
         Command::Config(command) => config::run(&command, args.context.as_deref(), output),

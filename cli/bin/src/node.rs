@@ -1,4 +1,4 @@
-//! Nodes, as agents know them.
+//! `clustermesh node`: the nodes that agents know.
 
 use anyhow::bail;
 use mesh_admin::v1::{ListNodesRequest, Node};
@@ -12,7 +12,7 @@ use crate::{
     output::{self, Listed, Output},
 };
 
-/// A node, and whose agent says so.
+/// A node, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
     node: Node,

@@ -1,4 +1,4 @@
-//! How a command ends.
+//! The outcome of a command: its exit code, warnings and errors.
 
 use std::{io, process::ExitCode};
 
@@ -6,35 +6,35 @@ use mesh_admin::plain;
 
 use crate::{contexts, output};
 
-/// How a command ended that did what it was asked.
+/// The outcome of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All is well: 0.
+    /// Success: exit code 0.
     Done,
-    /// What was asked about is not ready, or not as it should be: 3.
+    /// Something is not ready, or not as it should be: exit code 3.
     NotReady,
-    /// What was waited for did not come in time: 4.
+    /// A wait took too long: exit code 4.
     Timeout,
 }
 
 impl Outcome {
-    /// Both of them: the worse one.
+    /// The first of two outcomes that is not [`Self::Done`].
     pub(crate) fn and(self, other: Self) -> Self {
         if self == Self::Done { other } else { self }
     }
 
-    /// The exit code of a command; an error, which is printed, is 1, and clap's usage errors are 2.
+    /// The exit code of a command. An error is printed, and has exit code 1; clap's usage errors have 2.
     #[allow(clippy::print_stderr, reason = "this is where errors go")]
     pub(crate) fn exit(done: anyhow::Result<Self>) -> ExitCode {
         match done {
             Ok(Self::Done) => ExitCode::SUCCESS,
             Ok(Self::NotReady) => ExitCode::from(3),
             Ok(Self::Timeout) => ExitCode::from(4),
-            // The reader has seen enough.
+            // The reader closed the pipe early.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 let message = contexts::hint(&plain(&in_full(&error)));
-                // Standard output may be what failed.
+                // Writing to standard output may have been what failed.
                 let _ = output::error(1, &message);
                 eprintln!("error: {message}");
                 ExitCode::FAILURE
@@ -43,36 +43,36 @@ impl Outcome {
     }
 }
 
-/// Ends the program because of its arguments: with 2, or with 0 where help was asked for.
+/// Exits because of the arguments: with 2 after a usage error, and with 0 after help.
 pub(crate) fn usage(error: &clap::Error) -> ! {
     if error.use_stderr() {
         let text = error.render().to_string();
-        // Standard output may be what failed.
+        // Standard output may be closed.
         let _ = output::error(2, &first_sentence(&text));
     }
     error.exit()
 }
 
-/// What is wrong by what clap writes: all up to the first empty line, without lists of what would have been right.
+/// The message of a clap error: everything up to the first empty line, without lists of possible values.
 fn first_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let lines: Vec<&str> = lines.filter(|line| !line.starts_with('[')).collect();
     lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
-/// Says how it goes on.
+/// Prints progress.
 #[allow(clippy::print_stderr, reason = "progress is no data")]
 pub(crate) fn note(what: &str) {
     eprintln!("{what}");
 }
 
-/// Says what one should know beside a result.
+/// Prints a warning.
 #[allow(clippy::print_stderr, reason = "this is where warnings go")]
 pub(crate) fn warn(what: String) {
     eprintln!("warning: {}", plain(&what));
 }
 
-/// Says what is not as it should be, where that leaves the rest as it is.
+/// Prints problems that do not stop the command as warnings.
 pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
     let mut outcome = Outcome::Done;
     for problem in problems {
@@ -82,7 +82,7 @@ pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
     outcome
 }
 
-/// An error with its causes, but for those that it has shown itself.
+/// An error with its causes, without those that its message contains.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for error in error.chain() {
@@ -92,7 +92,7 @@ fn in_full(error: &anyhow::Error) -> String {
             false if text.contains(&cause) => {}
             false => text.extend([": ", &cause]),
         }
-        // It says what its cause means; the transport's words add nothing.
+        // Its message explains the cause; the transport's message adds nothing.
         if error.is::<mesh_admin::SocketError>() {
             break;
         }

@@ -1,4 +1,4 @@
-//! What goes to standard output: tables for people, one JSON or YAML value for programs.
+//! Writes results to standard output: tables for people, one JSON or YAML value for programs.
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -17,7 +17,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets::N
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// How results are written, as a user says it.
+/// The format of the output, as the user requests it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Tables and sentences.
@@ -28,11 +28,11 @@ pub(crate) enum Format {
     Yaml,
     /// Tables with more columns.
     Wide,
-    /// Of a list, the names alone.
+    /// The names of a list's elements.
     Name,
 }
 
-/// For whom results are written.
+/// The kind of reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Output {
     /// For people: tables and sentences.
@@ -42,20 +42,20 @@ pub(crate) enum Output {
     Json,
 }
 
-/// What was asked for, where no command needs to know of it: YAML in place of JSON, more columns, names alone.
+/// The requested format, for what the commands do not see: YAML instead of JSON, more columns, names only.
 static FORMAT: OnceLock<Format> = OnceLock::new();
-/// Colours are unwanted, by a flag.
+/// A flag turned colours off.
 static COLOURLESS: AtomicBool = AtomicBool::new(false);
-/// Whether a value was written: there is one, and an error is no second one.
+/// A value was written. The output has at most one, so an error must not add a second.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// The version of all JSON that the CLI writes.
 const API_VERSION: &str = "clustermesh.dev/v1";
 
-/// The format that arguments ask for, which are wrong as a whole.
+/// The format that invalid arguments ask for.
 pub(crate) fn asked_for(arguments: impl Iterator<Item = String>) -> Option<Format> {
     let mut asked = None;
-    // What follows is another program's.
+    // What follows `--` belongs to another program.
     let mut arguments = arguments.take_while(|argument| argument != "--");
     while let Some(argument) = arguments.next() {
         let format = match argument.as_str() {
@@ -71,7 +71,7 @@ pub(crate) fn asked_for(arguments: impl Iterator<Item = String>) -> Option<Forma
     asked
 }
 
-/// Writes no colours from now on.
+/// Turns colours off.
 pub(crate) fn without_colours() {
     COLOURLESS.store(true, Ordering::Relaxed);
 }
@@ -86,7 +86,7 @@ pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
 }
 
 impl Output {
-    /// What a user asked for; without a word tables.
+    /// The output for a requested format; by default tables.
     pub(crate) fn new(format: Option<Format>) -> Self {
         let _ = FORMAT.set(format.unwrap_or(Format::Text));
         match format {
@@ -95,7 +95,8 @@ impl Output {
         }
     }
 
-    /// For what programs read first of all: without a word tables only on a terminal.
+    /// The output of commands whose results are mostly read by programs: by default tables on a terminal, and JSON
+    /// elsewhere.
     pub(crate) fn of_data(format: Option<Format>) -> Self {
         match format {
             None if !io::stdout().is_terminal() => Self::Json,
@@ -104,12 +105,12 @@ impl Output {
     }
 }
 
-/// Writes a line; at a terminal what needs attention has a colour.
+/// Writes a line. On a terminal, words that need attention are coloured.
 pub(crate) fn coloured_line(text: impl AsRef<str>) -> io::Result<()> {
     line(painted(text.as_ref()))
 }
 
-/// Writes a value as it is.
+/// Writes a value without a version or kind.
 pub(crate) fn value(value: &impl Serialize) -> anyhow::Result<()> {
     WRITTEN.store(true, Ordering::Relaxed);
     if is(Format::Yaml) {
@@ -120,7 +121,7 @@ pub(crate) fn value(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(serde_json::to_string_pretty(value)?)?)
 }
 
-/// Writes a JSON object, with the API's version as its first field.
+/// Writes a JSON object, with the version of the API and the kind as its first fields.
 pub(crate) fn json(kind: &str, value: impl Serialize) -> anyhow::Result<()> {
     let mut object = json!({ "apiVersion": API_VERSION, "kind": kind });
     if let (Some(object), Value::Object(fields)) =
@@ -131,22 +132,22 @@ pub(crate) fn json(kind: &str, value: impl Serialize) -> anyhow::Result<()> {
     self::value(&object)
 }
 
-/// What a list holds.
+/// An element of a list.
 pub(crate) trait Listed {
-    /// The columns of its table, the wide ones last.
+    /// The columns of the table; wide ones come last.
     const HEADER: &'static [&'static str];
-    /// How many of them are only shown with `-o wide`.
+    /// The number of columns that only `-o wide` shows.
     const WIDE: usize = 0;
 
-    /// What `-o name` shows of it.
+    /// Its line with `-o name`.
     fn name(&self) -> String;
-    /// Its lines in the table, a cell a column.
+    /// Its rows in the table, with a cell for each column.
     fn rows(&self) -> Vec<Vec<String>>;
     fn json(&self) -> Value;
 }
 
-/// Writes a list in the format that is asked for. In JSON `items` has it, and so has `older`, the name that the field had
-/// before; `fields` stand beside it.
+/// Writes a list in the requested format. In JSON the elements are in `items`, and in `older`, the name of that field in
+/// earlier releases; `fields` are added.
 pub(crate) fn list<T: Listed>(
     output: Output,
     kind: &str,
@@ -183,7 +184,7 @@ pub(crate) fn list<T: Listed>(
     }
 }
 
-/// Writes an error as programs read it, unless they have something to read already.
+/// Writes an error as JSON or YAML, unless a value was written already.
 pub(crate) fn error(code: u8, message: &str) -> anyhow::Result<()> {
     match (is(Format::Json) || is(Format::Yaml)) && !WRITTEN.load(Ordering::Relaxed) {
         true => json("Error", json!({ "code": code, "message": message })),
@@ -191,12 +192,12 @@ pub(crate) fn error(code: u8, message: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Whether only names are asked for.
+/// Whether only names are requested.
 pub(crate) fn names_only() -> bool {
     is(Format::Name)
 }
 
-/// Whether tables have more columns.
+/// Whether wide tables are requested.
 pub(crate) fn is_wide() -> bool {
     is(Format::Wide)
 }
@@ -205,8 +206,8 @@ fn is(format: Format) -> bool {
     FORMAT.get() == Some(&format)
 }
 
-/// Writes a table. At a terminal it fits in, as far as that breaks no word; elsewhere no line is broken, unless `$COLUMNS`
-/// says how long one may be.
+/// Writes a table. On a terminal it fits the width, as far as no word must be broken. Elsewhere lines are not broken,
+/// unless `$COLUMNS` gives a width.
 pub(crate) fn table(
     header: &[&str],
     rows: impl IntoIterator<Item = Vec<String>>,
@@ -216,7 +217,7 @@ pub(crate) fn table(
     laid_out(header, &rows, width()).iter().try_for_each(coloured_line)
 }
 
-/// How long a line may be; without an end where its reader is no terminal and does not say.
+/// The width of the output; `None` if lines may have any length.
 fn width() -> Option<u16> {
     #[cfg(test)]
     if let Some(width) = samples::width() {
@@ -225,7 +226,7 @@ fn width() -> Option<u16> {
     size(&io::stdout()).or_else(|| columns(env::var("COLUMNS").ok().as_deref()))
 }
 
-/// What others wrote may have line breaks, and a row has none.
+/// Joins the lines of a cell: daemons' texts may have line breaks.
 fn on_one_line(cell: &str) -> String {
     match cell.contains(['\n', '\r']) {
         true => {
@@ -262,7 +263,7 @@ fn laid_out(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> Vec<St
     table.lines().map(|text| text.trim_end().to_owned()).collect()
 }
 
-/// What needs an operator's attention is red where colours can be seen and are wanted.
+/// Colours words that need an operator's attention, if colours are possible and wanted.
 fn painted(text: &str) -> String {
     let is_wanted = !COLOURLESS.load(Ordering::Relaxed);
     match is_wanted && shows_colours(io::stdout().is_terminal(), |name| env::var(name).ok()) {
@@ -271,7 +272,7 @@ fn painted(text: &str) -> String {
     }
 }
 
-/// Only on a terminal that has colours, unless its user wants none: no-color.org.
+/// Colours are for terminals that have them, unless the user turned them off (no-color.org).
 fn shows_colours(is_terminal: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
     let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     is_terminal && !unwanted && variable("TERM").as_deref() != Some("dumb")
@@ -284,16 +285,16 @@ fn in_colours(text: &str) -> String {
     };
     let red =
         ["NOT READY", "NO ANSWER", "QUARANTINED", "PROBLEM", "DIED", "FAILED"].map(|w| (w, red));
-    let yellow = ["DEGRADED", "DRAINED", "degraded"].map(|word| (word, yellow));
+    let yellow = ["DEGRADED", "DRAINED", "WARNING", "degraded"].map(|word| (word, yellow));
     red.into_iter().chain(yellow).fold(text.to_owned(), paint)
 }
 
-/// How many columns a terminal has.
+/// The columns of the terminal.
 fn size(stdout: &io::Stdout) -> Option<u16> {
     stdout.is_terminal().then(Table::new).and_then(|table| table.width())
 }
 
-/// The width of what is no terminal, if its reader says that it has one.
+/// The value of `$COLUMNS`, if it is a positive number.
 fn columns(given: Option<&str>) -> Option<u16> {
     given.and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0)
 }
@@ -328,7 +329,7 @@ mod tests {
         }
     }
 
-    /// Lines are as long as they must be for a pipe; for a terminal they are broken, but no word is.
+    /// For a pipe, lines have any length; for a terminal they are broken, but not within words.
     #[test]
     fn tables_break_no_word() {
         let words = "k8s:io.kubernetes.pod.namespace=shop";

@@ -1,7 +1,7 @@
-//! Pods, as the agents of their nodes know them; in a lab also whether their processes run.
+//! `clustermesh pod`: the pods that agents know, and in a lab the states of their processes.
 
 use mesh_admin::v1::{ListPodsRequest, Pod, PodState};
-use mesh_lab::{Lab, LabState, Liveness, ProcessState};
+use mesh_lab::{LabState, Liveness, ProcessState};
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,21 +9,22 @@ use crate::{
     ask::{self, Answer, Unanswered, Which, unreachable},
     contexts,
     lab::ended,
+    labels::{self, Selector},
     outcome::{Outcome, complain},
     output::{self, Listed, Output},
 };
 
-/// A pod of a cluster's node.
+/// A pod, and its node and cluster.
 struct Seen {
     cluster: String,
     node: String,
     pod: Pod,
-    /// What a lab runs in it.
+    /// The process that a lab runs in it.
     process: Option<ProcessState>,
 }
 
 pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
-    let PodCommand::List { context, node, namespace } = &args.command;
+    let PodCommand::List { context, node, namespace, selector } = &args.command;
     let contexts = contexts::find_or_all(context.as_deref())?;
     let answers = ask::ask(&contexts, Which::Every(node.as_deref()), async |socket| {
         let request = ListPodsRequest {
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
         let mut pods = mesh_admin::connect_pods(socket).await.map_err(unreachable)?;
         Ok(pods.list(request).await.map_err(Unanswered::failed)?.into_inner().pods)
     })?;
-    let lab = lab();
+    let lab = contexts::lab_state();
     let of = |Answer { context, node, answer }: Answer<Vec<Pod>>| {
         let lab = lab.as_ref();
         let of = move |pod: Pod| {
@@ -42,20 +43,31 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
         };
         answer.into_iter().map(of)
     };
-    let seen: Vec<Seen> = answers.answers.into_iter().flat_map(of).collect();
-    let warnings = answers.warnings;
+    let mut seen: Vec<Seen> = answers.answers.into_iter().flat_map(of).collect();
+    let mut warnings = answers.warnings;
+    if let Some(selector) = selector {
+        warnings.extend(select(&mut seen, selector));
+    }
     output::list(output, "PodList", Some("pods"), &seen, json!({ "warnings": warnings }))?;
     let well = seen.iter().all(Seen::is_well);
     Ok(complain(warnings).and(if well { Outcome::Done } else { Outcome::NotReady }))
 }
 
-/// The lab whose clusters are asked, if it is one.
-fn lab() -> Option<LabState> {
-    let lab = contexts::lab_of(&contexts::origin().ok()?).ok()??;
-    Lab::peek(&lab).ok()
+/// Leaves the pods that are selected. Returns what of them is not known.
+fn select(seen: &mut Vec<Seen>, selector: &Selector) -> Option<String> {
+    // Every identity has labels.
+    let before = seen.len();
+    seen.retain(|seen| !seen.pod.labels.is_empty());
+    let unknown = before - seen.len();
+    seen.retain(|seen| selector.selects(&seen.pod.labels));
+    (unknown > 0).then(|| {
+        format!(
+            "{unknown} pods are not shown: their labels are not known, as their identities are not"
+        )
+    })
 }
 
-/// What runs in a pod.
+/// The process in a pod.
 fn process_in(lab: &LabState, cluster: &str, pod: &Pod) -> Option<ProcessState> {
     let pods = &lab.cluster(cluster).ok()?.pods;
     let is_it = |other: &&mesh_lab::PodState| {
@@ -104,6 +116,7 @@ impl Listed for Seen {
         json!({
             "cluster": cluster, "node": node, "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
             "addresses": pod.addresses, "state": self.state(), "identity": self.identity(),
+            "labels": labels::json(&pod.labels),
             "containerId": pod.container_id, "interface": pod.interface, "netns": pod.netns,
             "netnsCookie": pod.netns_cookie, "attachedUnixSeconds": pod.attached_unix_seconds,
             "attached": attached(pod), "process": process.as_ref().map(ended::json),
@@ -112,7 +125,7 @@ impl Listed for Seen {
 }
 
 impl Seen {
-    /// Whether it has its identity, and its process did not end by itself.
+    /// Whether the pod has its identity, and its process did not die.
     fn is_well(&self) -> bool {
         let died = |process: &ProcessState| process.liveness() == Liveness::Died;
         self.pod.state() == PodState::Bound && !self.process.as_ref().is_some_and(died)
@@ -130,7 +143,7 @@ impl Seen {
     }
 }
 
-/// When it was attached, as RFC 3339.
+/// The time of its attachment, as RFC 3339.
 fn attached(pod: &Pod) -> Option<String> {
     let seconds = i64::try_from(pod.attached_unix_seconds).ok().filter(|seconds| *seconds > 0)?;
     jiff::Timestamp::from_second(seconds).ok().map(|at| at.to_string())
@@ -156,6 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn pods_are_selected_by_the_labels_of_their_identities() {
+        let of = |name: &str, labels: &str| {
+            let mut seen = pod(PodState::Bound);
+            (seen.pod.name, seen.pod.labels) = (name.into(), labels.into());
+            seen
+        };
+        let selected = |selector: &str| {
+            let mut seen =
+                vec![of("web-0", "k8s:app=web;"), of("db-0", "k8s:app=db;"), of("new", "")];
+            let unknown = select(&mut seen, &selector.parse().unwrap());
+            (seen.into_iter().map(|seen| seen.pod.name).collect::<Vec<_>>(), unknown)
+        };
+        let (found, unknown) = selected("app=web");
+        assert_eq!(found, ["web-0"]);
+        assert!(unknown.unwrap().starts_with("1 pods are not shown"));
+        assert_eq!(selected("app!=web").0, ["db-0"]);
+        assert_eq!(of("web-0", "k8s:app=web;").json()["labels"], json!({ "k8s:app": "web" }));
+    }
+
+    #[test]
     fn pods_fit() {
         samples::list_fits(90, &[pod(PodState::Bound), pod(PodState::Waiting)]);
     }
@@ -177,7 +210,7 @@ mod tests {
         let stopped = Seen { process: Some(process(0)), ..pod(PodState::Bound) };
         assert!(stopped.is_well());
         assert_eq!(stopped.rows()[0][4], "stopped");
-        // The first process of all did not start at that time.
+        // A process with PID 1 that started at another time is not the pod's.
         let died = Seen { process: Some(process(1)), ..pod(PodState::Bound) };
         assert!(!died.is_well());
         assert_eq!(

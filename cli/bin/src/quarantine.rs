@@ -1,4 +1,4 @@
-//! Peers that are over their budget.
+//! `clustermesh quarantine`: peers that exceeded their budget.
 
 use anyhow::bail;
 use mesh_admin::v1::{LiftOutcome, LiftQuarantineRequest};
@@ -12,7 +12,7 @@ use crate::{
     output::{self, Output},
 };
 
-/// What an agent answered.
+/// The answer of an agent.
 struct Answer {
     place: String,
     lifted: bool,

@@ -1,8 +1,8 @@
-//! Exchanging certificates and CAs while everything runs.
+//! `clustermesh certs rotate`: replaces certificates and CAs while everything runs.
 //!
-//! What is left to do is worked out from the files before each step (`rotate/plan.rs`), so a command that was killed
-//! goes on where it was, and one that is repeated does nothing. What the files cannot say, which CAs the running
-//! etcd has read, the etcd is asked.
+//! Before each step, the files show what is left to do (`rotate/plan.rs`). So a command that was killed continues when it is
+//! repeated, and one that is repeated after its end does nothing. Files do not show which CAs the running etcd has read: the
+//! command connects to the etcd to find out.
 
 mod cluster;
 mod plan;
@@ -30,11 +30,12 @@ use crate::{
 use cluster::{Aim, Cluster};
 use plan::{Todo, exchange, finish, reissue};
 
-/// How long the etcd may take to be back.
+/// The longest time for a restarted etcd to answer.
 const RESTART: Duration = Duration::from_secs(60);
+/// The interval of checks meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Default)]
 struct Report {
     changes: Vec<String>,
@@ -43,7 +44,7 @@ struct Report {
     timed_out: bool,
 }
 
-/// Whether an etcd trusts the CAs that it should.
+/// Whether an etcd trusts the right CAs.
 #[derive(Debug, PartialEq, Eq)]
 enum Etcd {
     AsItShould,
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
         let todo = reissue(&cluster.facts(aim)?);
         if todo.is_empty() && output == Output::Text {
             output::line(format!(
-                "all of it was issued less than {} ago (--min-age)",
+                "all certificates were issued less than {} ago (--min-age)",
                 time(args.min_age)
             ))?;
         }
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
             let todo = exchange(&cluster.facts(Aim::NewCa)?);
             report.changes.extend(todo.iter().map(ToString::to_string));
         } else {
-            // One at a time, each from what is there then.
+            // One step at a time, each computed from the files as they are then.
             let mut asked = false;
             loop {
                 let todo = exchange(&cluster.facts(Aim::NewCa)?);
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
         }
         if report.pending.is_empty() && !args.dry_run && output == Output::Text {
             output::line(format!(
-                "both CAs are trusted, the new one signs; when no certificate of the old one is in use: clustermesh certs rotate --context {} --ca --finish",
+                "both CAs are trusted, and the new one signs; when no certificate of the old CA is in use any more: clustermesh certs rotate --context {} --ca --finish",
                 args.context
             ))?;
         }
@@ -99,7 +100,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
 }
 
 impl Report {
-    /// Does all of it, or as much as can be done.
+    /// Carries out the steps. Those that the operator must do are added to `pending`.
     fn take(
         &mut self,
         args: &RotateArgs,
@@ -143,7 +144,7 @@ impl Report {
         Ok(())
     }
 
-    /// Looks which CAs the etcd has read, and has it restarted where it must read others.
+    /// Asks the etcd which CAs it has read, and restarts it if it must read others.
     fn etcd(
         &mut self,
         args: &RotateArgs,
@@ -204,7 +205,7 @@ impl Report {
     }
 }
 
-/// Whether every replica's etcd trusts the new CA, or no other, as is to be done.
+/// Asks every replica's etcd whether it trusts the CAs that the step requires.
 fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
     let netns = contexts::find(&args.context)?.netns;
     for addresses in &cluster.local.settings.endpoints {
@@ -217,7 +218,7 @@ fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etc
     Ok(Etcd::AsItShould)
 }
 
-/// The same, for the etcd that is at one of these addresses.
+/// The same for the etcd at one of these addresses.
 fn look_at(
     netns: Option<&str>,
     endpoints: &[SocketAddr],
@@ -256,7 +257,7 @@ fn look_at(
     })
 }
 
-/// Asks from within a network namespace, if one is named.
+/// Runs a function in a network namespace, if one is given.
 pub(crate) fn within<T: Send>(
     netns: Option<&str>,
     ask: impl FnOnce() -> T + Send,

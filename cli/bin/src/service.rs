@@ -1,4 +1,4 @@
-//! What clients connect to, and where they end up.
+//! `clustermesh service`: services and their backends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
     output::{self, Listed, Output},
 };
 
-/// A service, as a node of a cluster balances it.
+/// A service, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
     service: Service,
@@ -65,12 +65,12 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
             let used = frontends.all(|frontend| !frontend.backends.is_empty());
             Ok(outcome.and(if used { Outcome::Done } else { Outcome::NotReady }))
         }
-        // Computed elsewhere.
+        // Those are in `explain.rs`.
         ServiceCommand::Backends { .. } | ServiceCommand::Explain { .. } => Ok(Outcome::Done),
     }
 }
 
-/// Asks one node of each cluster.
+/// Asks one agent of each cluster.
 fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     ask_of(&contexts, from.node.as_deref(), namespace, name)
@@ -93,7 +93,7 @@ fn ask_of(
     Ok((services.map(|(from, service)| Seen { from, service }).collect(), warnings))
 }
 
-/// The services of that name in other namespaces, as a question; nothing if there is none.
+/// A question that names the services of this name in other namespaces; empty if there is none.
 pub(crate) fn meant(contexts: &[Context], node: Option<&str>, name: &str) -> String {
     let all = ask_of(contexts, node, "", "").map(|(seen, _)| seen).unwrap_or_default();
     did_you_mean(all.iter().map(|seen| &seen.service), name)
@@ -130,9 +130,15 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
         ))?;
         if frontend.backends.is_empty() {
             let (namespace, name) = (&service.namespace, &service.name);
-            output::line(format!(
-                "no cluster has a backend that is used → clustermesh service explain {namespace}/{name} --context {from}"
-            ))?;
+            output::line(match frontend.without_backends.as_str() {
+                "" => format!(
+                    "no cluster has a backend that is used → clustermesh service explain {namespace}/{name} --context {from}"
+                ),
+                // Which pods its selector picks is known to the apiserver alone.
+                why => format!(
+                    "{why} → see whether pods match its selector: clustermesh pod list --namespace {namespace} --context {from}"
+                ),
+            })?;
             continue;
         }
         let row = |backend: &Backend| {
@@ -152,10 +158,10 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many clusters are named in a line.
+/// A line names at most this many clusters.
 const NAMED_CLUSTERS: usize = 4;
 
-/// `2 of a, 3 of b`; `16 of 8 clusters` where these are many.
+/// `2 of a, 3 of b`; with more clusters, `16 of 8 clusters`.
 fn clusters_of(backends: &[Backend]) -> String {
     let mut counts = BTreeMap::<&str, usize>::new();
     backends.iter().for_each(|backend| *counts.entry(backend.cluster.as_str()).or_default() += 1);
@@ -175,7 +181,7 @@ fn clusters_of(backends: &[Backend]) -> String {
     counts.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 
-/// What a service asks for beyond any backend: `tiers b, a; weights a=90 b=10 (of clusters)`.
+/// The traffic settings of a service: `tiers b, a; weights a=90 b=10 (of clusters)`.
 fn policy(traffic: &Traffic) -> String {
     let mut policy = Vec::new();
     if traffic.global && !traffic.affinity.is_empty() && traffic.affinity != "none" {
@@ -205,7 +211,7 @@ fn policy(traffic: &Traffic) -> String {
     policy.join("; ")
 }
 
-/// The same as JSON; null where an agent of an older release answers.
+/// The traffic settings as JSON.
 fn traffic_json(traffic: &Traffic) -> Value {
     let weights: BTreeMap<_, _> = traffic.weights.iter().collect();
     let tiers: Vec<_> = traffic.tiers.iter().map(|tier| &tier.clusters).collect();
@@ -219,7 +225,7 @@ fn traffic_json(traffic: &Traffic) -> Value {
     })
 }
 
-/// How many backends are in each state: `3 ready, 1 terminating`.
+/// The number of backends in each state: `3 ready, 1 terminating`.
 fn states_of(backends: &[Backend]) -> String {
     let mut counts = BTreeMap::<&str, usize>::new();
     backends.iter().for_each(|backend| *counts.entry(backend.state.as_str()).or_default() += 1);
@@ -250,7 +256,7 @@ impl Listed for Seen {
         format!("{}/{}", self.service.namespace, self.service.name)
     }
 
-    /// One a frontend.
+    /// A row for each frontend.
     fn rows(&self) -> Vec<Vec<String>> {
         let Self { from, service } = self;
         let row = |frontend: &Frontend| {
@@ -279,6 +285,7 @@ impl Listed for Seen {
         let frontend = |f: &Frontend| {
             json!({
                 "address": f.address, "port": f.port, "protocol": f.protocol, "portName": f.port_name,
+                "withoutBackends": (!f.without_backends.is_empty()).then_some(&f.without_backends),
                 "backends": f.backends.iter().map(backend).collect::<Vec<_>>(),
             })
         };
@@ -311,6 +318,7 @@ mod tests {
             protocol: "TCP".into(),
             port_name: "http".into(),
             backends: vec![backend],
+            without_backends: String::new(),
         };
         let service = Service {
             namespace: "shop".into(),

@@ -1,4 +1,4 @@
-//! How the clusters and their connections are (`docs/status.md`).
+//! `clustermesh status`: the state of the clusters and their connections (`docs/status.md`).
 
 pub(crate) mod json;
 mod text;
@@ -10,7 +10,7 @@ use mesh_admin::{
     Daemon,
     v1::{ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient},
 };
-use mesh_lab::contexts::Context;
+use mesh_lab::{LabState, Liveness, PodState, ProcessState, contexts::Context};
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
 
@@ -26,11 +26,20 @@ pub(crate) use text::summary;
 /// A cluster, as its daemons report it.
 struct ClusterStatus {
     name: String,
-    /// One a replica.
+    /// One for each replica.
     apiservers: Vec<ApiserverStatus>,
     agents: Vec<AgentStatus>,
     /// The peers that its directory has a file for.
     configured: Vec<String>,
+    /// Of a lab's pods, those whose process ended by itself.
+    died: Vec<DiedPod>,
+}
+
+struct DiedPod {
+    node: String,
+    /// `NAMESPACE/NAME`.
+    name: String,
+    process: ProcessState,
 }
 
 struct ApiserverStatus {
@@ -74,21 +83,22 @@ pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> 
     Ok(if is_done(state, args) { Outcome::Done } else { waited })
 }
 
-/// Whether that is what is asked for.
+/// Whether a state is the one that the user waits for, or accepts.
 fn is_done(state: State, args: &StatusArgs) -> bool {
     state == State::Ready || (state == State::Degraded && args.allow_degraded)
 }
 
 async fn look(contexts: &[Context]) -> anyhow::Result<Vec<ClusterStatus>> {
+    let lab = contexts::lab_state();
     let mut clusters = Vec::new();
     for context in contexts {
-        clusters.push(ClusterStatus::ask(context).await?);
+        clusters.push(ClusterStatus::ask(context, lab.as_ref()).await?);
     }
     Ok(clusters)
 }
 
 impl ClusterStatus {
-    async fn ask(context: &Context) -> anyhow::Result<Self> {
+    async fn ask(context: &Context, lab: Option<&LabState>) -> anyhow::Result<Self> {
         let mut apiservers = Vec::new();
         for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
         {
@@ -116,15 +126,17 @@ impl ClusterStatus {
             (is_one && name != context.name).then_some(name)
         };
         let configured = texts.into_iter().filter_map(is_peer).collect();
-        Ok(Self { name: context.name.clone(), apiservers, agents, configured })
+        let pods = lab.and_then(|lab| Some(&lab.cluster(&context.name).ok()?.pods));
+        let died = pods.into_iter().flatten().filter_map(DiedPod::of).collect();
+        Ok(Self { name: context.name.clone(), apiservers, agents, configured, died })
     }
 
-    /// What keeps the cluster from being ready, in words.
+    /// Why the cluster is not ready, in words.
     fn broken(&self) -> Vec<String> {
         self.broken_where(|peer| !peer.ready)
     }
 
-    /// The same, but for peers that the cluster leaves alone on purpose.
+    /// The same without peers that are drained for the cluster's clients.
     fn broken_unless_drained(&self) -> Vec<String> {
         self.broken_where(|peer| !peer.ready && !peer.drained_here)
     }
@@ -150,7 +162,7 @@ impl ClusterStatus {
                         .iter()
                         .filter(|name| !peers.iter().any(|p| p.name == **name));
                     broken.extend(missing.map(|peer| {
-                        format!("{name}/{node}: {peer}: the agent has not taken its peer file yet")
+                        format!("{name}/{node}: {peer}: the agent has not read its peer file yet")
                     }));
                     let failed = peers.iter().filter(|peer| is_broken(peer));
                     broken
@@ -167,7 +179,7 @@ impl ClusterStatus {
         self.broken().is_empty()
     }
 
-    /// The worst of its daemons and connections.
+    /// The worst state among its daemons and connections.
     fn state(&self) -> State {
         let apiservers = self.apiservers.iter().map(|a| a.reported.as_ref().map(state_of));
         let agents = self.agents.iter().map(|agent| {
@@ -184,13 +196,21 @@ impl ClusterStatus {
         }
     }
 
-    /// What is waited for, in words.
+    /// The first thing to wait for, in words.
     fn first_problem(&self) -> String {
         let apiservers = self.apiservers.iter().filter_map(|a| a.reported.as_ref().ok());
         let agents = self.agents.iter().filter_map(|agent| Some(&agent.reported.as_ref().ok()?.0));
         let problems = apiservers.chain(agents).flat_map(|status| &status.problems);
         let problems = problems.map(|problem| format!("{}: {problem}", self.name));
         self.broken().into_iter().chain(problems).next().unwrap_or_default()
+    }
+}
+
+impl DiedPod {
+    fn of(pod: &PodState) -> Option<Self> {
+        let process = pod.process.clone()?;
+        let (node, name) = (pod.node.clone(), format!("{}/{}", pod.namespace, pod.name));
+        (process.liveness() == Liveness::Died).then_some(Self { node, name, process })
     }
 }
 
@@ -213,7 +233,7 @@ async fn status_and_peers(
     let status = client.status(StatusRequest { peers: true }).await;
     let mut status = status.map_err(|status| status.message().to_owned())?.into_inner();
     let peers = std::mem::take(&mut status.peers);
-    // It follows its own cluster at least: an agent of a release that does not answer that with the status.
+    // Every agent follows its local cluster, so the list is empty only if its release does not send it with the status.
     if !peers.is_empty() {
         return Ok((status, peers));
     }
@@ -221,7 +241,7 @@ async fn status_and_peers(
     Ok((status, peers.map_err(|status| status.message().to_owned())?.into_inner().peers))
 }
 
-/// How a daemon is; one of a release that does not say it, by its problems.
+/// The state of a daemon. Earlier releases do not report it; then it follows from the problems.
 fn state_of(status: &StatusResponse) -> State {
     match status.state() {
         State::Unspecified => State::of(status.ready, !status.problems.is_empty()),
@@ -229,7 +249,7 @@ fn state_of(status: &StatusResponse) -> State {
     }
 }
 
-/// How a peer is, as its agent has it.
+/// The state of a peer, as an agent reports it.
 fn peer_state(peer: &Peer) -> State {
     match peer.state() {
         State::Unspecified => State::of(peer.ready, false),

@@ -1,4 +1,5 @@
-//! One archive for a bug report: what the daemons answer, what etcds and kernels hold, logs. No key and no password is in it.
+//! `clustermesh sysdump`: an archive for bug reports with the daemons' answers, the contents of etcds, the kernels' network
+//! settings, and logs. It has no keys and no passwords.
 
 mod redact;
 
@@ -29,12 +30,12 @@ use crate::{
 };
 use redact::redact;
 
-/// The most of a log that is taken, in bytes from its end.
+/// The longest part of a log that is included, in bytes from its end.
 const LOG: usize = 8 * 1024 * 1024;
 
 /// The daemons' systemd units.
 const UNITS: [&str; 2] = ["clustermesh-agent", "clustermesh-apiserver"];
-/// Files of a cluster directory that are taken as they are, beside those of peers.
+/// The files of a cluster directory that are included, besides peer files.
 const FILES: [&str; 6] = [
     "cluster.yaml",
     "drain.yaml",
@@ -44,12 +45,12 @@ const FILES: [&str; 6] = [
     "contexts.yaml",
 ];
 
-/// What goes into the archive.
+/// The contents of the archive.
 #[derive(Debug, Default)]
 struct Collected {
-    /// By their paths in the archive.
+    /// The path in the archive and the text of each file.
     files: Vec<(String, String)>,
-    /// What could not be had.
+    /// What could not be collected, and why.
     missing: Vec<String>,
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
     };
     let progress = ProgressBar::new_spinner();
     let mut collected = Collected::default();
-    // A directory is no context of a file.
+    // A context that is a directory is in no contexts file.
     let origin_asked = match args.context.as_deref().is_some_and(|name| name.contains('/')) {
         true => &Origin::ThisHost,
         false => &origin,
@@ -93,8 +94,8 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
     Ok(complain(collected.missing))
 }
 
-/// This program's own commands about some contexts, each with the file that it goes into. Without a contexts file, and where a
-/// context is a directory, the directory is named.
+/// The commands of this program to run, each with the file for its output. Without a contexts file, and for a context that
+/// is a directory, `--context` names the directory.
 fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<String>)> {
     let choice: Vec<String> = match file {
         Some(file) => vec!["--contexts".into(), file.display().to_string()],
@@ -106,6 +107,7 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
     };
     let mut commands = vec![
         ("version.json".to_owned(), command(&["version"])),
+        ("check.json".to_owned(), command(&["check"])),
         ("contexts.json".to_owned(), command(&["config", "get-contexts"])),
     ];
     for Context { name, directory, .. } in contexts {
@@ -128,7 +130,7 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
 }
 
 impl Collected {
-    /// What this program's own commands say, each in a file.
+    /// Runs commands of this program, each into a file.
     fn ask(
         &mut self,
         origin: &Origin,
@@ -146,7 +148,7 @@ impl Collected {
         Ok(())
     }
 
-    /// A cluster's settings and its peers' files, and what flags its daemons run with.
+    /// The settings of a cluster, its peer files, and the flags of its daemons.
     fn configuration(&mut self, context: &Context) -> anyhow::Result<()> {
         self.directory(&context.name, &context.directory)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -167,7 +169,7 @@ impl Collected {
         Ok(())
     }
 
-    /// The files of a cluster directory that have no keys: manifests may have Secrets and are none of them.
+    /// The files of a cluster directory without secrets. Manifests are not included, since they may have Secrets.
     fn directory(&mut self, cluster: &str, directory: &Path) -> anyhow::Result<()> {
         let peers = mesh_files::texts(&directory.join("peers")).unwrap_or_default().into_iter();
         let peers = peers.map(|(name, text)| (format!("peers/{name}"), text));
@@ -179,14 +181,14 @@ impl Collected {
             let path = format!("{cluster}/directory/{name}");
             let text = match text {
                 Ok(text) => text,
-                // Most of them are there only where they are needed.
+                // Most files exist only if they are needed.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => {
                     self.missing.push(format!("{path}: {error}"));
                     continue;
                 }
             };
-            // Certificates and keys are beside the peers' files.
+            // The folder has certificates and keys, too.
             if !name.starts_with("peers/") || PeerFile::is_one(&text) {
                 self.files.push((path, redact(&text)));
             }
@@ -194,7 +196,7 @@ impl Collected {
         Ok(())
     }
 
-    /// What a daemon answers of itself.
+    /// The configuration that a daemon reports.
     fn daemon(&mut self, path: String, status: StatusResponse) -> anyhow::Result<()> {
         let StatusResponse { configuration, tables, counters, version, .. } = status;
         let flags: std::collections::BTreeMap<_, _> = configuration.into_iter().collect();
@@ -210,7 +212,7 @@ impl Collected {
         Ok(())
     }
 
-    /// What systemd's journal has of a unit. Where that is nothing, the archive says so.
+    /// The journal of a systemd unit. If it is empty, `errors.txt` says so.
     fn journal(&mut self, unit: &str) {
         let path = format!("logs/{unit}.log");
         let errors = self.missing.len();
@@ -228,7 +230,7 @@ impl Collected {
         }
     }
 
-    /// The network of each node of a lab, and the logs of its processes.
+    /// The network settings of each node of a lab, and the logs of its processes.
     fn lab(&mut self, lab: &LabState) {
         for (cluster, node) in
             lab.clusters.iter().flat_map(|c| c.nodes.iter().map(move |node| (&c.name, node)))
@@ -247,7 +249,7 @@ impl Collected {
         }
     }
 
-    /// The links, routes and packet filters of a network namespace; of this one, unless given.
+    /// The links, routes and packet filters of a network namespace, by default of this one.
     fn network(&mut self, folder: &str, netns: Option<&str>) {
         for (file, command) in [
             ("links.txt", &["ip", "address"][..]),
@@ -262,7 +264,7 @@ impl Collected {
         }
     }
 
-    /// What a command prints, also where it reports that not all is well.
+    /// The output of a command. Exit code 3 is no error.
     fn command(&mut self, path: String, command: &[&str]) {
         let Some((program, arguments)) = command.split_first() else { return };
         let said = match Command::new(program).args(arguments).output() {
@@ -280,14 +282,14 @@ impl Collected {
         self.files.push((path, redact(&String::from_utf8_lossy(&said.stdout))));
     }
 
-    /// Writes the archive, which its owner alone may read.
+    /// Writes the archive, which only its owner may read.
     fn write(&self, name: &str, file: &PathBuf) -> anyhow::Result<()> {
         let place = || file.display().to_string();
         let options =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
         let archive = options.open(file).with_context(place)?;
         let mut archive = tar::Builder::new(GzEncoder::new(archive, Compression::default()));
-        // What a command complained of is in it.
+        // Error messages of commands may have secrets.
         let missing =
             redact(&self.missing.iter().map(|line| format!("{line}\n")).collect::<String>());
         let all = self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
@@ -315,7 +317,7 @@ mod tests {
     use super::*;
     use crate::{args::Args, output::Format};
 
-    /// What an archive has, by path.
+    /// The files of an archive, by path.
     fn written(collected: &Collected) -> Vec<(String, String)> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dump.tar.gz");
@@ -332,7 +334,7 @@ mod tests {
         archive.entries().unwrap().map(read).collect()
     }
 
-    /// What it runs are commands that there are, with a contexts file and on a host that has none.
+    /// All commands that it runs exist, with a contexts file and on a host without one.
     #[test]
     fn each_command_is_one_of_ours() {
         let context = Context {
@@ -347,7 +349,7 @@ mod tests {
             [(None, "/etc/clustermesh"), (Some(Path::new("/contexts.yaml")), "clustermesh")]
         {
             let all = commands(file, std::slice::from_ref(&context));
-            assert_eq!(all.len(), 2 + 7);
+            assert_eq!(all.len(), 3 + 7);
             for (path, words) in all {
                 let words = ["clustermesh".to_owned()].into_iter().chain(words);
                 let args =
@@ -359,7 +361,7 @@ mod tests {
         }
     }
 
-    /// A secret in each kind of file that is taken, and in those that are not.
+    /// Puts a secret into each kind of file, whether it is included or not.
     #[test]
     fn no_kind_of_file_brings_a_secret() {
         let folder = tempfile::tempdir().unwrap();
@@ -377,7 +379,7 @@ mod tests {
         fs::write(directory.join("manifests/secret.yaml"), &secrets).unwrap();
         let mut collected = Collected::default();
         collected.directory("a", directory).unwrap();
-        // What commands print, and what they complain of; a log, the beginning of which is cut off; a daemon's answer.
+        // The output and errors of commands; a log whose beginning is cut off; a daemon's answer.
         collected.command("a/status.json".into(), &["echo", "{\"token\": \"HUSH\"}"]);
         collected.command("a/nftables.txt".into(), &["sh", "-c", "echo password=HUSH >&2; exit 1"]);
         let cut_off = key.split_once('\n').unwrap().1;
@@ -408,7 +410,7 @@ mod tests {
         assert!(cluster.contains("name: a") && cluster.contains("id: 1"), "{cluster}");
     }
 
-    /// Whether there is a journal on this machine or not: of a unit that never was it has nothing, and the archive says so.
+    /// Whether this machine has a journal or not, it has no entries of this unit, and the archive says so.
     #[test]
     fn a_journal_without_entries_is_an_error_of_the_archive() {
         let mut collected = Collected::default();

@@ -1,4 +1,4 @@
-//! What was built.
+//! `clustermesh version`.
 
 use mesh_admin::version::{COMMIT, VERSION, WIRE_REVISION, layout, line};
 use serde_json::json;

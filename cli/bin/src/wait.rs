@@ -1,4 +1,4 @@
-//! Waiting, and saying meanwhile what is missing.
+//! Waits for a condition, and shows meanwhile what is missing.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -11,19 +11,19 @@ use tokio::time::sleep;
 
 use crate::outcome::{Outcome, note, warn};
 
-/// How often it is looked whether what is waited for is there.
+/// The interval of checks.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two lines of progress where there is no terminal, and before the first.
+/// The shortest time before the first line of progress, and between two lines, without a terminal.
 const LINE: Duration = Duration::from_secs(1);
 
-/// How far a command is, on standard error: at a terminal one line that changes; elsewhere a line for each change, at most
-/// one a second, and none of what is done within the first.
+/// Shows progress on standard error: on a terminal in one line that changes, elsewhere in a line for each change, at most
+/// one a second. The first second is not shown.
 pub(crate) struct Progress {
     bar: ProgressBar,
     lines: Option<Lines>,
 }
 
-/// Which lines of progress are written.
+/// The last line of progress, and its time.
 #[derive(Debug)]
 struct Lines {
     last: String,
@@ -71,11 +71,10 @@ impl Lines {
     }
 }
 
-/// Waits until nothing is missing. What is missing is shown while it waits, and where it ends without it: when the time is
-/// over, or on ^C.
+/// Waits until nothing is missing. What is missing is shown while it waits, and as a warning if the time is over or at ^C.
 ///
 /// # Errors
-/// Those of `missing`.
+/// As those of `missing`.
 pub(crate) fn until(
     limit: Duration,
     mut missing: impl FnMut() -> anyhow::Result<Option<String>>,

@@ -1,4 +1,4 @@
-//! `--watch`: the same command again and again.
+//! `--watch`: runs the same command again and again.
 
 use std::{
     env,
@@ -10,22 +10,22 @@ use std::{
 
 use crate::output;
 
-/// Between two looks.
+/// The pause between two runs.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Set for the command that is run again and again: it shows what there is once.
+/// Set for the repeated command, which runs once.
 const WATCHED: &str = "CLUSTERMESH_WATCHED";
-/// Moves to the upper left corner of a terminal, and clears it.
+/// Moves the cursor to the upper left corner of a terminal, and clears it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Whether this command is the one that is run again and again.
+/// Whether this is the repeated command.
 pub(crate) fn is_watched() -> bool {
     env::var_os(WATCHED).is_some()
 }
 
-/// Runs this command until it is stopped, as it was called. What it ends with is shown, and no reason to stop.
+/// Repeats this command until it is stopped. Its exit code makes no difference.
 ///
 /// # Errors
-/// It cannot be run, or its output is closed.
+/// The command cannot be run, or standard output is closed.
 pub(crate) fn run<T>() -> anyhow::Result<T> {
     let program = env::current_exe()?;
     loop {

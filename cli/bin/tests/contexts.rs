@@ -1,5 +1,5 @@
-//! Which contexts commands are about, as flags and variables say it; and how wrong arguments are answered. Needs no lab, and
-//! none that is up makes a difference.
+//! Which contexts commands use, by flags and variables; and the output for wrong arguments. Needs no lab, and labs that are
+//! up make no difference.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Runs a command line in a folder, with variables: exit code, standard output and standard error.
+/// Runs a command line in a folder, with variables. Returns the exit code, standard output and standard error.
 fn run(folder: &Path, variables: &[(&str, &str)], line: &str) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
     command.args(line.split(' ')).current_dir(folder);
@@ -29,7 +29,7 @@ fn run(folder: &Path, variables: &[(&str, &str)], line: &str) -> (i32, String, S
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// A folder with two contexts files, of clusters whose daemons do not run.
+/// A folder with two contexts files. The daemons of their clusters do not run.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (file, clusters) in [("one.yaml", ["a", "b"]), ("two.yaml", ["c", "c"])] {
@@ -74,7 +74,7 @@ fn flags_come_before_variables() {
     ] {
         assert_eq!(names(&[], line), "b\n");
     }
-    // Also where a command cannot do without it.
+    // Also where the command requires the flag.
     for line in ["--context z etcd dump", "--context z connect --destination-context a"] {
         let (code, _, stderr) = run(folder.path(), &[("CLUSTERMESH_CONTEXTS", "one.yaml")], line);
         assert!(code == 1 && stderr.contains("no context \"z\""), "{line}: {code}: {stderr}");
@@ -93,12 +93,12 @@ fn a_context_that_is_there_twice_is_refused() {
     let (code, _, stderr) =
         run(folder.path(), &[], "quarantine lift x --contexts two.yaml --context c");
     assert_eq!(code, 1);
-    assert!(stderr.contains(&format!("2 times: {path}/0, {path}/1.")), "{stderr}");
+    assert!(stderr.contains(&format!("2 contexts \"c\": {path}/0, {path}/1.")), "{stderr}");
     let (_, _, stderr) = run(folder.path(), &[], "service list --contexts one.yaml --context z");
     assert!(stderr.contains("(known: a, b)"), "{stderr}");
 }
 
-/// Lists are printed without those who do not answer, who are named, one a line.
+/// Lists lack the agents that do not answer; a warning names each.
 #[test]
 fn dead_agents_are_named_one_by_one() {
     let folder = folder();
@@ -121,7 +121,7 @@ fn dead_agents_are_named_one_by_one() {
     }
 }
 
-/// With `-o json` an error is an object, on standard output; people find it on standard error.
+/// With `-o json`, an error is an object on standard output; the message is on standard error, too.
 #[test]
 fn errors_are_objects() {
     let folder = folder();
@@ -163,7 +163,7 @@ fn errors_are_objects() {
     assert!(code == 2 && stderr.contains("-o name"), "{stderr}");
 }
 
-/// bash offers the contexts there are; the scripts of the other shells ask for them too.
+/// bash completes the existing contexts; the scripts of the other shells ask for them too.
 #[test]
 fn contexts_are_completed() {
     let folder = folder();
@@ -193,7 +193,7 @@ fn contexts_are_completed() {
     assert!(fish.contains("config get-contexts -o name"), "{fish}");
 }
 
-/// Without a terminal too it is said what is missing: while it is waited for, and at the end.
+/// Without a terminal too, the command reports what is missing: while it waits, and at the end.
 #[test]
 fn what_is_waited_for_is_named() {
     let folder = folder();
@@ -234,7 +234,7 @@ fn who_loses_patience_reads_what_is_missing() {
     assert!(String::from_utf8(ended.stdout).unwrap().contains("NOT READY"));
 }
 
-/// A daemon that accepts and does not answer is given as long as a flag says.
+/// A flag sets the time to wait for a daemon that accepts a connection and does not answer.
 #[test]
 fn a_daemon_is_waited_for_as_long_as_a_flag_says() {
     let folder = folder();

@@ -1,4 +1,4 @@
-//! What is computed from files, as scripts see it: what is printed, and exit codes. Needs nothing but the files.
+//! The output and exit codes of commands that compute from files. Needs only these files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// A folder in which commands run.
 struct Place(tempfile::TempDir);
 
-/// How a command ended.
+/// The result of a command.
 struct Ended {
     code: i32,
     stdout: String,
@@ -73,7 +73,7 @@ metadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: '
 spec: {clusterIP: 10.101.0.10, ports: [{name: http, port: 80}]}
 ";
 
-/// The blocks of a document: what stands behind the backticks, and the text.
+/// The code blocks of a document: the word after the backticks, and the text.
 fn blocks(text: &str) -> Vec<(&str, String)> {
     let mut all = Vec::new();
     let mut lines = text.lines();
@@ -86,7 +86,7 @@ fn blocks(text: &str) -> Vec<(&str, String)> {
     all
 }
 
-/// A block with a path is a file; one of `console` is commands, each with what it prints.
+/// A block whose word is a path is a file; a `console` block has commands with their output.
 #[test]
 fn the_examples_of_the_documentation_are_what_is_printed() {
     let text = fs::read_to_string(repository("docs/offline.md")).unwrap();
@@ -107,8 +107,7 @@ fn the_examples_of_the_documentation_are_what_is_printed() {
     assert!(commands >= 5, "{commands}");
 }
 
-/// Objects of the local cluster, and what a real Cilium wrote: its endpoint slices, for that is what agents follow of
-/// it.
+/// Objects of the local cluster, and keys that a Cilium wrote: agents follow its endpoint slices.
 #[test]
 fn a_cilium_is_imported_from_what_it_wrote() {
     let place = Place::new(&[("a/web.yaml", WEB)]);
@@ -195,12 +194,12 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
             "10.8.0.2 shy not-shared"
         ]
     );
-    // The numbers of the three are theirs: ours is the first that is free, or the one that is given.
+    // The peers have three IDs. The importing cluster gets the first free one, or the one that is given.
     for (id, code, says) in [
         ("1", 0, ""),
         ("9", 3, "cluster old is refused: the cluster has the local cluster's ID 9"),
-        ("300", 1, "300 is no cluster ID: with a limit of 255 clusters it is 1 to 255"),
-        ("0", 1, "0 is no cluster ID"),
+        ("300", 1, "300 is not a cluster ID: with a limit of 255 clusters it is 1 to 255"),
+        ("0", 1, "0 is not a cluster ID"),
     ] {
         let ended = place.run(&format!("import --keys old.json --objects a --cluster a --id {id}"));
         assert_eq!(ended.code, code, "{id}: {}", ended.stderr);
@@ -234,12 +233,12 @@ fn exports_are_keys_files_and_limits_and_namespaces_are_flags() {
     let local = "clustermesh/local/v1/services/shop/web";
     assert_eq!(keys("export --objects a --cluster a --id 1 --local")[2], local);
     for (line, code, says) in [
-        ("export --objects a --cluster a --id 256", 1, "256 is no cluster ID"),
-        ("export --objects a --cluster A --id 1", 2, "\"A\" is no cluster name"),
+        ("export --objects a --cluster a --id 256", 1, "256 is not a cluster ID"),
+        ("export --objects a --cluster A --id 1", 2, "\"A\" is not a cluster name"),
         (
             "export --objects a --cluster a --id 1 --max-connected-clusters 300",
             2,
-            "300 is no limit",
+            "300 is not a limit",
         ),
         ("export --objects none --cluster a --id 1", 1, "none: "),
     ] {
@@ -264,7 +263,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         ("wrong.json", r#"[{"at":"soon","disconnect":"a"}]"#),
         ("typo/a/web.yaml", &WEB.replace("'true'", "'true', service.cilium.io/affinity: loca")),
     ]);
-    // What is good is printed all the same.
+    // The rest is printed all the same.
     let ended = place.run("service backends --state m --from a");
     assert_eq!(ended.code, 3, "{}", ended.stderr);
     assert!(
@@ -273,7 +272,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         ended.stderr
     );
     assert_eq!(serde_json::from_str::<Value>(&ended.stdout).unwrap()[0]["service"], "shop/web");
-    // A document that is no YAML costs itself, whatever it was to be.
+    // A document that is not YAML affects only itself.
     for (line, service) in [
         ("service backends --state part --from a", json!("shop/web")),
         ("service backends --state broken --from a", Value::Null),
@@ -304,7 +303,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
     );
     for (line, code, says) in [
         ("service backends --state m --from b", 1, "--from: there is no cluster b (there are: a)"),
-        ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is no service"),
+        ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is not a service"),
         (
             "service backends --state m --from a --events events.json",
             1,
@@ -313,7 +312,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         (
             "service backends --state m --from a --events wrong.json",
             1,
-            "wrong.json: event 0: at: \"soon\" is no time",
+            "wrong.json: event 0: at: \"soon\" is not a time",
         ),
         ("service backends --state m --from a --at soon", 2, "not a duration"),
         ("service backends", 2, "--state DIR --from CLUSTER"),
@@ -330,8 +329,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
     }
 }
 
-/// A mistake ends with 1, and what is refused or is not there with 3: listed with its reason, for programs and for people.
-/// Keys of a service of one backend, below a tree.
+/// A keys file of a service with one backend; `tree` is below `cilium/`.
 fn some_keys(head: &str, config: &str, tree: &str) -> String {
     let value = r#"{\"cluster\":\"b\",\"namespace\":\"shop\",\"name\":\"web\",\"frontends\":{},\"backends\":{\"10.2.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":8080}}},\"labels\":{},\"selector\":{},\"includeExternal\":true,\"shared\":true,\"clusterID\":300}"#;
     format!(
@@ -384,6 +382,7 @@ fn keys_without_a_config_are_read_with_a_warning_and_never_against_it() {
     assert!(dumped.stderr.contains(no_config), "{}", dumped.stderr);
 }
 
+/// A mistake ends with exit code 1; what is refused or missing ends with 3, and is listed with its reason.
 #[test]
 fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
     let headless =
@@ -486,7 +485,7 @@ fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
         assert!(row.is_some_and(|row| row.contains(used)), "{line}: {}", text.stdout);
         assert_eq!(code == 3, ended.stderr.contains(says), "{line}: {}", ended.stderr);
     }
-    // What is asked for is there, with its protocol too, and without a backend.
+    // The service exists, also with its protocol, and without a backend.
     for line in [
         "service backends shop/web",
         "service backends shop/web:80/TCP",
@@ -495,8 +494,12 @@ fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
         let ended = place.run(&format!("{line} --state m --from a -o text"));
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{line}");
         let row = ended.stdout.lines().nth(1).unwrap();
-        assert!(row.ends_with("no cluster has a backend for it"), "{row}");
+        let why = "a has service shop/web without endpoints; b has no service shop/web";
+        assert!(row.ends_with(why), "{row}");
     }
+    let explained = place.run("service explain shop/web --state m --from a");
+    let why = "No backend is available: a has service shop/web without endpoints; b has no service";
+    assert!(explained.stdout.contains(why), "{}", explained.stdout);
     let explained = place.run("service explain shop/db --state m --from a -o json");
     assert_eq!(explained.code, 3, "{}", explained.stderr);
     let explained: Value = serde_json::from_str(&explained.stdout).unwrap();
@@ -560,7 +563,7 @@ fn shells_complete_what_there_is() {
     assert_eq!(place.run("completions tcsh").code, 2);
 }
 
-/// A name is of the namespace that is given, or of all; without a name a namespace is shown.
+/// A name is in the given namespace, or in all; without a name, the services of the namespace are shown.
 #[test]
 fn namespaces_are_chosen_by_flags() {
     let other = WEB.replace("namespace: shop", "namespace: other").replace("0.10", "0.11");
@@ -596,7 +599,7 @@ fn namespaces_are_chosen_by_flags() {
     }
 }
 
-/// Where a service depends on the client's node, an answer without one says so, and one with it is that node's.
+/// If a service depends on the client's node, an answer without a node says so; with a node, the answer is for that node.
 #[test]
 fn a_node_is_named_whose_clients_connect() {
     let local = WEB.replace("ports:", "internalTrafficPolicy: Local, ports:");

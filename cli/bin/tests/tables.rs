@@ -1,4 +1,4 @@
-//! What commands print that need no daemon, for a pipe and for a reader of 80 columns.
+//! The output of commands that need no daemon, for a pipe and for a terminal of 80 columns.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +9,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-/// What a command line prints, to a reader of so many columns.
+/// The output of a command line for this number of columns.
 fn printed(folder: &Path, line: &str, columns: Option<&str>) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
     command.args(line.split(' ')).current_dir(folder).env_remove("COLUMNS");

@@ -1,40 +1,40 @@
-//! Why a campaign ended.
+//! Why a chaos run or a recording ended early.
 
 use std::io;
 
-/// Why a campaign ended before its time.
+/// Why a chaos run or a recording ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ChaosError {
-    /// A file or a process.
+    /// A file could not be used, or a process not started.
     #[error("{what}: {source}")]
     Io {
-        /// What it was about.
+        /// The file or the process.
         what: &'static str,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A command that does a part of it.
+    /// A command that the run depends on failed.
     #[error("`{command}` failed: {printed}")]
     Command {
-        /// The command.
+        /// The command line.
         command: String,
         /// What it printed.
         printed: String,
     },
-    /// Requests that were not answered.
+    /// Requests of the load failed.
     #[error("{failed} of {offered} requests failed: {reasons}")]
     Harmed {
-        /// How many.
+        /// How many requests failed.
         failed: u64,
-        /// Of how many.
+        /// How many were sent.
         offered: u64,
-        /// Why, with the number of each.
+        /// Each reason, with the number of requests that failed for it.
         reasons: String,
     },
-    /// Too few requests to say anything.
+    /// The load answered too few requests for a verdict. The value is requests a second.
     #[error("only {0} requests a second were answered: the machine is too busy to judge")]
     TooFew(u64),
-    /// Something did not come about.
+    /// A daemon or a tool answered something that the run cannot use.
     #[error("{0}")]
     Unexpected(String),
 }

@@ -1,4 +1,4 @@
-//! What `etcdctl --write-out=json` prints of ranges and of watches with `--prev-kv`.
+//! Parses what `etcdctl --write-out=json` prints for `get` and for `watch --prev-kv`.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::guarantees::{Event, PreviousValue, Response, Stored};
 
-/// All keys of a range, as of one revision.
+/// All keys of a range, at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// The etcd cluster's id.
+    /// The ID of the etcd cluster.
     pub cluster_id: u64,
-    /// The store's revision when it answered.
+    /// The store's revision at the time of the answer.
     pub revision: i64,
-    /// The keys.
+    /// Each key with its value and revisions.
     pub keys: BTreeMap<Vec<u8>, Stored>,
 }
 
-/// Why a line is not what it should be.
+/// A line that is not the expected JSON.
 #[derive(Debug, thiserror::Error)]
 #[error("etcdctl printed {text:?}: {source}")]
 pub struct NotEtcdctl {
@@ -53,13 +53,13 @@ struct WatchAnswer {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct WatchEvent {
-    /// 0 is a put.
+    /// 0 is a put, 1 a deletion.
     r#type: i64,
     kv: Kv,
     prev_kv: Option<Kv>,
 }
 
-/// What is empty or 0 is left out.
+/// etcdctl leaves out fields that are empty or 0.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Kv {
@@ -72,7 +72,7 @@ struct Kv {
     version: i64,
 }
 
-/// Reads the answer to `get`.
+/// Parses the answer to `get`.
 pub fn range(text: &str) -> Result<Range, NotEtcdctl> {
     let RangeAnswer { header, kvs } = read(text)?;
     let keys = kvs.into_iter().map(|kv| {
@@ -82,7 +82,7 @@ pub fn range(text: &str) -> Result<Range, NotEtcdctl> {
     Ok(Range { cluster_id: header.cluster_id, revision: header.revision, keys: keys.collect() })
 }
 
-/// Reads one line of `watch`; `None` if it says nothing but that the watch is connected.
+/// Parses one line of `watch`. `None` if it reports only that the watch was created.
 pub fn response(line: &str) -> Result<Option<Response>, NotEtcdctl> {
     let WatchAnswer { header, events, compact_revision, created } = read(line)?;
     Ok(match (events.is_empty(), compact_revision) {
@@ -119,7 +119,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error
 mod tests {
     use super::*;
 
-    // What etcdctl 3.4.23 printed.
+    // Printed by etcdctl 3.4.23.
     const WATCHED: &str = r#"{"Header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":5,"raft_term":2},"Events":[{"type":1,"kv":{"key":"eC8x","mod_revision":4},"prev_kv":{"key":"eC8x","create_revision":2,"mod_revision":3,"version":2,"value":"Yg=="}},{"kv":{"key":"eC8y","create_revision":5,"mod_revision":5,"version":1}}],"CompactRevision":0,"Canceled":false,"Created":false}"#;
     const COMPACTED: &str = r#"{"Header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2},"Events":[],"CompactRevision":4,"Canceled":true,"Created":false}"#;
     const RANGED: &str = r#"{"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":5,"raft_term":2},"kvs":[{"key":"eC8x","create_revision":2,"mod_revision":3,"version":2,"value":"Yg=="}],"count":1}"#;

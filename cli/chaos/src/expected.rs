@@ -1,25 +1,31 @@
-//! What a node's kernel should hold, worked out from manifests alone.
+//! What a node's kernel should hold, computed from manifests alone.
 //!
-//! The rule, in one sentence: a service leads, at each of its addresses, to all ready pods of that family that it selects,
-//! and if it is global to those that the services of its name select in the clusters that it follows and that share theirs,
-//! port name by port name; where only one of two ports has a name they meet too. A service of which connections stay on their
-//! node leads to that node's own.
-//! It judges the daemons, so it shares their decoding of manifests and nothing else.
+//! At each of its addresses, a service leads to all ready pods of that address family that it selects. A global service
+//! also leads to the pods that shared services of the same name select in the clusters that its cluster follows. Ports
+//! are matched by name; a port without a name matches every name. With `internalTrafficPolicy: Local`, a service leads
+//! only to pods on the client's node.
+//!
+//! The daemons are checked against this, so it shares only their decoding of manifests.
+
+mod client;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs, io, iter,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use mesh_dump::{Destination, Services};
 use mesh_model::{
-    EndpointSlice, Protocol,
-    object::{Object, ObjectKey, Pod, Service, ServicePort, TargetPort},
+    AddressKind, EndpointSlice, Protocol,
+    object::{Node, Object, ObjectKey, Pod, Service, ServicePort, TargetPort, TrafficDistribution},
     service::{HEADLESS_LABEL, SERVICE_NAME_LABEL},
 };
 use mesh_source::{Format, decode};
+
+use client::Client;
 
 /// What a cluster's manifests hold.
 #[derive(Debug, Default)]
@@ -27,17 +33,38 @@ pub(crate) struct Manifests {
     objects: BTreeMap<ObjectKey, Object>,
 }
 
-/// A service's pods as its cluster offers them.
+/// The ports of the pods behind a service, in one cluster.
 type Offer = BTreeSet<Served>;
 
-/// A port's name and protocol, where it is served, and on which node; that is empty where it is not known.
-type Served = (String, u8, SocketAddr, String);
+/// A port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Served {
+    /// The port's name, or empty.
+    name: String,
+    /// Its protocol's number.
+    protocol: u8,
+    address: SocketAddr,
+    location: Location,
+}
 
-/// IP protocol numbers of what is balanced.
+/// Where a pod is, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Location {
+    /// Its node; empty where it is not known.
+    node: String,
+    /// It shuts down.
+    terminating: bool,
+    /// The nodes whose clients should prefer it.
+    for_nodes: Vec<String>,
+    /// The zones whose clients should.
+    for_zones: Vec<String>,
+}
+
+/// The protocols that are balanced, with their IP protocol numbers.
 const BALANCED: [(Protocol, u8); 2] = [(Protocol::Tcp, 6), (Protocol::Udp, 17)];
 
 impl Manifests {
-    /// Reads a folder. What a file holds that cannot be decoded is not there: the daemons say what is wrong with it.
+    /// Reads all manifests in a folder. Skips what cannot be decoded: the daemons report that.
     pub(crate) fn read(folder: &Path) -> io::Result<Self> {
         let mut files = BTreeSet::new();
         list(folder, &mut files)?;
@@ -45,7 +72,7 @@ impl Manifests {
         for file in files {
             let text = match fs::read_to_string(&file) {
                 Ok(text) => text,
-                // Gone since it was listed.
+                // Removed since the folder was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
@@ -58,7 +85,7 @@ impl Manifests {
         Ok(Self { objects })
     }
 
-    /// The services that the cluster's nodes serve, by namespace and name.
+    /// The services that the cluster's nodes serve: no external names, and none that is left to another proxy.
     fn served(&self) -> impl Iterator<Item = &Service> {
         let services = self.objects.values().filter_map(|object| match object {
             Object::Service(service) => Some(service),
@@ -70,12 +97,13 @@ impl Manifests {
         })
     }
 
-    /// Whether a service is one with those of its name in other clusters.
+    /// Whether a service is merged with those of the same name in other clusters.
     fn takes_part(&self, service: &Service) -> bool {
         is_global(service) && self.is_global(&service.namespace)
     }
 
-    /// A namespace takes part that does not say otherwise. One without an object does where no namespace has one.
+    /// A namespace is global unless its annotation is `false`. If the manifests have any namespace, one without an object is
+    /// not global.
     fn is_global(&self, namespace: &str) -> bool {
         let objects = self.objects.values().filter_map(|object| match object {
             Object::Namespace(found) => Some(found),
@@ -90,7 +118,7 @@ impl Manifests {
         })
     }
 
-    /// What the cluster offers under a service's name.
+    /// The backends that the cluster shares under a service's name.
     fn offer(&self, namespace: &str, name: &str) -> Offer {
         let shared = |service: &&Service| self.takes_part(service) && is_shared(service);
         let mut shared = self.served().filter(shared);
@@ -98,7 +126,7 @@ impl Manifests {
         found.map(|service| self.backends(service)).unwrap_or_default()
     }
 
-    /// What a service selects.
+    /// The backends of a service: those in its slices, or else the ready pods that it selects.
     fn backends(&self, service: &Service) -> Offer {
         let slices = self.objects.values().filter_map(|object| match object {
             Object::EndpointSlice(slice) if is_of(slice, service) => Some(slice),
@@ -112,61 +140,99 @@ impl Manifests {
             Object::Pod(pod) => Some(pod),
             _ => None,
         });
-        pods.filter(|pod| is_ready(service, pod)).flat_map(|pod| in_pod(service, pod)).collect()
+        let pods = pods.filter(|pod| is_serving(service, pod));
+        pods.flat_map(|pod| in_pod(service, pod, self.zone(&pod.node))).collect()
+    }
+
+    /// What a service of the cluster selects, for the cluster's clients: they know on which node an address is.
+    fn local_backends(&self, service: &Service) -> Offer {
+        let on_its_node = |mut served: Served| {
+            if served.location.node.is_empty() {
+                served.location.node = self.node_having(served.address.ip()).unwrap_or_default();
+            }
+            served
+        };
+        self.backends(service).into_iter().map(on_its_node).collect()
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.objects.values().filter_map(|object| match object {
+            Object::Node(node) => Some(node),
+            _ => None,
+        })
+    }
+
+    /// The zone of a node, if it is in one.
+    fn zone(&self, node: &str) -> Option<&str> {
+        let node = self.nodes().find(|found| found.name == node)?;
+        let zone = node.labels.get("topology.kubernetes.io/zone")?;
+        Some(zone.as_str()).filter(|zone| !zone.is_empty())
+    }
+
+    /// The node that has an address, itself or in the longest of the pod ranges around it.
+    fn node_having(&self, address: IpAddr) -> Option<String> {
+        let closeness = |node: &Node| {
+            let mut internal = node.addresses.iter().filter(|a| a.kind == AddressKind::Internal);
+            let itself = internal.any(|a| a.ip == address);
+            let ranges = node.pod_cidrs.iter().filter(|range| range.contains(&address));
+            ranges.map(|range| range.prefix_len()).chain(itself.then_some(u8::MAX)).max()
+        };
+        let nodes = self.nodes().filter_map(|node| Some((closeness(node)?, node)));
+        nodes.min_by_key(|(closeness, _)| Reverse(*closeness)).map(|(_, node)| node.name.clone())
     }
 }
 
-/// What the kernel of a cluster's node should hold: `local` with its ID and manifests, and those of all clusters
-/// that it follows.
+/// What the kernel of a node should hold. `local` is the node's cluster, `followed` are the clusters that it follows,
+/// each with its ID and manifests.
 pub(crate) fn expected(
     local: (u16, &Manifests),
     followed: &[(u16, &Manifests)],
     node: &str,
 ) -> Services {
+    let client = Client { cluster: local.0, node, zone: local.1.zone(node) };
     let mut services = Services::new();
     for service in local.1.served() {
-        let stays = service.internal_traffic_local;
-        let others = followed.iter().filter(|_| !stays && local.1.takes_part(service));
+        let others = followed.iter().filter(|_| local.1.takes_part(service));
         let others = others.map(|(number, manifests)| {
             (*number, manifests.offer(&service.namespace, &service.name))
         });
-        let mut of_local = local.1.backends(service);
-        of_local.retain(|(.., on)| !stays || on == node);
-        let mine = std::iter::once((local.0, of_local));
+        let mine = iter::once((local.0, local.1.local_backends(service)));
         let offers: Vec<(u16, Offer)> = mine.chain(others).collect();
         for (ip, port) in frontends(service)
             .iter()
             .flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
         {
             let Some(protocol) = balanced(port.protocol) else { continue };
-            let destinations = offers.iter().flat_map(|(cluster, offer)| {
+            let pool = offers.iter().flat_map(|(cluster, offer)| {
                 let leading = offer.iter().filter(|served| {
-                    let (_, of, address, _) = served;
-                    *of == protocol
-                        && address.is_ipv4() == ip.is_ipv4()
+                    served.protocol == protocol
+                        && served.address.is_ipv4() == ip.is_ipv4()
                         && meets(&port.name, served, offer)
                 });
-                leading.map(|(.., address, _)| Destination { address: *address, cluster: *cluster })
+                leading.map(|served| (*cluster, served))
             });
-            let frontend = (SocketAddr::new(*ip, port.port), protocol);
-            services.insert(frontend, destinations.collect());
+            let reached = client.reached(service, pool.collect()).into_iter();
+            let reached =
+                reached.map(|(cluster, served)| Destination { address: served.address, cluster });
+            services.insert((SocketAddr::new(*ip, port.port), protocol), reached.collect());
         }
     }
     services
 }
 
-/// Whether a port of a service leads to one that is served. One has no name if no other entry gives it one.
+/// Whether a service port named `name` leads to a served port. A served port has no name if no entry with the same
+/// protocol and address has one.
 fn meets(name: &str, served: &Served, offer: &Offer) -> bool {
-    let (of, protocol, address, _) = served;
-    let mut same = offer.iter().filter(|(_, p, a, _)| (p, a) == (protocol, address));
-    name == of || name.is_empty() || same.all(|(of, ..)| of.is_empty())
+    let port = |served: &Served| (served.protocol, served.address);
+    let mut same = offer.iter().filter(|other| port(other) == port(served));
+    name == served.name || name.is_empty() || same.all(|other| other.name.is_empty())
 }
 
 fn balanced(protocol: Protocol) -> Option<u8> {
     BALANCED.iter().find(|(known, _)| *known == protocol).map(|(_, number)| *number)
 }
 
-/// The first of two annotations that is there.
+/// The value of the first of two annotations that is set.
 fn word<'a>(service: &'a Service, names: [&str; 2]) -> Option<&'a String> {
     names.iter().find_map(|name| service.annotations.get(*name))
 }
@@ -189,7 +255,8 @@ fn frontends(service: &Service) -> &[IpAddr] {
     }
 }
 
-fn is_ready(service: &Service, pod: &Pod) -> bool {
+/// Whether a pod is one of a service's, and takes connections; it may do so while it shuts down.
+fn is_serving(service: &Service, pod: &Pod) -> bool {
     let selected = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
     pod.namespace == service.namespace
         && !pod.finished
@@ -198,17 +265,32 @@ fn is_ready(service: &Service, pod: &Pod) -> bool {
         && service.selector.iter().all(selected)
 }
 
-/// A pod answers at its first address of each family that its service has.
-fn in_pod(service: &Service, pod: &Pod) -> Offer {
+/// A pod answers at its first address of each family that its service has. A service that asks for near pods has each of its
+/// pods meant for clients of the pod's zone, and some services for those of the pod's node.
+fn in_pod(service: &Service, pod: &Pod, zone: Option<&str>) -> Offer {
     let has =
         |v4: bool| service.headless || service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4);
     let of = |v4: bool| pod.ips.iter().find(move |ip| ip.is_ipv4() == v4);
+    let asked = service.traffic_distribution;
+    let zones = zone.filter(|_| asked.is_some());
+    let is_for_node = asked == Some(TrafficDistribution::SameNode) && !pod.node.is_empty();
+    let location = Location {
+        node: pod.node.clone(),
+        terminating: pod.terminating && !service.publish_not_ready_addresses,
+        for_nodes: is_for_node.then(|| pod.node.clone()).into_iter().collect(),
+        for_zones: zones.map(str::to_owned).into_iter().collect(),
+    };
     let ips = [true, false].into_iter().filter(|v4| has(*v4)).filter_map(of);
     let mut offer = Offer::new();
     for (ip, port) in ips.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
         if let (Some(number), Some(protocol)) = (target(port, pod), balanced(port.protocol)) {
             let address = SocketAddr::new(*ip, number);
-            offer.insert((port.name.clone(), protocol, address, pod.node.clone()));
+            offer.insert(Served {
+                name: port.name.clone(),
+                protocol,
+                address,
+                location: location.clone(),
+            });
         }
     }
     offer
@@ -231,15 +313,22 @@ fn is_of(slice: &EndpointSlice, service: &Service) -> bool {
 }
 
 fn in_slice(slice: &EndpointSlice) -> Offer {
-    let endpoints = slice
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.ready.unwrap_or(true) || endpoint.serving.unwrap_or(true));
-    let ips = endpoints.flat_map(|endpoint| {
-        let ips = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
-        ips.map(|ip: IpAddr| (ip, endpoint.node.clone().unwrap_or_default()))
+    let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
+        let ready = endpoint.ready.unwrap_or(true);
+        let leaves = endpoint.terminating.unwrap_or(false) && endpoint.serving.unwrap_or(true);
+        let location = Location {
+            node: endpoint.node.clone().unwrap_or_default(),
+            terminating: !ready,
+            for_nodes: endpoint.for_nodes.clone(),
+            for_zones: endpoint.for_zones.clone(),
+        };
+        (ready || leaves).then_some((endpoint, location))
     });
-    let ips: Vec<(IpAddr, String)> = ips.collect();
+    let ips = endpoints.flat_map(|(endpoint, location)| {
+        let ips = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+        ips.map(move |ip: IpAddr| (ip, location.clone()))
+    });
+    let ips: Vec<(IpAddr, Location)> = ips.collect();
     let mut offer = Offer::new();
     for port in &slice.ports {
         let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok();
@@ -248,8 +337,11 @@ fn in_slice(slice: &EndpointSlice) -> Offer {
             continue;
         };
         let name = port.name.clone().unwrap_or_default();
-        offer.extend(ips.iter().map(|(ip, node)| {
-            (name.clone(), protocol, SocketAddr::new(*ip, number), node.clone())
+        offer.extend(ips.iter().map(|(ip, location)| Served {
+            name: name.clone(),
+            protocol,
+            address: SocketAddr::new(*ip, number),
+            location: location.clone(),
         }));
     }
     offer
@@ -272,153 +364,4 @@ fn list(folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ECHO: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: { name: echo, namespace: shop, annotations: { service.cilium.io/global: "true" } }
-spec:
-  clusterIP: 10.101.0.10
-  clusterIPs: [10.101.0.10, "fd00:100:1::a"]
-  selector: { app: echo }
-  ports:
-    - { name: http, port: 80, targetPort: web }
-    - { name: dns, port: 53, protocol: UDP }
-"#;
-
-    fn pod(name: &str, ips: [&str; 2], ready: &str) -> String {
-        format!(
-            r#"
----
-apiVersion: v1
-kind: Pod
-metadata: {{ name: {name}, namespace: shop, labels: {{ app: echo }} }}
-spec: {{ nodeName: n1, containers: [{{ name: c, ports: [{{ name: web, containerPort: 8080 }}] }}] }}
-status:
-  phase: Running
-  podIP: "{0}"
-  podIPs: [{{ ip: "{0}" }}, {{ ip: "{1}" }}]
-  conditions: [{{ type: Ready, status: "{ready}" }}]
-"#,
-            ips[0], ips[1]
-        )
-    }
-
-    fn manifests(text: &str) -> Manifests {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("all.yaml"), text).unwrap();
-        fs::write(folder.path().join(".swp.yaml"), "no: [manifest").unwrap();
-        Manifests::read(folder.path()).unwrap()
-    }
-
-    fn shown(services: &Services) -> Vec<String> {
-        let line =
-            |((frontend, protocol), destinations): (&(SocketAddr, u8), &BTreeSet<Destination>)| {
-                let to = destinations.iter().map(|d| format!("{}@{}", d.address, d.cluster));
-                format!("{frontend}/{protocol}: {}", to.collect::<Vec<_>>().join(" "))
-            };
-        services.iter().map(line).collect()
-    }
-
-    #[test]
-    fn pods_of_all_clusters_by_port_name_and_family() {
-        let local =
-            manifests(&(ECHO.to_owned() + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True")));
-        let other = ECHO.replace("10.101", "10.102").replace("::a", "::b");
-        let other = other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True");
-        let other = manifests(&(other + &pod("q", ["10.2.1.3", "fd00:10:2:1::3"], "False")));
-        assert_eq!(
-            shown(&expected((1, &local), &[(2, &other)], "n1")),
-            [
-                "10.101.0.10:53/17: 10.1.1.2:53@1 10.2.1.2:53@2",
-                "10.101.0.10:80/6: 10.1.1.2:8080@1 10.2.1.2:8080@2",
-                "[fd00:100:1::a]:53/17: [fd00:10:1:1::2]:53@1 [fd00:10:2:1::2]:53@2",
-                "[fd00:100:1::a]:80/6: [fd00:10:1:1::2]:8080@1 [fd00:10:2:1::2]:8080@2",
-            ]
-        );
-        assert_eq!(shown(&expected((1, &local), &[], "n1"))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
-    }
-
-    #[test]
-    fn connections_that_stay_on_their_node_lead_to_it_alone() {
-        let stays = ECHO.replace("spec:\n", "spec:\n  internalTrafficPolicy: Local\n");
-        let here = pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
-        let there = pod("q", ["10.1.2.2", "fd00:10:1:2::2"], "True").replace("n1", "n2");
-        let local = manifests(&(stays + &here + &there));
-        let other = ECHO.replace("10.101", "10.102").replace("::a", "::b");
-        let other = manifests(&(other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True")));
-        for (node, address) in [("n1", "10.1.1.2"), ("n2", "10.1.2.2"), ("n3", "")] {
-            let found = shown(&expected((1, &local), &[(2, &other)], node));
-            let to = if address.is_empty() { "".into() } else { format!("{address}:8080@1") };
-            assert_eq!(found[1], format!("10.101.0.10:80/6: {to}"), "{node}");
-        }
-    }
-
-    #[test]
-    fn a_port_without_a_name_meets_any() {
-        let one_port = |name: &str| {
-            format!(
-                r#"
-apiVersion: v1
-kind: Service
-metadata: {{ name: echo, namespace: shop, annotations: {{ service.cilium.io/global: "true" }} }}
-spec: {{ clusterIP: 10.101.0.10, ports: [{{ {name}port: 80 }}] }}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{ name: echo, namespace: shop, labels: {{ kubernetes.io/service-name: echo }} }}
-addressType: IPv4
-endpoints: [{{ addresses: [10.2.1.2] }}]
-ports: [{{ {name}port: 8080 }}]
-"#
-            )
-        };
-        let [named, other, unnamed] =
-            ["name: http, ", "name: web, ", ""].map(|name| manifests(&one_port(name)));
-        for (local, theirs, meet) in [
-            (&named, &named, true),
-            (&named, &unnamed, true),
-            (&unnamed, &named, true),
-            (&unnamed, &unnamed, true),
-            (&named, &other, false),
-        ] {
-            let found = expected((1, local), &[(2, theirs)], "n1");
-            let theirs = found.values().flatten().filter(|to| to.cluster == 2).count();
-            assert_eq!(theirs == 1, meet, "{found:?}");
-        }
-        // It has a name, if not the one that is looked for.
-        let twice = one_port("name: web, ").replace(
-            "ports: [{ name: web, port: 8080 }]",
-            "ports: [{ name: web, port: 8080 }, { name: '', port: 8080 }]",
-        );
-        let found = expected((1, &named), &[(2, &manifests(&twice))], "n1");
-        assert!(found.values().flatten().all(|to| to.cluster == 1), "{found:?}");
-    }
-
-    #[test]
-    fn what_is_withheld_is_its_own_clusters_alone() {
-        let shares = manifests(ECHO);
-        for text in [
-            ECHO.replace("service.cilium.io/global: \"true\"", "a: b"),
-            ECHO.replace(
-                "global: \"true\"",
-                "global: \"true\", service.cilium.io/shared: \"false\"",
-            ),
-            ECHO.to_owned()
-                + "\n---\napiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { clustermesh.cilium.io/global: \"false\" } }\n",
-        ] {
-            let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
-            let withholds = manifests(&text);
-            let local = expected((1, &withholds), &[(2, &shares)], "n1");
-            let is_local = |to: &BTreeSet<Destination>| to.iter().all(|to| to.cluster == 1);
-            assert!(
-                local.len() == 4 && local.values().all(|to| to.len() == 1 && is_local(to)),
-                "{text}"
-            );
-            let offered = expected((2, &shares), &[(1, &withholds)], "n1");
-            assert!(offered.len() == 4 && offered.values().all(BTreeSet::is_empty), "{text}");
-        }
-    }
-}
+mod tests;

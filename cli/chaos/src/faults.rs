@@ -1,92 +1,103 @@
-//! Faults that leave the data path alone, and which of them a seed stands for.
+//! Faults outside the data path, and the sequence of faults that follows from a seed.
 
 use std::fmt;
 
 use mesh_lab::{Component, Impairment};
 use serde::{Serialize, Serializer};
 
-/// Something that goes wrong, or changes.
+/// Something that fails, or a change that an operator makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Daemons are killed, all at once, and started again in this order.
     Kill {
-        /// `a/etcd`, `a/apiserver`, `a/etcd2` of a second replica, `a/n1/agent`.
+        /// The lab's names of the processes: `a/etcd`, `a/apiserver`, `a/etcd2` for a second replica, `a/n1/agent`.
         processes: Vec<String>,
-        /// Milliseconds until the first of them is back.
+        /// Milliseconds until the first of them is started again.
         away: u64,
     },
-    /// Packets between two places are lost, some of them or all, or come late.
+    /// Packets between two locations are dropped, all or some of them, or delayed.
     Cut {
-        /// The places, one of which is an etcd.
+        /// The locations: a cluster and an etcd.
         places: [String; 2],
-        /// What passes nevertheless.
+        /// How the packets are impaired; `None` drops all of them.
         impairment: Option<Impairment>,
-        /// An agent that starts anew meanwhile.
+        /// An agent that is restarted meanwhile, by the lab's name.
         restarted: Option<String>,
-        /// Milliseconds until it is healed.
+        /// Milliseconds until the fault ends.
         away: u64,
     },
-    /// An etcd forgets its history.
+    /// An etcd's history is compacted up to its current revision.
     Compact(Etcd),
-    /// An etcd loses its disk, and begins anew with an empty one.
+    /// An etcd loses its disk, and starts again with an empty one.
     Lose {
         /// The etcd.
         etcd: Etcd,
-        /// Milliseconds until it begins anew.
+        /// Milliseconds until it starts again.
         away: u64,
     },
-    /// The heartbeat in an etcd loses its lease.
+    /// The lease of the heartbeat in an etcd is revoked.
     Revoke(Etcd),
-    /// A cluster has another number of pods.
+    /// The number of a cluster's pods changes.
     Scale(String, u32),
-    /// Two clusters are connected once more: users, certificates and peer files are looked after again.
+    /// Two clusters are connected again: users, certificates and peer files are checked and repaired.
     Reconnect(String, String),
-    /// A cluster's certificates are issued anew while they are in use.
+    /// A cluster's certificates are rotated while they are in use.
     Rotate(String, Certificates),
+    /// A node is in another zone, or in none.
+    Move {
+        /// Its cluster.
+        cluster: String,
+        /// The node.
+        node: String,
+        /// Its zone from now on.
+        zone: Option<&'static str>,
+    },
 }
 
-/// A cluster's etcd, by the number of its replica.
+/// The etcd of one replica of a cluster's control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etcd {
-    /// The cluster.
+    /// The cluster's name.
     pub cluster: String,
     /// The replica, counted from 1.
     pub replica: u8,
 }
 
-/// Which of a cluster's certificates.
+/// Which of a cluster's certificates are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificates {
-    /// Its etcd's.
+    /// Those of its etcd's server.
     Server,
-    /// Those of all who connect to it.
+    /// Those of the etcd's clients.
     Clients,
 }
 
-/// What there is to break.
+/// The parts of a mesh that faults can affect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshShape {
-    /// Clusters with their nodes.
+    /// The names of the clusters, each with the names of its nodes.
     pub clusters: Vec<(String, Vec<String>)>,
-    /// How many replicas the control plane of each has.
+    /// Replicas of each cluster's control plane.
     pub control_planes: u8,
-    /// How many pods each cluster has at first.
+    /// Pods of each cluster at first.
     pub replicas: u32,
 }
 
-/// Numbers that look random and follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+/// Pseudo-random numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug)]
 struct Random(u64);
 
-/// The most pods of a cluster.
+/// The most pods that a cluster is scaled to.
 const MOST_REPLICAS: u32 = 3;
-/// What a bad way loses, and how late it is: far more than any that people connect clusters over.
+/// Percent of packets lost and milliseconds of delay: far more than on any link that connects real clusters.
 const LOSS: Option<Impairment> = Some(Impairment::Loss(30));
 const DELAY: Option<Impairment> = Some(Impairment::Delay(200));
+/// The zones that nodes are in, or none.
+const ZONES: [Option<&str>; 3] = [Some("east"), Some("west"), None];
 /// The longest that something is away, in milliseconds: longer than a reader's first tries to come back.
 const LONGEST: usize = 2_000;
 
-/// The faults that a seed stands for, for meshes of this shape.
+/// The sequence of `count` faults that follows from `seed`, for a mesh of this shape.
 pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
     let mut random = Random(seed);
     let mut replicas = vec![shape.replicas; shape.clusters.len()];
@@ -98,11 +109,11 @@ pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
         let at = random.below(shape.clusters.len());
         let Some((cluster, nodes)) = shape.clusters.get(at) else { break };
         let away = u64::try_from(random.below(LONGEST)).unwrap_or_default();
-        faults.push(match random.below(12) {
+        faults.push(match random.below(13) {
             0 | 1 => Fault::Kill { processes: random.some(&processes, 1), away },
             2 | 3 => Fault::Kill { processes: random.some(&processes, 2), away },
             4 | 5 => {
-                // Any cluster's nodes, the etcd's own too.
+                // The nodes of any cluster, the etcd's cluster included.
                 let from = random.some(&shape.clusters, 1);
                 let from = from.first().map_or(cluster.clone(), |(name, _)| name.clone());
                 let agents: Vec<String> = of(&shape.clusters, &from).map(agent(&from)).collect();
@@ -127,12 +138,17 @@ pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
                 Fault::Rotate(cluster.clone(), which)
             }
             10 => Fault::Lose { etcd: random.etcd(cluster, control_planes), away },
+            11 => {
+                let zone = random.some(&ZONES, 1).pop().flatten();
+                let Some(node) = random.some(nodes, 1).pop() else { continue };
+                Fault::Move { cluster: cluster.clone(), node, zone }
+            }
             _ => {
                 let Some(replicas) = replicas.get_mut(at) else { continue };
                 let more = u32::try_from(1 + random.below(2)).unwrap_or(1);
                 *replicas = (*replicas - 1 + more) % MOST_REPLICAS + 1;
                 debug_assert!((1..=MOST_REPLICAS).contains(replicas), "never none");
-                // The nodes have room for any number.
+                // A node has no limit of pods.
                 debug_assert!(!nodes.is_empty(), "a cluster has nodes");
                 Fault::Scale(cluster.clone(), *replicas)
             }
@@ -168,20 +184,20 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below another, which is not 0. Small ones are likelier by nothing that matters here.
+    /// A number from 0 up to `limit`, `limit` excluded. The modulo bias does not matter here.
     fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % limit).unwrap_or_default()
     }
 
-    /// The etcd of one of a cluster's replicas. Where there is one only, nothing is to be chosen.
+    /// The etcd of a random replica. With one replica no random number is used.
     fn etcd(&mut self, cluster: &str, replicas: u8) -> Etcd {
         let others = usize::from(replicas.max(1));
         let chosen = if others == 1 { 0 } else { self.below(others) };
         Etcd { cluster: cluster.into(), replica: u8::try_from(chosen).unwrap_or_default() + 1 }
     }
 
-    /// As many different ones of all, as far as there are.
+    /// `count` different elements, or all of them if there are fewer.
     fn some<T: Clone>(&mut self, all: &[T], count: usize) -> Vec<T> {
         let mut left = all.to_vec();
         let mut chosen = Vec::new();
@@ -195,7 +211,7 @@ impl Random {
 // === impl Etcd ===
 
 impl fmt::Display for Etcd {
-    /// As the lab calls it.
+    /// The lab's name of the process.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&Component::Etcd(self.replica).process(&self.cluster))
     }
@@ -229,14 +245,20 @@ impl fmt::Display for Fault {
             Self::Scale(cluster, replicas) => write!(f, "give {cluster} {replicas} pods"),
             Self::Reconnect(one, other) => write!(f, "connect {one} and {other} again"),
             Self::Rotate(cluster, which) => {
-                write!(f, "exchange the certificates of {cluster}'s {}", which.as_str())
+                write!(f, "rotate the certificates of {cluster}'s {}", which.as_str())
+            }
+            Self::Move { cluster, node, zone: Some(zone) } => {
+                write!(f, "move {cluster}/{node} to zone {zone}")
+            }
+            Self::Move { cluster, node, zone: None } => {
+                write!(f, "move {cluster}/{node} out of its zone")
             }
         }
     }
 }
 
 impl Certificates {
-    /// As the command line calls them.
+    /// The flag of `certs rotate`, without the dashes.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -301,9 +323,13 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "exchange", "give", "impair", "kill", "lose", "revoke"]
+            [
+                "compact", "connect", "cut", "give", "impair", "kill", "lose", "move", "revoke",
+                "rotate"
+            ]
         );
         let mut before = [2, 2];
+        let (mut moved, mut zones) = (BTreeSet::new(), BTreeSet::new());
         for fault in faults {
             match fault {
                 Fault::Kill { processes, .. } => {
@@ -317,8 +343,14 @@ mod tests {
                 }
                 Fault::Reconnect(one, other) => assert_ne!(one, other),
                 Fault::Cut { places, .. } => assert!(places[1].ends_with("/etcd")),
+                Fault::Move { cluster, node, zone } => {
+                    moved.insert(format!("{cluster}/{node}"));
+                    zones.insert(zone);
+                }
                 Fault::Compact(_) | Fault::Lose { .. } | Fault::Revoke(_) | Fault::Rotate(..) => {}
             }
         }
+        assert_eq!(Vec::from_iter(moved), ["a/n1", "a/n2", "b/n1", "b/n2"]);
+        assert_eq!(zones, BTreeSet::from(ZONES));
     }
 }

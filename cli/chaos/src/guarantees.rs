@@ -1,8 +1,7 @@
-//! What an etcd guarantees of a watch, judged by what was recorded of one.
+//! Checks a recorded watch against what etcd guarantees.
 //!
-//! The guarantees are those that etcd documents and that its own robustness tests look for. They are checked against a
-//! [`ReferenceModel`] that was not learnt from the watch. Pure logic: the recorder says what was asked for and what
-//! came.
+//! The guarantees are those that etcd documents and that its robustness tests check. They are checked against a
+//! [`ReferenceModel`], which does not come from the same watch. This module has no IO: `record` makes the recordings.
 
 mod reference_model;
 
@@ -15,50 +14,50 @@ use serde::Serialize;
 
 pub use reference_model::{PreviousValue, ReferenceModel, Stored};
 
-/// A watch as it was asked for, and everything that it answered.
+/// A watch: its request and all of its responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Which it is, for the reader of a violation.
+    /// A name for messages.
     pub name: String,
-    /// The first key that was asked for.
+    /// The first key of the requested range.
     pub start: Vec<u8>,
-    /// What comes after the last one.
+    /// The first key after the range.
     pub end: Vec<u8>,
-    /// The first revision that was asked for.
+    /// The first requested revision.
     pub from: i64,
-    /// It was asked for what was there before each event.
+    /// Whether the request asked for the previous value of each key.
     pub previous: bool,
-    /// What came, in order.
+    /// The responses, in order.
     pub responses: Vec<Response>,
 }
 
-/// One message of a watch.
+/// One response of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
     /// Changes.
     Events(Vec<Event>),
     /// Everything up to this revision was delivered.
     Progress(i64),
-    /// The watch is over: the revisions before this one are compacted away.
+    /// The watch ended: revisions before this one are compacted.
     Compacted(i64),
 }
 
-/// One change, as a watch reports it.
+/// One change, as the watch reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The key.
+    /// Its value; `None` if it was deleted.
     pub key: Vec<u8>,
     /// Its value; `None` if it was removed.
     pub value: Option<Vec<u8>>,
     /// The revision of the change.
     pub revision: i64,
-    /// Whether it says that the key was created by it.
+    /// Whether the event reports that the change created the key.
     pub created: bool,
-    /// What it says was there before.
+    /// The reported previous value.
     pub previous: Option<PreviousValue>,
 }
 
-/// What a watch promises.
+/// What etcd guarantees of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Guarantee {
@@ -66,37 +65,37 @@ pub enum Guarantee {
     Ordered,
     /// No change comes twice.
     Unique,
-    /// A message has a revision as a whole, or not at all.
+    /// All changes of a revision come in one response.
     Atomic,
-    /// Progress up to a revision means that all of it came before, and nothing of it after.
+    /// Progress to a revision means that all its events came before, and none of them comes after.
     Bookmarkable,
-    /// The first event is the first that happened since the revision that was asked for.
+    /// The first event is the first change since the requested revision.
     Resumable,
-    /// Nothing is left out between two events.
+    /// No change between two events is missing.
     Reliable,
-    /// Only keys that were asked for.
+    /// Only keys of the requested range are reported.
     Filterable,
-    /// What was there before is what was there before.
+    /// A reported previous value is the value before the change.
     Previous,
-    /// A key was created exactly if it was not there.
+    /// An event is a creation exactly if the key did not exist before.
     IsCreate,
-    /// What is reported happened.
+    /// Every reported change happened.
     True,
 }
 
-/// A promise that was not kept.
+/// A guarantee that was not kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Which.
+    /// The guarantee.
     pub guarantee: Guarantee,
-    /// By whom, and how.
+    /// The watch, and what is wrong with its responses.
     pub what: String,
 }
 
 // === impl Watch ===
 
 impl Watch {
-    /// Every promise that the watch did not keep. What happened after the reference ends is not judged.
+    /// All violations in the watch. Changes after the end of the reference are not checked.
     pub fn violations(&self, reference: &ReferenceModel) -> Vec<Violation> {
         let mut judge = Checker { watch: self, reference, violations: Vec::new() };
         judge.each_event();
@@ -110,7 +109,7 @@ impl Watch {
         self.responses.iter().flat_map(Response::events)
     }
 
-    /// Up to where it has reported everything, as far as it says so itself.
+    /// The last revision of which the watch reported an event or progress.
     pub fn reached(&self) -> Option<i64> {
         let of = |response: &Response| match response {
             Response::Events(events) => events.iter().map(|event| event.revision).max(),
@@ -120,7 +119,7 @@ impl Watch {
         self.responses.iter().filter_map(of).max()
     }
 
-    /// The last revision in which something happened that it asked for.
+    /// The last revision with a change in the requested range.
     pub fn last_of(&self, reference: &ReferenceModel) -> Option<i64> {
         reference.revisions(self.from, |key| self.asked_for(key)).last()
     }
@@ -139,7 +138,7 @@ impl Response {
     }
 }
 
-/// Goes through a watch, and notes what is wrong.
+/// Checks a watch, and collects the violations.
 struct Checker<'a> {
     watch: &'a Watch,
     reference: &'a ReferenceModel,
@@ -153,7 +152,7 @@ impl Checker<'_> {
         self.violations.push(Violation { guarantee, what: format!("{}: {what}", self.watch.name) });
     }
 
-    /// What can be checked of an event from it and from what came before it.
+    /// Checks each event against those before it.
     fn each_event(&mut self) {
         let (mut last, mut progress) = (0, 0);
         let mut seen = BTreeSet::new();
@@ -186,7 +185,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether an event is what happened.
+    /// Checks an event against what the reference says of its revision.
     fn delivered_of(&mut self, event: &Event) {
         if !self.reference.covers(event.revision) {
             return;
@@ -210,7 +209,7 @@ impl Checker<'_> {
         }
     }
 
-    /// No revision is in two messages, or partly in one.
+    /// No revision is split over two responses, or reported in part.
     fn whole_revisions(&mut self) {
         let mut received: BTreeMap<i64, BTreeSet<&[u8]>> = BTreeMap::new();
         let mut before: Option<i64> = None;
@@ -238,7 +237,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Every revision in which something happened came.
+    /// Every revision with a change in the range was reported.
     fn nothing_missing(&mut self) {
         let mut received: BTreeSet<i64> = BTreeSet::new();
         let mut progress = Vec::new();
@@ -291,7 +290,7 @@ impl fmt::Display for Event {
 // === impl Guarantee ===
 
 impl Guarantee {
-    /// All of them.
+    /// All guarantees.
     pub const ALL: [Self; 10] = [
         Self::Ordered,
         Self::Unique,

@@ -1,5 +1,5 @@
-//! Whether what the clusters' manifests say has come down to the kernels: from the source to the end, through neither the
-//! daemons nor their tables.
+//! Compares the manifests of all clusters with the contents of all kernels, without the daemons' state and tables in
+//! between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,51 +14,51 @@ use serde::Serialize;
 
 use crate::expected::{Manifests, expected};
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
-    /// Nodes whose kernel was read.
+    /// Nodes whose kernel was read, or could not be.
     pub nodes: usize,
-    /// Frontends that were compared, each node's for itself.
+    /// Frontends that were compared, counted on each node.
     pub frontends: usize,
-    /// Backends of all these.
+    /// Backends of the frontends that are as they should be.
     pub backends: usize,
-    /// What is not as it should be.
+    /// Where a kernel and the manifests differ.
     pub differences: Vec<Difference>,
 }
 
-/// A difference between what manifests say and what a node's kernel holds.
+/// A difference between the manifests and a node's kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// The node's cluster.
+    /// The name of the node's cluster.
     pub cluster: String,
-    /// The node.
+    /// The name of the node.
     pub node: String,
-    /// The frontend's address and port; absent where the tables cannot be read.
+    /// The frontend's address and port; `None` if the node's tables cannot be read.
     pub frontend: Option<SocketAddr>,
-    /// Its protocol.
+    /// The frontend's protocol, `TCP` or `UDP`; empty if the tables cannot be read.
     pub protocol: &'static str,
-    /// What is wrong, in words.
+    /// What is wrong, for a reader.
     pub what: String,
-    /// Backends that should be there.
+    /// Backends that the kernel lacks.
     pub missing: Vec<SocketAddr>,
-    /// Backends that should not.
+    /// Backends that the kernel has and should not have.
     pub strange: Vec<SocketAddr>,
 }
 
-/// Why nothing could be compared.
+/// A folder of a cluster that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct HistoryError {
     /// The folder.
     path: PathBuf,
-    /// Why.
+    /// The system's error.
     source: std::io::Error,
 }
 
-/// Compares every node's kernel with the manifests of its cluster and of those that it follows.
+/// Compares every node's kernel with the manifests of its cluster and of the clusters that this one follows.
 pub fn check(lab: &LabState) -> Result<History, HistoryError> {
     let mut manifests = BTreeMap::new();
     for cluster in &lab.clusters {
@@ -81,7 +81,7 @@ pub fn check(lab: &LabState) -> Result<History, HistoryError> {
     Ok(history)
 }
 
-/// The clusters that one has a peer file for.
+/// The clusters of which a cluster has a peer file.
 fn followed(cluster: &ClusterState) -> Result<Vec<String>, HistoryError> {
     let folder = cluster.directory.join("peers");
     let error = |source| HistoryError { path: folder.clone(), source };

@@ -1,4 +1,4 @@
-//! A lab of the campaign's own, by the commands that every operator has.
+//! The lab of a chaos run, driven by the commands that operators use.
 
 use std::{
     fs,
@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use mesh_lab::{LabState, workload::load::Report};
+use mesh_files::{Access, write_atomic};
+use mesh_lab::{LabState, printed_json, workload::load::Report};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -17,34 +18,34 @@ use nix::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{error::ChaosError, faults::Etcd};
+use crate::{error::ChaosError, faults::Etcd, located};
 
-/// A lab that goes with the campaign, unless it is to be kept.
+/// A lab that is removed at the end of the run, unless `keep` is set.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     name: String,
     binary: PathBuf,
     keep: bool,
-    /// Where the manifests are that it applies.
+    /// The folder with the manifests that it applies.
     manifests: tempfile::TempDir,
     pub(crate) state: LabState,
-    /// What the load has traffic with, as its flags.
+    /// The targets of the load, as flags of `lab-pod load`.
     targets: Vec<String>,
 }
 
-/// A load that runs in a pod until it is asked to end.
+/// A load that runs in a pod until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Load {
     child: Option<Child>,
 }
 
-/// What `lab status` says, as far as it matters here.
+/// The part of the output of `lab status` that is used here.
 #[derive(Deserialize)]
 struct LabStatus {
     lab: LabState,
 }
 
-/// What `service show` says, as far as it matters here.
+/// The part of the output of `service show` that is used here.
 #[derive(Deserialize)]
 struct Shown {
     services: Vec<ShownService>,
@@ -64,16 +65,18 @@ struct Frontend {
     protocol: String,
 }
 
-/// The service that has traffic, and the pod that it comes from.
+/// The first service that has traffic, and the pod that it comes from.
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
+/// Those that have traffic: what clients may use depends on their node, but they always have a backend.
+const WITH_TRAFFIC: [&str; 3] = ["echo", "echo-zone", "echo-node"];
 /// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to get the change.
 const GRACE: &str = "2";
-/// What follows happens under load, not before.
+/// Time for the load to start before a fault begins.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 
 impl Mesh {
-    /// Two connected clusters of two nodes, with a service in both and a client in the first.
+    /// Starts two clusters of two nodes, connects them, and applies the service to both and the client to the first.
     pub(crate) fn up(
         name: &str,
         binary: &Path,
@@ -82,7 +85,9 @@ impl Mesh {
     ) -> Result<Self, ChaosError> {
         let io = |source| ChaosError::Io { what: "the manifests", source };
         let manifests = tempfile::tempdir().map_err(io)?;
-        for (file, text) in [("echo.yaml", ECHO), ("client.yaml", CLIENT)] {
+        for (file, text) in
+            [("echo.yaml", ECHO), ("client.yaml", CLIENT), ("near.yaml", located::NEAR)]
+        {
             fs::write(manifests.path().join(file), text).map_err(io)?;
         }
         let state = LabState::default();
@@ -91,8 +96,15 @@ impl Mesh {
             Self { name: name.into(), binary: binary.into(), keep, manifests, state, targets };
         mesh.lab("up", &["--replicas", &replicas.to_string()])?;
         mesh.look()?;
-        for cluster in mesh.clusters() {
-            mesh.apply(&cluster, "echo.yaml", &[])?;
+        for (number, cluster) in mesh.state.clusters.iter().enumerate() {
+            for (node, zone) in cluster.nodes.iter().zip(["east", "west"].into_iter().cycle()) {
+                mesh.set_zone(&cluster.name, &node.name, Some(zone))?;
+            }
+            let slices = located::with_slices(cluster, number == 0);
+            fs::write(mesh.manifests.path().join("slices.yaml"), slices).map_err(io)?;
+            for file in ["echo.yaml", "near.yaml", "slices.yaml"] {
+                mesh.apply(&cluster.name, file, &[])?;
+            }
         }
         if let [first, others @ ..] = mesh.clusters().as_slice() {
             mesh.apply(first, "client.yaml", &[])?;
@@ -107,7 +119,7 @@ impl Mesh {
         self.state.clusters.iter().map(|cluster| cluster.name.clone()).collect()
     }
 
-    /// `clustermesh lab COMMAND --lab NAME ARG...`, which must succeed.
+    /// Runs `clustermesh lab COMMAND --lab NAME ARG...`, and fails if it fails.
     pub(crate) fn lab(&self, command: &str, args: &[&str]) -> Result<Vec<u8>, ChaosError> {
         self.clustermesh(&[&["lab", command, "--lab", &self.name], args].concat())
     }
@@ -116,7 +128,7 @@ impl Mesh {
         self.clustermesh(&["connect", "--context", one, "--destination-context", other]).map(drop)
     }
 
-    /// However young they are: a campaign is shorter than certificates are usually left alone for.
+    /// Rotates certificates of any age: a run is shorter than the default minimum age.
     pub(crate) fn rotate(&self, cluster: &str, which: &str) -> Result<(), ChaosError> {
         let flag = format!("--{which}");
         self.clustermesh(&["certs", "rotate", "--context", cluster, &flag, "--min-age", "0"])
@@ -127,13 +139,30 @@ impl Mesh {
         self.apply(cluster, "echo.yaml", &["--replicas", &replicas.to_string()])
     }
 
+    /// Puts a node into a zone, or takes it out of its zone, in the manifest of its cluster's nodes.
+    pub(crate) fn set_zone(
+        &self,
+        cluster: &str,
+        node: &str,
+        zone: Option<&str>,
+    ) -> Result<(), ChaosError> {
+        let found = self.state.cluster(cluster);
+        let found = found.map_err(|error| ChaosError::Unexpected(error.to_string()))?;
+        let path = found.directory.join("manifests/nodes.json");
+        let io = |source| ChaosError::Io { what: "the nodes' manifest", source };
+        let nodes = fs::read(&path).map_err(io)?;
+        let nodes = serde_json::from_slice(&nodes).map_err(|error| io(error.into()))?;
+        let nodes = located::with_zone(nodes, node, zone).to_string();
+        write_atomic(&path, nodes.as_bytes(), Access::All).map_err(io)
+    }
+
     /// Waits until every daemon is ready, and every kernel what the manifests say.
     pub(crate) fn settle(&self) -> Result<(), ChaosError> {
         self.clustermesh(&["status", "--wait", "--allow-degraded"])?;
         self.lab("check-history", &["--wait"]).map(drop)
     }
 
-    /// `etcdctl` as a cluster's administrator, on the node of the etcd.
+    /// Runs `etcdctl` as the cluster's administrator, on the node of the etcd.
     pub(crate) fn etcdctl(&self, etcd: &Etcd, args: &[&str]) -> Result<Value, ChaosError> {
         let Etcd { cluster, replica } = etcd;
         let unexpected = |what: &str| ChaosError::Unexpected(format!("{cluster}: {what}"));
@@ -154,12 +183,12 @@ impl Mesh {
         let printed = self.lab("exec", &words)?;
         match printed.as_slice() {
             [] => Ok(Value::Null),
-            // Some commands answer in words whatever they are asked for.
+            // Some commands do not answer in JSON, whatever output is requested.
             text => Ok(serde_json::from_slice(text).unwrap_or_default()),
         }
     }
 
-    /// Where an etcd keeps what it holds, as `lab status` has it.
+    /// An etcd's data folder, from its command line in `lab status`.
     pub(crate) fn data_folder(&self, etcd: &str) -> Result<PathBuf, ChaosError> {
         let process = self.state.processes.iter().find(|process| process.name == etcd);
         let mut words = process.into_iter().flat_map(|process| &process.command);
@@ -169,7 +198,7 @@ impl Mesh {
             .ok_or_else(|| ChaosError::Unexpected(format!("{etcd} has no --data-dir")))
     }
 
-    /// A load on all addresses of the service: `rate` fresh connections a second in turn, and long flows.
+    /// Starts a load on all addresses of the service: `rate` new connections a second in turn, and `flows` long connections.
     pub(crate) fn load(&self, rate: u32, flows: u32) -> Result<Load, ChaosError> {
         let first = self.clusters().into_iter().next().unwrap_or_default();
         let mut command = self.command();
@@ -191,29 +220,37 @@ impl Mesh {
 
     fn look(&mut self) -> Result<(), ChaosError> {
         let status = self.lab("status", &["--output", "json"])?;
-        let status: LabStatus = serde_json::from_slice(&status)
-            .map_err(|error| ChaosError::Unexpected(format!("`lab status`: {error}")))?;
+        let status: LabStatus =
+            printed_json("lab status", &status).map_err(ChaosError::Unexpected)?;
         self.state = status.lab;
         Ok(())
     }
 
-    /// Finds out where clients in the first cluster find the service, as flags of a load.
+    /// Reads the service's addresses in the first cluster, as flags of a load.
     fn find_targets(&mut self) -> Result<(), ChaosError> {
-        let shown = self.clustermesh(&["service", "show", "default/echo", "--output", "json"])?;
-        let shown: Shown = serde_json::from_slice(&shown)
-            .map_err(|error| ChaosError::Unexpected(format!("`service show`: {error}")))?;
         let first = self.clusters().into_iter().next().unwrap_or_default();
-        let services = shown.services.into_iter().filter(|service| service.cluster == first);
         let mut args = Vec::new();
-        for Frontend { address, port, protocol } in services.flat_map(|service| service.frontends) {
-            let flag = if protocol == "TCP" { "--tcp" } else { "--udp" };
-            args.extend([flag.to_owned(), SocketAddr::new(address, port).to_string()]);
-        }
-        if args.is_empty() {
-            return Err(ChaosError::Unexpected("the service has no address".into()));
+        for name in WITH_TRAFFIC {
+            let found = self.frontends(name, &first)?;
+            if found.is_empty() {
+                let none = format!("cluster {first} has no address for the service default/{name}");
+                return Err(ChaosError::Unexpected(none));
+            }
+            for Frontend { address, port, protocol } in found {
+                let flag = if protocol == "TCP" { "--tcp" } else { "--udp" };
+                args.extend([flag.to_owned(), SocketAddr::new(address, port).to_string()]);
+            }
         }
         self.targets = args;
         Ok(())
+    }
+
+    fn frontends(&self, service: &str, cluster: &str) -> Result<Vec<Frontend>, ChaosError> {
+        let name = format!("default/{service}");
+        let shown = self.clustermesh(&["service", "show", &name, "--output", "json"])?;
+        let shown: Shown = printed_json("service show", &shown).map_err(ChaosError::Unexpected)?;
+        let services = shown.services.into_iter().filter(|service| service.cluster == cluster);
+        Ok(services.flat_map(|service| service.frontends).collect())
     }
 
     fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, ChaosError> {
@@ -248,7 +285,7 @@ impl Drop for Mesh {
 }
 
 impl Load {
-    /// Ends it, and says what came of it.
+    /// Stops the load, and returns its report.
     pub(crate) fn stop(mut self) -> Result<Report, ChaosError> {
         let io = |source| ChaosError::Io { what: "the load", source };
         let unexpected = |what: &str| ChaosError::Unexpected(format!("the load: {what}"));
@@ -256,7 +293,7 @@ impl Load {
         let pid = i32::try_from(child.id()).map_err(|_| unexpected("it has no process ID"))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| io(error.into()))?;
         let output = child.wait_with_output().map_err(io)?;
-        serde_json::from_slice(&output.stdout).map_err(|error| unexpected(&error.to_string()))
+        printed_json("lab-pod load", &output.stdout).map_err(ChaosError::Unexpected)
     }
 }
 

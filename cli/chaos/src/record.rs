@@ -1,8 +1,9 @@
-//! Watching every etcd of a lab for a while, and judging what the watches reported by what etcds guarantee.
+//! Records watches of every etcd of a lab, and checks them against what etcd guarantees.
 //!
-//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The reference is what was there at
-//! first and what a watch of everything reported; that it reported everything follows from what is there at last: each
-//! key knows how often it was written. The other watches ask for parts, and one for what is past.
+//! Everything is read by `etcdctl`, which shares no code with this workspace. Nothing is written. The reference is the
+//! contents at the start and the events of a watch of all keys. That this watch missed nothing is checked against the
+//! contents at the end, where each key has the number of its writes. The other watches ask for parts, and one of them starts
+//! at a past revision.
 
 use std::{
     fs::{self, File},
@@ -21,23 +22,23 @@ use crate::{
     guarantees::{Guarantee, ReferenceModel, Response, Violation, Watch},
 };
 
-/// What was recorded of one cluster's etcd.
+/// The recording of one cluster's etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WatchRecording {
-    /// The cluster.
+    /// The name of the cluster.
     pub cluster: String,
-    /// Revisions that were made meanwhile.
+    /// Revisions made during the recording.
     pub revisions: i64,
-    /// Watches.
+    /// Watches recorded.
     pub watches: usize,
-    /// Events that they reported.
+    /// Events that the watches reported.
     pub events: usize,
     /// Guarantees that were not kept.
     pub violations: Vec<Violation>,
 }
 
-/// A cluster's etcd while it is recorded.
+/// A recording of a cluster's etcd in progress.
 struct Recorder<'a> {
     cluster: &'a ClusterState,
     folder: PathBuf,
@@ -45,21 +46,23 @@ struct Recorder<'a> {
     watches: Vec<Watching>,
 }
 
-/// A watch that runs.
+/// A running watch.
 struct Watching {
     prefix: &'static str,
     child: Child,
     output: PathBuf,
 }
 
-/// Everything, what most readers want, and what is read from the past.
+/// The prefixes of the watches that start with the recording: all keys, which is first, and what most clients watch.
 const WATCHES: [&str; 2] = ["", "cilium/state/"];
+/// The prefix of a watch that starts later, and asks for past revisions.
 const FROM_THE_PAST: &str = "cilium/";
-/// How long what was written may take to be reported.
+/// The longest wait for the watches to report what was written.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The interval of checks meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Watches every cluster's etcd for a time.
+/// Records watches of every cluster's etcd for `time`.
 pub fn record(lab: &LabState, time: Duration) -> Result<Vec<WatchRecording>, ChaosError> {
     let io = |source| ChaosError::Io { what: "a temporary folder", source };
     let folder = tempfile::tempdir().map_err(io)?;
@@ -85,7 +88,7 @@ impl<'a> Recorder<'a> {
         Ok(recorder)
     }
 
-    /// Watches a prefix from the first revision on.
+    /// Starts a watch of a prefix from the first revision on.
     fn watch(&mut self, prefix: &'static str) -> Result<(), ChaosError> {
         let io = |source| ChaosError::Io { what: "etcdctl", source };
         let output = self.folder.join(self.watches.len().to_string());
@@ -99,12 +102,13 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Waits until the watches have reported what there is, and judges them.
+    /// Waits until the watches have reported everything, and checks them.
     fn end(self) -> Result<WatchRecording, ChaosError> {
         let last = all(self.cluster)?;
         if last.cluster_id != self.first.cluster_id || last.revision < self.first.revision {
             let name = &self.cluster.name;
-            let reason = format!("the etcd of {name} began anew while it was recorded");
+            let reason =
+                format!("the etcd of {name} started with an empty disk during the recording");
             return Err(ChaosError::Unexpected(reason));
         }
         let deadline = Instant::now() + PATIENCE;
@@ -138,12 +142,12 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// What the watches reported so far.
+    /// What the watches have reported so far.
     fn received(&self) -> Result<Vec<Watch>, ChaosError> {
         self.watches.iter().map(|watching| watching.received(self.first.revision + 1)).collect()
     }
 
-    /// What happened up to a revision, by the watch of everything.
+    /// The reference up to a revision, from the watch of all keys.
     fn reference(&self, received: &[Watch], last: i64) -> ReferenceModel {
         let mut reference = ReferenceModel::new(self.first.revision, self.first.keys.clone());
         let everything = received.iter().take(1).flat_map(Watch::events);
@@ -152,7 +156,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn is_behind(&self, watch: &Watch, reference: &ReferenceModel, last: i64) -> bool {
-        // One that asked for what is gone gets an answer that says so, and has reported all it will.
+        // A watch of compacted revisions ends with a response that says so. It will report nothing more.
         let over =
             watch.responses.iter().any(|response| matches!(response, Response::Compacted(_)));
         let wanted = if watch.start.is_empty() {
@@ -169,7 +173,7 @@ impl Watching {
         let io = |source| ChaosError::Io { what: "what etcdctl printed", source };
         let text = fs::read_to_string(&self.output).map_err(io)?;
         let mut responses = Vec::new();
-        // The last line may be half written.
+        // The last line may be incomplete.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let response = etcdctl::response(line);
             let response = response.map_err(|error| ChaosError::Unexpected(error.to_string()))?;
@@ -178,7 +182,7 @@ impl Watching {
         let start = self.prefix.as_bytes().to_vec();
         let mut end = start.clone();
         match end.last_mut() {
-            // No prefix here ends in the last of all bytes.
+            // No prefix here ends with byte 255.
             Some(last) => *last = last.saturating_add(1),
             None => end.push(u8::MAX),
         }
@@ -194,7 +198,7 @@ impl Drop for Watching {
     }
 }
 
-/// Everything that a cluster's etcd holds.
+/// All keys of a cluster's etcd.
 fn all(cluster: &ClusterState) -> Result<Range, ChaosError> {
     let io = |source| ChaosError::Io { what: "etcdctl", source };
     let output = etcdctl(cluster)?.args(["get", "", "--prefix"]).output().map_err(io)?;
@@ -209,7 +213,7 @@ fn all(cluster: &ClusterState) -> Result<Range, ChaosError> {
     etcdctl::range(&text).map_err(|error| ChaosError::Unexpected(error.to_string()))
 }
 
-/// `etcdctl` as a cluster's administrator, beside its etcd.
+/// `etcdctl` as the cluster's administrator, in the network namespace of its first node.
 fn etcdctl(cluster: &ClusterState) -> Result<Command, ChaosError> {
     let missing = || ChaosError::Unexpected(format!("{} has no node", cluster.name));
     let node = cluster.nodes.first().ok_or_else(missing)?;

@@ -1,4 +1,4 @@
-//! A campaign: random faults, one after another, none of which may make a difference.
+//! A chaos run: random faults, one after another. None may fail a request or change a kernel's tables.
 
 use std::{
     fs,
@@ -17,64 +17,65 @@ use crate::{
     mesh::Mesh,
 };
 
-/// What to do.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The name of the lab that is made for it.
+    /// The name of the lab that the run starts.
     pub lab: String,
-    /// What the faults follow from.
+    /// The seed from which the faults follow.
     pub seed: u64,
-    /// How many faults.
+    /// The number of faults.
     pub faults: usize,
-    /// How many replicas the control plane of each cluster has.
+    /// Replicas of each cluster's control plane.
     pub replicas: u8,
-    /// Leave the lab up.
+    /// Whether to leave the lab running.
     pub keep: bool,
 }
 
-/// A fault that made no difference.
+/// A fault that failed no request and changed no table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SurvivedFault {
     /// The fault.
     pub fault: Fault,
-    /// Requests that were made meanwhile, all of which were answered.
+    /// Requests answered meanwhile.
     pub answered: u64,
-    /// Milliseconds until all was as it should be.
+    /// Milliseconds until the mesh was as it should be.
     pub milliseconds: u64,
 }
 
-/// A fault that made one.
+/// The fault that ended a run.
 #[derive(Debug, thiserror::Error)]
 #[error("fault {number}, {fault}: {reason}")]
 pub struct FailedFault {
-    /// Which one, counted from 1.
+    /// Its position in the run, counted from 1.
     pub number: usize,
-    /// The fault.
+    /// The fault, in words.
     pub fault: String,
-    /// What was not as it should be.
+    /// What went wrong.
     #[source]
     pub reason: ChaosError,
 }
 
-/// What came of a campaign.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What was survived, in order.
+    /// The faults that did no harm, in order.
     pub survived: Vec<SurvivedFault>,
-    /// What was not: the last fault.
+    /// The fault that ended the run.
     pub failed: Option<FailedFault>,
 }
 
-/// Fresh connections a second, and long flows, while a fault is there; and those flows that are there all the time.
+/// New connections a second and long connections: during each fault, and during the whole run.
 const LOAD: (u32, u32) = (600, 50);
 const STEADY: (u32, u32) = (1, 20);
-/// Fewer answers a second are no load.
+/// With fewer answers a second, the run is too light a load to prove anything.
 const FEWEST_A_SECOND: u64 = 500;
-/// As in the manifest.
+/// Replicas of the echo service in its manifest.
 const REPLICAS: u32 = 2;
 
-/// Runs a campaign with the `clustermesh` at hand. `begins` gets the number of each fault, and the fault.
+/// Runs faults against a new lab. `binary` is the `clustermesh` to use. `begins` is called before each fault, with its
+/// position, counted from 1.
 pub fn run(
     options: &Options,
     binary: &Path,
@@ -107,9 +108,9 @@ pub fn run(
             }
         }
     }
-    // The flows of all this time: those that were lost would have failed a request.
+    // A lost connection of the steady load would have failed a request.
     if let Err(reason) = steady.stop().and_then(|report| unharmed(&report)) {
-        let fault = "all of them, for the flows that were there from the beginning".into();
+        let fault = "all faults, for the connections that lasted the whole run".into();
         outcome.failed = Some(FailedFault { number: outcome.survived.len(), fault, reason });
     }
     let a_second = answered * 1_000 / under_load.max(1);
@@ -120,7 +121,7 @@ pub fn run(
 }
 
 impl Mesh {
-    /// Has a fault happen under load, repairs it, and waits until all is as it should be. Every request was answered.
+    /// Injects a fault under load, repairs it, and waits until the mesh is as it should be. Fails if a request failed.
     fn survive(&self, fault: &Fault) -> Result<Report, ChaosError> {
         let load = self.load(LOAD.0, LOAD.1)?;
         self.happen(fault)?;
@@ -157,7 +158,7 @@ impl Mesh {
                     ChaosError::Unexpected(format!("{etcd} has no revision: {status}"))
                 })?;
                 match self.etcdctl(etcd, &["compact", "--physical", &revision.to_string()]) {
-                    // Nothing was written since the last time.
+                    // Nothing was written since the last compaction.
                     Err(ChaosError::Command { printed, .. })
                         if printed.contains("been compacted") =>
                     {
@@ -177,7 +178,7 @@ impl Mesh {
             }
             Fault::Revoke(etcd) => {
                 let found = self.etcdctl(etcd, &["get", "cilium/.heartbeat"])?;
-                // Without one it was revoked before, and its writer has not beaten since.
+                // Without a lease it was revoked before, and the apiserver has not written it again.
                 let Some(lease) = found.pointer("/kvs/0/lease").and_then(Value::as_i64) else {
                     return Ok(());
                 };
@@ -186,10 +187,11 @@ impl Mesh {
             Fault::Scale(cluster, replicas) => self.scale(cluster, *replicas),
             Fault::Reconnect(one, other) => self.connect(one, other),
             Fault::Rotate(cluster, which) => self.rotate(cluster, which.as_str()),
+            Fault::Move { cluster, node, zone } => self.set_zone(cluster, node, *zone),
         }
     }
 
-    /// What the manifests say has not changed, so neither may the kernels, however long a daemon is away.
+    /// The manifests have not changed, so the kernels may not change either, however long a daemon is stopped.
     fn unchanged(&self, away: u64) -> Result<(), ChaosError> {
         let until = Instant::now() + Duration::from_millis(away);
         self.lab("check-history", &[])?;

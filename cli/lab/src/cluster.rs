@@ -1,4 +1,4 @@
-//! A cluster's directory and daemons.
+//! The directory and the daemons of a cluster.
 
 use std::{
     collections::BTreeMap,
@@ -26,19 +26,19 @@ use crate::{
 pub enum Component {
     /// The etcd of a replica, counted from 1.
     Etcd(u8),
-    /// What fills it.
+    /// The apiserver of a replica, counted from 1.
     Apiserver(u8),
-    /// A node's agent, by the node's name.
+    /// The agent of a node, by the node's name.
     Agent(String),
 }
 
-/// The namespace that certificates speak of where there is no Kubernetes.
+/// The namespace in the names of server certificates: a lab has no Kubernetes.
 const NAMESPACE: &str = "clustermesh";
-/// Where an etcd listens.
+/// The port of each etcd.
 pub(crate) const ETCD_PORT: u16 = 2379;
 
 impl Component {
-    /// The component's process in a lab: `a/etcd`, `a/apiserver`, `a/etcd2` of a second replica, `a/n1/agent`.
+    /// The name of the component's process: `a/etcd`, `a/apiserver`, `a/etcd2` for a second replica, `a/n1/agent`.
     pub fn process(&self, cluster: &str) -> String {
         format!("{cluster}/{self}")
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Component {
     }
 }
 
-/// A cluster as it will be: nothing is made yet.
+/// The planned state of a cluster. Creates nothing.
 pub(crate) fn plan(
     lab: &LabName,
     number: ClusterNumber,
@@ -95,7 +95,7 @@ pub(crate) fn plan(
     })
 }
 
-/// Writes a cluster's directory: settings, certificates, nodes, the way to its own etcd.
+/// Writes a cluster's directory: settings, certificates, nodes, and the peer file for the local etcd.
 pub(crate) fn make_directory(
     cluster: &ClusterState,
     number: ClusterNumber,
@@ -143,7 +143,7 @@ pub(crate) fn replicas(cluster: &ClusterState) -> impl Iterator<Item = (u8, &Nod
     (1..=cluster.replicas).zip(&cluster.nodes)
 }
 
-/// A cluster's daemons, in the order in which they are started.
+/// The daemons of a cluster, in the order of their start.
 pub(crate) fn processes(
     lab: &LabName,
     cluster: &ClusterState,
@@ -175,10 +175,10 @@ fn etcd(
     let urls: Vec<String> =
         [https([127, 0, 0, 1].into(), ETCD_PORT)].into_iter().chain(urls).collect();
     let peer = "http://127.0.0.1:2380";
-    // The token is part of the etcd cluster's id: an etcd that begins anew must have another, as has each replica's.
+    // The token is part of the etcd cluster's ID. It must differ between replicas, and after the loss of a disk.
     let token = format!("{}-{component}-{}", cluster.name, start_token());
     let flag = |name: &str, value: String| format!("--{name}={value}");
-    // Users are set up before anything else can reach it, at each start.
+    // At each start, users are set up before clients can connect.
     let mut command = vec![options.bin_dir.join("clustermesh-apiserver").display().to_string()];
     command.extend([
         "etcd-init".to_owned(),
@@ -204,7 +204,7 @@ fn etcd(
         flag("auto-compaction-retention", "1h".into()),
         flag("enable-grpc-gateway", "false".into()),
         flag("logger", "zap".into()),
-        // Alone, it has no member to wait for.
+        // It has no other members whose heartbeats could be late.
         flag("heartbeat-interval", "20".into()),
         flag("election-timeout", "200".into()),
     ]);
@@ -223,7 +223,7 @@ fn apiserver(
     command.extend([
         format!("--config-dir={}", cluster.directory.display()),
         format!("--admin-socket={}", apiserver_socket(cluster, replica).display()),
-        // All clusters are one user's.
+        // All clusters of a lab belong to the same user.
         "--trusted-peers".to_owned(),
     ]);
     process(lab, Component::Apiserver(replica).process(&cluster.name), node, "system", command)
@@ -248,7 +248,7 @@ fn agent(
         format!("--admin-socket={}", node.admin_socket.display()),
         format!("--pin-root={}", pins(lab, cluster, node).display()),
         format!("--cgroup-root={}", node.cgroup.display()),
-        // The lab has no CNI that would.
+        // The lab's CNI makes no routes to other nodes.
         "--own-routes".to_owned(),
         "--replace-kube-proxy".to_owned(),
     ]);
@@ -258,17 +258,17 @@ fn agent(
     process(lab, Component::Agent(node.name.clone()).process(&cluster.name), node, "agent", command)
 }
 
-/// An apiserver's admin socket.
+/// The admin socket of an apiserver.
 pub(crate) fn apiserver_socket(cluster: &ClusterState, replica: u8) -> PathBuf {
     state_of(cluster, &Component::Apiserver(replica)).with_extension("sock")
 }
 
-/// What a component of the control plane leaves on disk.
+/// The data folder of a component of the control plane.
 fn state_of(cluster: &ClusterState, component: &Component) -> PathBuf {
     cluster.directory.join("state").join(component.to_string())
 }
 
-/// Where a node's tables are pinned.
+/// The folder with the pinned tables of a node.
 pub(crate) fn pins(lab: &LabName, cluster: &ClusterState, node: &NodeState) -> PathBuf {
     lab.pins().join(&cluster.name).join(&node.name)
 }
@@ -297,7 +297,7 @@ fn process(
     }
 }
 
-/// Nodes as a cluster's API server would have them.
+/// The nodes of a cluster, as its API server would show them.
 fn node_manifests(cluster: &ClusterState, number: ClusterNumber) -> Result<String, LabError> {
     let mut items = Vec::new();
     for (node, at) in cluster.nodes.iter().zip(names::nodes(cluster.nodes.len())?) {
@@ -323,7 +323,7 @@ fn https(ip: std::net::IpAddr, port: u16) -> String {
     format!("https://{}", std::net::SocketAddr::from((ip, port)))
 }
 
-/// Distinguishes this making of the cluster from any other.
+/// A token that differs at each creation of the cluster.
 fn start_token() -> String {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

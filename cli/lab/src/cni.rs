@@ -22,42 +22,42 @@ mod conflist;
 
 pub use conflist::Conflist;
 
-/// A pod that is attached to a node, or is to be.
+/// A pod to attach to a node, or to detach.
 #[derive(Clone, Debug)]
 pub struct Attachment<'a> {
-    /// The container's id.
+    /// The ID of the container.
     pub container: &'a str,
-    /// The pod's network namespace, by name.
+    /// The name of the pod's network namespace.
     pub pod_netns: &'a str,
-    /// The node's.
+    /// The name of the node's network namespace.
     pub node_netns: &'a str,
-    /// The pod.
+    /// The namespace of the pod.
     pub namespace: &'a str,
-    /// Its name there.
+    /// The name of the pod.
     pub name: &'a str,
-    /// Its uid.
+    /// The UID of the pod.
     pub uid: &'a str,
-    /// Where plugins are looked for.
+    /// The folders in which plugins are searched.
     pub plugins: &'a [PathBuf],
-    /// Where what plugins write to standard error goes.
+    /// The file to which plugins' standard error is appended.
     pub log: &'a Path,
 }
 
-/// What a chain made of a pod.
+/// The result of attaching a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Added {
-    /// The last plugin's result: what CHECK and DEL get.
+    /// The result of the last plugin, which CHECK and DEL pass to the plugins.
     pub result: Value,
-    /// How long each plugin took, in the order of the chain.
+    /// The time that each plugin took, in the order of the chain.
     pub took: Vec<Duration>,
 }
 
-/// Where Debian puts the plugins.
+/// The folder of Debian's CNI plugins.
 pub(crate) const PLUGINS: &str = "/usr/lib/cni";
-/// The interface in a pod.
+/// The name of the pod's interface.
 const INTERFACE: &str = "eth0";
 
-/// A result as far as the lab wants to know it.
+/// The part of a plugin's result that the lab uses.
 #[derive(Deserialize)]
 struct AddResult {
     #[serde(default)]
@@ -69,7 +69,7 @@ struct Ip {
     address: IpNet,
 }
 
-/// An error as the specification has it.
+/// An error in the form of the CNI specification.
 #[derive(Deserialize)]
 struct Failure {
     code: u64,
@@ -87,7 +87,7 @@ impl Added {
         let result = AddResult::deserialize(&self.result);
         let result = result.map_err(|e| failed("the chain", "ADD", e.to_string()))?;
         if result.ips.is_empty() {
-            return Err(failed("the chain", "ADD", "it gave no address".into()));
+            return Err(failed("the chain", "ADD", "it returned no address".into()));
         }
         Ok(result.ips.into_iter().map(|ip| ip.address.addr()).collect())
     }
@@ -96,7 +96,7 @@ impl Added {
 // === impl Attachment ===
 
 impl Attachment<'_> {
-    /// Attaches the pod: each plugin in order, with the result of the one before it.
+    /// Attaches the pod: runs each plugin in order, with the result of the previous one.
     pub fn add(&self, chain: &Conflist) -> Result<Added, LabError> {
         let (mut result, mut took) = (None, Vec::new());
         for plugin in chain.plugins() {
@@ -110,7 +110,7 @@ impl Attachment<'_> {
         Ok(Added { result: result.unwrap_or_default(), took })
     }
 
-    /// Looks whether the pod is attached as it was: each plugin in order, with the result of the last.
+    /// Checks the pod's network: runs each plugin in order, with the result of the last one.
     pub fn check(&self, chain: &Conflist, result: &Value) -> Result<(), LabError> {
         for plugin in chain.plugins() {
             self.call("CHECK", &plugin.name(), &plugin.configuration(Some(result)))?;
@@ -118,7 +118,7 @@ impl Attachment<'_> {
         Ok(())
     }
 
-    /// Detaches the pod: each plugin, the last one first. Done twice, it is done once.
+    /// Detaches the pod: runs each plugin in reverse order. It is no error if it is detached already.
     pub fn delete(&self, chain: &Conflist, result: Option<&Value>) -> Result<(), LabError> {
         for plugin in chain.plugins().rev() {
             self.call("DEL", &plugin.name(), &plugin.configuration(result))?;
@@ -126,7 +126,7 @@ impl Attachment<'_> {
         Ok(())
     }
 
-    /// Runs a plugin on the node.
+    /// Runs a plugin in the node's network namespace.
     fn call(&self, verb: &str, plugin: &str, configuration: &Value) -> Result<Vec<u8>, LabError> {
         let mut found = self.plugins.iter().map(|folder| folder.join(plugin));
         let program = found.find(|program| program.is_file());
@@ -151,7 +151,7 @@ impl Attachment<'_> {
         let mut child = command.spawn().map_err(io)?;
         if let Some(mut stdin) = child.stdin.take() {
             match stdin.write_all(configuration.to_string().as_bytes()) {
-                // One that ends before it read everything says why itself.
+                // A plugin that exits before it has read everything prints its error.
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(io(error)),
                 _ => {}
             }
@@ -174,7 +174,7 @@ impl Attachment<'_> {
         })
     }
 
-    /// What a kubelet's runtime passes about the pod.
+    /// What a kubelet's runtime passes about the pod in `CNI_ARGS`.
     fn args(&self) -> String {
         let Self { container, namespace, name, uid, .. } = self;
         format!(

@@ -1,4 +1,4 @@
-//! Names for clusters: which cluster directory a context is, and where its daemons can be asked.
+//! Contexts: names of clusters, with their directories and the sockets of their daemons.
 
 use std::{
     fs, io,
@@ -13,25 +13,25 @@ use crate::{error::LabError, names::LabName};
 /// A contexts file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contexts {
-    /// The contexts.
+    /// The contexts, in the order of the file.
     pub contexts: Vec<Context>,
 }
 
-/// One cluster.
+/// A context: one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Its cluster directory.
     pub directory: PathBuf,
-    /// The admin socket of its apiserver.
+    /// The admin socket of its apiserver, that of the first replica.
     pub apiserver: PathBuf,
-    /// Those of the apiserver's other replicas.
+    /// The admin sockets of the apiserver's other replicas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<PathBuf>,
     /// The admin sockets of its agents.
     pub agents: Vec<AgentSocket>,
-    /// The network namespace from which its etcd is reached; this one, unless given.
+    /// The network namespace from which its etcd is reachable; by default that of the calling process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
 }
@@ -39,9 +39,9 @@ pub struct Context {
 /// An agent's admin socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSocket {
-    /// The node.
+    /// The name of the node.
     pub node: String,
-    /// Its socket.
+    /// The path of the socket.
     pub socket: PathBuf,
 }
 
@@ -62,10 +62,10 @@ impl Contexts {
     }
 }
 
-/// Where a lab's contexts file is, whether the lab is up or not.
+/// The path of a lab's contexts file, whether the lab is up or not.
 ///
 /// # Errors
-/// The name is not one that a lab can have.
+/// The name is not valid for a lab.
 pub fn of_lab(name: &str) -> Result<PathBuf, LabError> {
     Ok(LabName::new(name)?.folder().join("contexts.yaml"))
 }

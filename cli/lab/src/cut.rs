@@ -1,9 +1,9 @@
-//! Cuts: places of a lab between which packets are lost, only trickle, or come late.
+//! Cuts: pairs of locations in a lab between which packets are dropped, limited in rate, or delayed.
 //!
-//! All nodes hang on one bridge, so what two of them say to each other passes there: nftables drops it on the way from
-//! one port to the other. What an etcd's own node says to it never leaves that node, and is dropped there. Traffic that
-//! reaches an etcd with a delay goes through a relay on its node. The rules are made anew, in one step, from the list
-//! of all cuts: what is healed leaves nothing behind.
+//! All nodes are connected to one bridge, so nftables rules on the bridge can drop packets from one port to another.
+//! Packets of an etcd's node to that etcd do not pass the bridge; they are dropped on the node. Delayed traffic to an etcd
+//! goes through a relay on the etcd's node. At each change, all rules are replaced in one step by those for the list of
+//! cuts, so a healed cut leaves nothing behind.
 
 mod latency_proxy;
 mod rules;
@@ -18,13 +18,13 @@ use crate::{
 };
 use rules::{Rules, spots};
 
-/// The tables' name, in the underlay and on nodes.
+/// The name of the nftables tables, in the underlay and on nodes.
 const TABLE: &str = "clustermesh-lab";
 // === impl Lab ===
 
 impl Lab {
-    /// Cuts two places off from each other, wholly or so that something passes. Done twice, it is done once; if something
-    /// else is to pass, that is in force.
+    /// Blocks or impairs the network between two locations. A cut between the same locations, with the same port, is
+    /// replaced.
     pub fn cut(
         &mut self,
         places: [&str; 2],
@@ -32,7 +32,7 @@ impl Lab {
         impairment: Option<Impairment>,
     ) -> Result<Cut, LabError> {
         let cut = Cut { places: in_order(places), port, impairment };
-        // What cannot be cut is reported before anything is changed.
+        // Fails for an invalid cut before anything is changed.
         Rules::default().add(&self.state, |_, _| String::new(), &cut)?;
         let mut cuts = self.state.cuts.clone();
         cuts.retain(|other| (&other.places, other.port) != (&cut.places, cut.port));
@@ -41,7 +41,7 @@ impl Lab {
         Ok(cut)
     }
 
-    /// Heals what is cut between two places, or everything. Returns what was healed.
+    /// Heals the cuts between two locations, or all cuts. Returns the healed ones.
     pub fn heal(&mut self, places: Option<[&str; 2]>) -> Result<Vec<Cut>, LabError> {
         if let Some(places) = places {
             for place in places {
@@ -58,10 +58,10 @@ impl Lab {
     fn set_cuts(&mut self, cuts: Vec<Cut>) -> Result<(), LabError> {
         let before = self.rules(&self.state.cuts)?;
         let after = self.rules(&cuts)?;
-        // What was made is known from now on, should a step of it fail.
+        // Saved first: if a step below fails, the next change removes what was done.
         self.state.cuts = cuts;
         self.save()?;
-        // A relay must listen before a client is led there.
+        // A relay must listen before connections are redirected to it.
         self.start_relays(&after.late)?;
         let underlay = self.name.underlay();
         nft(&underlay, &rules::table("bridge", "forward", &after.bridge))?;
@@ -82,7 +82,7 @@ impl Lab {
         }
         self.stop_relays(&after.late)?;
         for (link, _) in &before.rates {
-            // It may not be there: the process that was to make it may have been killed before.
+            // It may not exist: the process that should have added it may have been killed.
             let _ = tc(&underlay, &[format!("qdisc delete dev {link} root")]);
         }
         for (link, rates) in &after.rates {

@@ -1,81 +1,81 @@
-//! What goes wrong in a lab, and what to do about it.
+//! The errors of a lab, each with what to do.
 
 use std::{io, path::PathBuf};
 
 use mesh_certs::PkiError;
-use mesh_files::LockError;
+use mesh_files::{LockError, MOUNT_CGROUP2};
 use mesh_source::cluster_directory::{ClusterDirectoryError, ClusterDirectoryProblem};
 
-/// Why the lab did not do what it was asked.
+/// Why a lab's operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// Namespaces, cgroups and eBPF are root's.
+    /// The process is not root, as namespaces, cgroups and eBPF require.
     #[error("a lab needs root, for network namespaces and eBPF programs: run it with sudo")]
     NotRoot,
-    /// A name that cannot be one.
-    #[error("{0:?} is no lab name: 1 to 12 of a-z and 0-9")]
+    /// The name is invalid.
+    #[error("{0:?} is not the name of a lab: 1 to 12 of a-z and 0-9")]
     Name(String),
-    /// More than the lab's addresses have room for.
+    /// The lab would be larger than its ranges of addresses.
     #[error("a lab has 1 to 99 clusters of 1 to 99 nodes")]
     Size,
-    /// A replica has a node of its own.
-    #[error("{0} replicas on {1} nodes: there is at least one, and each has a node of its own")]
+    /// There are not as many nodes as replicas, or there is no replica.
+    #[error("{0} replicas on {1} nodes: at least one is needed, and each needs a node of its own")]
     Replicas(u8, usize),
-    /// There is none.
-    #[error("there is no lab {0:?}. Make it with `clustermesh lab up --lab {0}`")]
+    /// The lab is not up.
+    #[error("there is no lab {0:?}. Start it with `clustermesh lab up --lab {0}`")]
     NotUp(String),
-    /// There is one.
+    /// The lab is up already.
     #[error(
-        "the lab {0:?} is up already. Take it down with `clustermesh lab down --lab {0}`, or make another with --lab NAME"
+        "the lab {0:?} is up already. Remove it with `clustermesh lab down --lab {0}`, or start another with --lab NAME"
     )]
     AlreadyUp(String),
-    /// Another process works on it.
+    /// Another command uses the lab.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A file or folder.
+    /// A file or folder could not be used.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A program that the lab runs.
+    /// A program that the lab runs failed.
     #[error("{command}: {reason}")]
     Command {
-        /// What was run.
+        /// The command line.
         command: String,
         /// What it printed.
         reason: String,
     },
-    /// A CNI plugin that says why not.
+    /// A CNI plugin reported an error.
     #[error("{plugin} {verb}: code {code}: {reason}")]
     Plugin {
         /// The plugin.
         plugin: String,
-        /// What it was asked.
+        /// The CNI command, as `ADD`.
         verb: String,
-        /// The specification's code, or the plugin's own.
+        /// The code of the error, from the CNI specification or the plugin.
         code: u64,
-        /// What it printed.
+        /// The message of the error.
         reason: String,
     },
-    /// Something that should be installed.
+    /// A program is not installed.
     #[error("{0} is not installed: {remedy}", remedy = package(.0))]
     Missing(String),
     /// No cgroup v2.
-    #[error("no cgroup2 is mounted")]
+    #[error("no cgroup2 is mounted: {MOUNT_CGROUP2}")]
     NoCgroup2,
-    /// A certificate.
+    /// Certificates could not be created.
     #[error(transparent)]
     Certificates(#[from] PkiError),
-    /// A cluster directory.
+    /// A cluster directory is invalid.
     #[error(transparent)]
     Directory(#[from] ClusterDirectoryError),
-    /// A cluster's settings.
+    /// A cluster's settings are invalid.
     #[error(transparent)]
     Settings(#[from] ClusterDirectoryProblem),
-    /// The lab's own state.
+    /// The lab's state cannot be read or written.
     #[error("{}: {reason}", path.display())]
     State {
         /// The file.
@@ -83,47 +83,47 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A cluster, node, pod or process that does not exist.
+    /// A cluster, node, pod, process, service or location does not exist.
     #[error("there is no {kind} {name:?}; there is: {known}")]
     Unknown {
-        /// What was asked for.
+        /// The kind of the object.
         kind: &'static str,
         /// Its name.
         name: String,
-        /// What exists.
+        /// The names that exist.
         known: String,
     },
-    /// A manifest.
+    /// A manifest is invalid.
     #[error("manifest: {0}")]
     Manifest(String),
-    /// A daemon that ended at once.
-    #[error("{name} ended right after its start. Its last words:\n{log}")]
+    /// A process ended right after its start.
+    #[error("{name} ended right after its start. The end of its log:\n{log}")]
     Died {
         /// The process.
         name: String,
         /// The end of its log.
         log: String,
     },
-    /// Two places that cannot be cut off from each other.
+    /// A cut between two locations is impossible.
     #[error("{one} and {other} cannot be cut: {reason}")]
     Cut {
-        /// The one place.
+        /// One location.
         one: String,
-        /// The other.
+        /// The other location.
         other: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A rate that is none.
-    #[error("{0:?} is no rate: a number of bit, kbit, mbit or gbit a second, as in 1mbit")]
+    /// The rate is invalid.
+    #[error("{0:?} is not a rate: a number of bit, kbit, mbit or gbit a second, as in 1mbit")]
     Rate(String),
-    /// A loss that is none.
-    #[error("{0:?} is no share of packets: 1% to 99%")]
+    /// The share of lost packets is invalid.
+    #[error("{0:?} is not a share of packets: 1% to 99%")]
     Loss(String),
-    /// A delay that is none.
-    #[error("{0:?} is no delay: 1ms to 10s, as in 200ms")]
+    /// The delay is invalid.
+    #[error("{0:?} is not a delay: 1ms to 10s, as in 200ms")]
     Delay(String),
-    /// Something took too long.
+    /// A process did not listen in time.
     #[error("{0} did not come up in time")]
     Timeout(String),
 }
@@ -135,7 +135,7 @@ impl LabError {
     }
 }
 
-/// How to get a program that is missing, on Debian and what follows it.
+/// How to install a program on Debian and its derivatives.
 fn package(program: &str) -> String {
     let package = match program {
         "ip" | "tc" => "iproute2",

@@ -1,4 +1,4 @@
-//! What hardware and an operating system would bring along: links, addresses, forwarding, cgroups.
+//! Sets up what hardware and an operating system would provide: links, addresses, forwarding, cgroups.
 
 use std::{
     fs, io,
@@ -16,19 +16,12 @@ use crate::{
     state::{ClusterState, NodeState},
 };
 
-/// The first cgroup2 mount.
+/// The path of the first cgroup2 mount.
 pub(crate) fn cgroup2() -> Result<PathBuf, LabError> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").map_err(LabError::io("/proc/self/mounts"))?;
-    let point = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (point, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(point))
-    });
-    point.ok_or(LabError::NoCgroup2)
+    mesh_files::first_cgroup2().ok_or(LabError::NoCgroup2)
 }
 
-/// Makes the network between the nodes: a bridge in a namespace of its own.
+/// Creates the network between the nodes: a bridge in a network namespace.
 pub(crate) fn make_underlay(lab: &LabName) -> Result<(), LabError> {
     let underlay = lab.underlay();
     ip_batch(&[format!("netns add {underlay}")])?;
@@ -36,8 +29,8 @@ pub(crate) fn make_underlay(lab: &LabName) -> Result<(), LabError> {
     in_netns(&underlay, &["link add br0 type bridge".into(), "link set br0 up".into()])
 }
 
-/// Makes a node: a namespace with a link into the underlay, that forwards and, as most CNIs set it up, masquerades what
-/// leaves its pods for anywhere else.
+/// Creates a node: a network namespace with a link to the underlay. It forwards packets, and, as with most CNIs, masquerades
+/// what its pods send to other networks.
 pub(crate) fn make_node(
     lab: &LabName,
     cluster: &ClusterState,
@@ -54,7 +47,7 @@ pub(crate) fn make_node(
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
             ("net.ipv6.conf.default.forwarding", "1"),
-            // Else each address waits two seconds for another host to object.
+            // Otherwise each address waits two seconds for duplicate address detection.
             ("net.ipv6.conf.all.accept_dad", "0"),
             ("net.ipv6.conf.default.accept_dad", "0"),
         ],
@@ -79,7 +72,7 @@ pub(crate) fn make_node(
     make_cgroup(&node.cgroup.join("pods"))
 }
 
-/// A pod's namespace, before anything is attached to it.
+/// Creates a pod's network namespace and cgroup. Nothing is attached yet.
 pub(crate) fn make_pod(netns: &str, cgroup: &Path) -> Result<(), LabError> {
     ip_batch(&[format!("netns add {netns}")])?;
     sysctl(
@@ -90,23 +83,22 @@ pub(crate) fn make_pod(netns: &str, cgroup: &Path) -> Result<(), LabError> {
     make_cgroup(cgroup)
 }
 
-/// Removes a namespace and what is in it.
 pub(crate) fn remove_netns(netns: &str) -> Result<(), LabError> {
     ip_batch(&[format!("netns delete {netns}")])
 }
 
-/// Ends every process below a cgroup, and removes it.
+/// Kills all processes in a cgroup and below, and removes it.
 pub(crate) fn remove_cgroup(cgroup: &Path) -> Result<(), LabError> {
     if !cgroup.exists() {
         return Ok(());
     }
-    // All at once, so that none can start another in between: cgroup v2, cgroup.kill.
+    // cgroup.kill kills all at once, so that none can start another in between.
     fs::write(cgroup.join("cgroup.kill"), "1").map_err(LabError::io(cgroup))?;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         match remove_tree(cgroup) {
             Ok(()) => return Ok(()),
-            // The processes are still ending.
+            // EBUSY: the processes have not ended yet.
             Err(error) if error.raw_os_error() == Some(16) && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -115,12 +107,12 @@ pub(crate) fn remove_cgroup(cgroup: &Path) -> Result<(), LabError> {
     }
 }
 
-/// The addresses of a node as text.
+/// The addresses of a node.
 pub(crate) fn node_ips(number: ClusterNumber, node: NodeNumber) -> Vec<IpAddr> {
     number.node_ips(node).map(|(ip, _)| ip).into()
 }
 
-/// A cgroup's folders can only be removed, from the leaves up; its files go with them.
+/// Removes a cgroup. In cgroupfs only folders can be removed, from the leaves up; their files go with them.
 fn remove_tree(cgroup: &Path) -> io::Result<()> {
     for entry in fs::read_dir(cgroup)? {
         let path = entry?.path();
@@ -141,7 +133,7 @@ fn in_netns(netns: &str, lines: &[String]) -> Result<(), LabError> {
     run(command, &(lines.join("\n") + "\n")).map(|_| ())
 }
 
-/// Sets the namespace's own knobs.
+/// Sets sysctls of a network namespace.
 fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<(), LabError> {
     let mut command = Command::new("sysctl");
     command.arg("-q").arg("-w").args(settings.iter().map(|(key, value)| format!("{key}={value}")));
@@ -149,7 +141,7 @@ fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<(), LabError> {
     run(command, "").map(|_| ())
 }
 
-/// The rule that hides a pod behind its node's address, which the mesh has to keep away from its own packets.
+/// Masquerades connections of the node's pods, as a CNI would. The mesh must exempt its traffic from this.
 fn masquerade(netns: &str, number: ClusterNumber, node: NodeNumber) -> Result<(), LabError> {
     let mut rules = String::new();
     for range in number.node_pod_cidrs(node) {
@@ -170,13 +162,13 @@ fn masquerade(netns: &str, number: ClusterNumber, node: NodeNumber) -> Result<()
     run(command, &rules).map(|_| ())
 }
 
-/// Makes a folder below one that all labs share. Another lab's end may take that away at any moment while it is empty;
-/// then it is made again.
+/// Creates a folder below one that all labs share. Another lab that is removed may remove the shared folder at any time
+/// while it is empty; then it is created again.
 pub(crate) fn make_folder(path: &Path) -> Result<(), LabError> {
     let mut tries = 0..100;
     loop {
         match fs::create_dir_all(path) {
-            // "It exists" is what a folder says that went between the try to make it and the look at it.
+            // `create_dir_all` returns AlreadyExists if the folder was removed between its attempt and its check.
             Err(error)
                 if matches!(
                     error.kind(),

@@ -1,4 +1,4 @@
-//! The lab: made, used and taken away.
+//! A lab: how it is started, used and removed.
 
 use std::{
     collections::BTreeSet,
@@ -20,24 +20,24 @@ use crate::{
     host_setup,
     names::{self, ClusterNumber, LabName, NodeNumber},
     options::LabOptions,
-    process::Liveness,
+    process::{Liveness, stop_all},
     state::{ClusterState, LabState, NodeState, ProcessState},
 };
 
-/// What is being done, for those who wait.
+/// A phase of a lab's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// What is left of a lab that was made by halves: it goes.
+    /// Removing what an interrupted start left.
     Remains,
-    /// Namespaces and links.
+    /// Creating network namespaces and links.
     Machines,
-    /// Cluster directories and certificates.
+    /// Creating cluster directories and certificates.
     Directories,
-    /// etcd, apiserver, agents.
+    /// Starting etcds, apiservers and agents.
     Daemons,
 }
 
-/// A lab that is up. Holds its lock: one command at a time.
+/// A lab that is up. It holds the lab's lock, so that only one command uses the lab at a time.
 #[derive(Debug)]
 pub struct Lab {
     pub(crate) name: LabName,
@@ -45,13 +45,13 @@ pub struct Lab {
     _lock: Lock,
 }
 
-/// How long a daemon is watched after its start: one that cannot run ends at once.
+/// How long processes are observed after their start: those that cannot run end at once.
 pub(crate) const WATCHED: Duration = Duration::from_millis(100);
-/// How long another command's lock is waited for.
+/// The longest time to wait for another command's lock.
 const LOCK: Duration = Duration::from_secs(60);
 
 impl Lab {
-    /// Makes a lab. What was made is taken away again if something fails.
+    /// Starts a lab. If that fails, everything created is removed.
     pub fn up(options: &LabOptions, mut progress: impl FnMut(Phase)) -> Result<Self, LabError> {
         need_root()?;
         let name = LabName::new(&options.name)?;
@@ -63,7 +63,7 @@ impl Lab {
         if LabState::load(&name.folder())?.is_some_and(|state| state.made) {
             return Err(LabError::AlreadyUp(options.name.clone()));
         }
-        // What a crash, or one who lost patience, left behind.
+        // What a crashed or interrupted start left.
         if is_there(&name)? {
             progress(Phase::Remains);
         }
@@ -78,7 +78,7 @@ impl Lab {
         }
     }
 
-    /// Opens a lab that is up.
+    /// Opens a lab that is up, and locks it.
     pub fn open(name: &str) -> Result<Self, LabError> {
         need_root()?;
         let name = LabName::new(name)?;
@@ -92,7 +92,7 @@ impl Lab {
         }
     }
 
-    /// Takes a lab away, whatever is left of it, and tells whether anything was. Taking away nothing is done at once.
+    /// Removes a lab, or what is left of it. Returns whether there was anything.
     pub fn down(name: &str) -> Result<bool, LabError> {
         need_root()?;
         let name = LabName::new(name)?;
@@ -106,12 +106,12 @@ impl Lab {
         drop(lock);
         let lock_file = lock_path(&name);
         let _ = fs::remove_file(lock_file);
-        // Others' labs keep theirs.
+        // This fails if there are other labs.
         let _ = folder.parent().map(fs::remove_dir);
         Ok(existed)
     }
 
-    /// What is in a lab that is up, for those who only look: its lock is not waited for.
+    /// Reads the state of a lab that is up, without its lock.
     pub fn peek(name: &str) -> Result<LabState, LabError> {
         let name = LabName::new(name)?;
         LabState::load(&name.folder())?.ok_or_else(|| LabError::NotUp(name.as_str().into()))
@@ -128,28 +128,33 @@ impl Lab {
         names
     }
 
-    /// What is in it.
+    /// The state of the lab.
     pub fn state(&self) -> &LabState {
         &self.state
     }
 
-    /// The file with its contexts.
+    /// The path of the file with the lab's contexts.
     pub fn contexts_file(&self) -> PathBuf {
         self.name.folder().join("contexts.yaml")
     }
 
-    /// Stops processes: a cluster's component, everything of a kind, everything.
-    pub fn stop(&mut self, processes: &[String], signal: Signal) -> Result<(), LabError> {
-        for name in self.matching(processes)? {
-            if let Some(process) = self.process_mut(&name) {
-                process.stop(signal);
-            }
-            self.save()?;
-        }
-        Ok(())
+    /// Stops processes side by side: a cluster's component, everything of a kind, everything. Returns their names. `waiting`
+    /// gets the names of those that still run, in the lab's order.
+    pub fn stop(
+        &mut self,
+        processes: &[String],
+        signal: Signal,
+        waiting: &mut dyn FnMut(&[&str]),
+    ) -> Result<Vec<String>, LabError> {
+        let names = self.matching(processes)?;
+        let mut stopped: Vec<&mut ProcessState> =
+            self.processes_mut().filter(|process| names.contains(&process.name)).collect();
+        stop_all(&mut stopped, signal, waiting);
+        self.save()?;
+        Ok(names)
     }
 
-    /// Starts processes that are stopped or died.
+    /// Starts those of the matching processes that do not run. Returns their names.
     pub fn start(&mut self, processes: &[String]) -> Result<Vec<String>, LabError> {
         let mut started = Vec::new();
         for name in self.matching(processes)? {
@@ -164,7 +169,7 @@ impl Lab {
         Ok(started)
     }
 
-    /// Gives processes variables for their environment, from their next start on.
+    /// Sets environment variables of the matching processes, from their next start on.
     pub fn set_environment(
         &mut self,
         processes: &[String],
@@ -180,26 +185,27 @@ impl Lab {
         self.save()
     }
 
-    /// Every process of the lab: daemons, and the pods'.
+    /// All processes of the lab: daemons, and those of pods.
     pub fn processes(&self) -> impl Iterator<Item = &ProcessState> {
         self.state.all_processes()
     }
 
-    /// A cluster's component.
+    /// The process of a cluster's component.
     pub fn component(&self, cluster: &str, component: &Component) -> Option<&ProcessState> {
         let name = component.process(cluster);
         self.state.processes.iter().find(|process| process.name == name)
     }
 
-    /// The processes that words name: a process by its full name, all of a cluster by `a/`, all of a kind by `etcd`,
-    /// `apiserver`, `agent`, every replica's among them, or a cluster's by `a/agent`.
+    /// The names of the processes that words match: a process by its full name, all of a cluster by `a/`, all of a kind,
+    /// with all replicas, by `etcd`, `apiserver` or `agent`, and a kind in a cluster by `a/agent`.
     pub fn matching(&self, words: &[String]) -> Result<Vec<String>, LabError> {
         let mut found = BTreeSet::new();
         for word in words {
             let matches = |name: &&str| {
                 let parts: Vec<&str> = name.split('/').collect();
                 let (first, last) = (parts.first().copied(), parts.last().copied());
-                // Of the control plane's names the number is left out. Pods' may end in one too.
+                // The names of the control plane's processes may end in the replica's number. So may pods' names, which are
+                // not changed.
                 let kind = last.map(|last| last.trim_end_matches(|c: char| c.is_ascii_digit()));
                 let kind = if parts.len() == 2 { kind } else { last };
                 let in_cluster = |cluster: &str| first == Some(cluster);
@@ -235,10 +241,14 @@ impl Lab {
         numbers.last().copied().ok_or(LabError::Size)
     }
 
-    fn process_mut(&mut self, name: &str) -> Option<&mut ProcessState> {
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut ProcessState> {
         let pods = self.state.clusters.iter_mut().flat_map(|cluster| &mut cluster.pods);
         let pods = pods.filter_map(|pod| pod.process.as_mut());
-        self.state.processes.iter_mut().chain(pods).find(|process| process.name == name)
+        self.state.processes.iter_mut().chain(pods)
+    }
+
+    fn process_mut(&mut self, name: &str) -> Option<&mut ProcessState> {
+        self.processes_mut().find(|process| process.name == name)
     }
 
     fn make(
@@ -251,7 +261,7 @@ impl Lab {
         for part in ["logs", "nodes"] {
             host_setup::make_folder(&folder.join(part))?;
         }
-        // Agents make theirs below it.
+        // Agents create their pin folders below this one.
         mount_bpf_fs().map_err(LabError::io(BPF_FS))?;
         host_setup::make_folder(&self.name.pins())?;
         self.state.name = options.name.clone();
@@ -317,7 +327,7 @@ impl Lab {
     }
 }
 
-/// Gives a node the chain of plugins that attaches its pods.
+/// Writes the chain of CNI plugins of a node.
 fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(), LabError> {
     let ipam = node.ipam();
     fs::create_dir_all(&ipam).map_err(LabError::io(&ipam))?;
@@ -326,7 +336,7 @@ fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(
     chain.write(&node.conflist())
 }
 
-/// Whether anything is left of a lab: its state, its tables, its processes' cgroup or its network namespaces.
+/// Whether anything of a lab exists: its state, its tables, its processes' cgroup, or its network namespaces.
 fn is_there(name: &LabName) -> Result<bool, LabError> {
     let cgroup = name.cgroup(&host_setup::cgroup2()?);
     let folders = [name.folder(), name.pins(), cgroup];
@@ -336,12 +346,12 @@ fn is_there(name: &LabName) -> Result<bool, LabError> {
     Ok(folders.iter().any(|folder| folder.exists()) || netns.any(is_ours))
 }
 
-/// Refuses who is not root, before anything else is looked at.
+/// Fails unless the process is root. Commands call this before anything else.
 pub fn need_root() -> Result<(), LabError> {
     if Uid::effective().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 
-/// Beside the lab's folder, which comes and goes.
+/// Beside the lab's folder, which is created and removed while the lock is held.
 fn lock_path(name: &LabName) -> PathBuf {
     name.folder().with_extension("lock")
 }
@@ -352,15 +362,15 @@ fn lock(name: &LabName) -> Result<Lock, LabError> {
     loop {
         host_setup::make_folder(folder)?;
         match Lock::wait(&path, LOCK) {
-            // The last of other labs has just taken the folder with it.
+            // Another lab has just removed the shared folder.
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => return Ok(result?),
         }
     }
 }
 
-/// Takes away everything that bears the lab's name, known to its state or not: processes first, by the cgroup that all of
-/// them are in, then namespaces, pins, and the daemons' folders.
+/// Removes everything with the lab's name, whether the state has it or not: processes first, by their common cgroup, then
+/// network namespaces, pins, and the daemons' folders.
 fn remove_everything(name: &LabName) -> Result<(), LabError> {
     host_setup::remove_cgroup(&name.cgroup(&host_setup::cgroup2()?))?;
     let names = fs::read_dir(NETNS).into_iter().flatten().flatten();
@@ -375,7 +385,7 @@ fn remove_everything(name: &LabName) -> Result<(), LabError> {
             fs::remove_dir_all(&folder).map_err(LabError::io(&folder))?;
         }
     }
-    // The parents, where no other lab needs them.
+    // The parent folders are removed if no other lab uses them.
     let _ = name.pins().parent().map(fs::remove_dir);
     let _ = name.cgroup(&host_setup::cgroup2()?).parent().map(fs::remove_dir);
     Ok(())

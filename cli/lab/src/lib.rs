@@ -1,10 +1,9 @@
-//! Whole clusters out of network namespaces: nodes, pods, an underlay between them, and the real daemons in their places.
+//! Clusters made of network namespaces: nodes, pods, a network between the nodes, and the real daemons.
 //!
-//! The lab is the demonstration, the development loop, and a back end of the e2e suite. It makes what a user's machines
-//! and Kubernetes would bring along: links, addresses, processes, pods, manifests. What the mesh does in it, the mesh does
-//! by itself.
+//! The lab is for demonstration and development, and runs the e2e tests. It provides what a user's machines and Kubernetes
+//! would provide: links, addresses, processes, pods, manifests. Everything else is the daemons' work.
 //!
-//! Architecture invariant: the lab writes no table, no mesh route and no key, and knows neither `mesh-dataplane` nor
+//! Architecture invariant: the lab writes no tables, no mesh routes and no keys, and imports neither `mesh-dataplane` nor
 //! `mesh-etcd`.
 
 mod cluster;
@@ -24,7 +23,7 @@ mod state;
 pub mod workload;
 
 pub use cluster::Component;
-pub use command::{go_quoted, within_netns};
+pub use command::{command_line, go_quoted, printed_json, within_netns};
 pub use error::LabError;
 pub use lab::{Lab, Phase, need_root};
 pub use link_fault::{Cut, Impairment};

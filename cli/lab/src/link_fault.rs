@@ -1,4 +1,4 @@
-//! What can be wrong between two places of a lab: nothing passes, or not all, or not in time.
+//! Faults between two locations of a lab: packets are dropped, limited in rate, or delayed.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 
-/// Two places with a poor link between them.
+/// A fault between two locations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
-    /// The places: a cluster (`a`), a node (`a/n1`), or a replica's etcd (`a/etcd`, `a/etcd2`). In order, so that a cut from b to a
-    /// is the one from a to b.
+    /// The locations: a cluster (`a`), a node (`a/n1`), or the etcd of a replica (`a/etcd`, `a/etcd2`). They are sorted, so
+    /// that a cut from b to a equals one from a to b.
     pub places: [String; 2],
-    /// Only what goes to this port, and what comes back from it.
+    /// The only port whose packets are affected, to it and from it; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// What still passes each way; nothing, unless given.
+    /// How packets are impaired in each direction; `None` drops all.
     #[serde(flatten)]
     pub impairment: Option<Impairment>,
 }
 
-/// What a cut lets through, each way.
+/// How packets are impaired, in each direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Impairment {
-    /// So much a second, as `tc` writes rates.
+    /// The rate is limited. The value is in the syntax of `tc`, as `1mbit`.
     Rate(String),
-    /// All but so many packets of a hundred.
+    /// This percentage of packets is dropped.
     Loss(u8),
-    /// Everything, so many milliseconds later. Only to an etcd.
+    /// Packets are delayed by this many milliseconds; only for traffic to an etcd.
     Delay(u32),
 }
 
-/// The longest delay, in milliseconds: longer is a cut.
+/// The longest delay, in milliseconds.
 const LONGEST: u32 = 10_000;
 
 // === impl Cut ===
@@ -55,7 +55,7 @@ impl fmt::Display for Cut {
 // === impl Impairment ===
 
 impl Impairment {
-    /// The flags of `lab cut` that mean it.
+    /// The flags of `lab cut` for this impairment.
     pub fn to_flag(&self) -> Vec<String> {
         let (flag, value) = match self {
             Self::Rate(rate) => ("--rate", rate.clone()),
@@ -65,7 +65,7 @@ impl Impairment {
         vec![flag.into(), value]
     }
 
-    /// A rate that `tc` takes: a number and its unit.
+    /// Parses a rate: a number and a unit of `tc`.
     pub fn rate(rate: &str) -> Result<Self, LabError> {
         let (number, unit) = number(rate);
         if number.is_some_and(|number| number > 0)
@@ -77,11 +77,11 @@ impl Impairment {
         }
     }
 
-    /// A share of packets, as in `30%`.
+    /// Parses a share of packets, as `30%`.
     pub fn loss(loss: &str) -> Result<Self, LabError> {
         let invalid = || LabError::Loss(loss.into());
         match number(loss) {
-            // None lost is no cut, and all lost is a whole one.
+            // 0% is no cut, and 100% is one without an impairment.
             (Some(percent @ 1..100), "%") => {
                 Ok(Self::Loss(u8::try_from(percent).map_err(|_| invalid())?))
             }
@@ -89,7 +89,7 @@ impl Impairment {
         }
     }
 
-    /// A time, as in `200ms`.
+    /// Parses a delay, as `200ms`.
     pub fn delay(delay: &str) -> Result<Self, LabError> {
         let millis = match number(delay) {
             (Some(number), "ms") => Some(number),
@@ -111,7 +111,7 @@ impl fmt::Display for Impairment {
     }
 }
 
-/// A number and what follows it.
+/// Splits a text into a number and the rest.
 fn number(text: &str) -> (Option<u32>, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -1,4 +1,4 @@
-//! What things in a lab are called, and which addresses they have. All of it follows from the lab's name and numbers.
+//! The names and addresses in a lab. They all follow from the lab's name and from numbers.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,19 +14,19 @@ use crate::error::LabError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LabName(String);
 
-/// A cluster's place in the lab, from 1.
+/// The number of a cluster in the lab, counted from 1. It is also the cluster's ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClusterNumber(u8);
 
-/// A node's place in its cluster, from 1.
+/// The number of a node in its cluster, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeNumber(u8);
 
-/// Where the labs keep their state.
+/// The folder with the state of all labs.
 const STATE_ROOT: &str = "/run/clustermesh-lab";
-/// Where the labs' tables are pinned.
+/// The folder with the pinned tables of all labs.
 pub(crate) const PINS_ROOT: &str = "/sys/fs/bpf/clustermesh-lab";
-/// The most clusters, and nodes a cluster, that the addresses have room for.
+/// The largest number of clusters, and of nodes in a cluster: the address plan has room for no more.
 const MAX: usize = 99;
 
 // === impl LabName ===
@@ -47,12 +47,12 @@ impl LabName {
         Path::new(STATE_ROOT).join(&self.0)
     }
 
-    /// What the names of all its network namespaces begin with.
+    /// The prefix of the names of all its network namespaces.
     pub(crate) fn netns_prefix(&self) -> String {
         format!("cm-{}-", self.0)
     }
 
-    /// The network between the nodes. A cluster cannot have this name: it is longer than one letter and no pod's parent.
+    /// The network namespace with the network between the nodes. No cluster has this name.
     pub(crate) fn underlay(&self) -> String {
         format!("cm-{}-underlay", self.0)
     }
@@ -63,7 +63,7 @@ impl LabName {
 
     pub(crate) fn pod(&self, cluster: &str, node: &str, namespace: &str, pod: &str) -> String {
         let name = format!("cm-{}-{cluster}-{node}-{namespace}.{pod}", self.0);
-        // A file name has 255 bytes at most.
+        // File names are limited to 255 bytes.
         if name.len() <= 200 {
             name
         } else {
@@ -76,23 +76,23 @@ impl LabName {
         cgroup2.join("clustermesh-lab").join(&self.0)
     }
 
-    /// The lab's pins.
+    /// The folder with the lab's pinned tables.
     pub(crate) fn pins(&self) -> PathBuf {
         Path::new(PINS_ROOT).join(&self.0)
     }
 
-    /// The underlay's end of a node's link. Interface names have 15 bytes.
+    /// The name of a node's link at the underlay. Interface names are limited to 15 bytes.
     pub(crate) fn link(&self, cluster: &str, node: &str) -> String {
         format!("cm{}", hash(&self.node(cluster, node)))
     }
 }
 
-/// Ten hexadecimal digits that stand for a name.
+/// Ten hexadecimal digits, a hash of a name.
 fn hash(name: &str) -> String {
     Sha256::digest(name).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The names of clusters: a to z, then a1 to z1, and so on.
+/// The name of a cluster: a to z, then a1 to z1, and so on.
 pub(crate) fn cluster_name(number: ClusterNumber) -> String {
     let index = number.0 - 1;
     let letter = char::from(b'a' + index % 26);
@@ -103,12 +103,12 @@ pub(crate) fn node_name(number: NodeNumber) -> String {
     format!("n{}", number.0)
 }
 
-/// Numbers from 1.
+/// The numbers of clusters, from 1.
 pub(crate) fn clusters(count: usize) -> Result<Vec<ClusterNumber>, LabError> {
     numbers(count).map(|numbers| numbers.map(ClusterNumber).collect())
 }
 
-/// Numbers from 1.
+/// The numbers of nodes, from 1.
 pub(crate) fn nodes(count: usize) -> Result<Vec<NodeNumber>, LabError> {
     numbers(count).map(|numbers| numbers.map(NodeNumber).collect())
 }
@@ -142,13 +142,13 @@ impl ClusterNumber {
         vec![v4([172, 31, self.0, 0], 24), v6([0xfd00, 0x172, 0, 0, 0, 0, self.digits(), 0], 112)]
     }
 
-    /// A node's address in each family, with the length of the network that all nodes share.
+    /// The addresses of a node, IPv4 and IPv6, each with the prefix length of the network that all nodes share.
     pub(crate) fn node_ips(self, node: NodeNumber) -> [(IpAddr, u8); 2] {
         let v6 = Ipv6Addr::new(0xfd00, 0x172, 0, 0, 0, 0, self.digits(), node.digits());
         [(Ipv4Addr::new(172, 31, self.0, node.0).into(), 16), (v6.into(), 64)]
     }
 
-    /// The pods of one node.
+    /// The ranges of a node's pods, IPv4 and IPv6.
     pub(crate) fn node_pod_cidrs(self, node: NodeNumber) -> [IpNet; 2] {
         [
             v4([10, self.0, node.0, 0], 24),
@@ -156,14 +156,14 @@ impl ClusterNumber {
         ]
     }
 
-    /// The `last`th cluster IP in each family.
+    /// The `last`th cluster IPs, IPv4 and IPv6.
     pub(crate) fn service_ips(self, last: u16) -> [IpAddr; 2] {
         let [high, low] = last.to_be_bytes();
         let v6 = Ipv6Addr::new(0xfd00, 0x100, self.digits(), 0, 0, 0, 0, last);
         [Ipv4Addr::new(10, 100 + self.0, high, low).into(), v6.into()]
     }
 
-    /// The number as it reads: cluster 12 is `fd00:10:12::`, whose bytes are not twelve.
+    /// The number with its decimal digits as hexadecimal ones: cluster 12 has `fd00:10:12::`.
     fn digits(self) -> u16 {
         digits(self.0)
     }

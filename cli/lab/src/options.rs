@@ -1,22 +1,22 @@
-//! How large a lab is.
+//! The options of a new lab.
 
 use std::path::PathBuf;
 
-/// What to make.
+/// The options of a new lab.
 #[derive(Clone, Debug)]
 pub struct LabOptions {
-    /// Its name; several labs may be up at once.
+    /// Its name. Several labs may be up at once.
     pub name: String,
-    /// How many clusters.
+    /// The number of clusters.
     pub clusters: usize,
-    /// How many nodes each.
+    /// The number of nodes in each cluster.
     pub nodes: usize,
-    /// How many replicas of each cluster's control plane, on a node of their own.
+    /// The number of replicas of each cluster's control plane. Each is on a node of its own.
     pub replicas: u8,
-    /// Where the mesh's binaries are.
+    /// The folder with the mesh's binaries.
     pub bin_dir: PathBuf,
     /// The etcd that each cluster runs: a path, or a name in `PATH`.
     pub etcd: PathBuf,
-    /// How many bytes an etcd may hold; its own limit, unless given.
+    /// The quota of each etcd's database, in bytes; `None` for etcd's default.
     pub etcd_quota: Option<u64>,
 }

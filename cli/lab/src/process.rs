@@ -1,6 +1,6 @@
-//! Daemons and pods' processes: started detached, known by ID and start time, stopped for sure.
+//! The processes of daemons and pods. They are started detached, and identified by PID and start time.
 //!
-//! Each is the child of a shell that outlives the command that starts it, and writes down how its child ended.
+//! Each is the child of a shell, which outlives the command that started it and records how its child ended.
 
 use std::{
     env, fmt, fs,
@@ -22,34 +22,34 @@ use crate::{
     state::ProcessState,
 };
 
-/// Whether a process lives.
+/// Whether a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     /// It runs.
     Running,
     /// It was stopped, or never started.
     Stopped,
-    /// It ended by itself.
+    /// It ended without being stopped.
     Died,
 }
 
-/// How a process ended by itself.
+/// How a process ended without being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// With this exit code.
+    /// It exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// It was killed by this signal.
     Killed(Signal),
 }
 
-/// How long a process may take to end when asked.
+/// The longest time for a process to end after the first signal.
 const ASKED: Duration = Duration::from_secs(8);
-/// How long the shell may take to write down how its child ended.
+/// The longest time for the shell to record how its child ended.
 const RECORDING: Duration = Duration::from_millis(200);
-/// Between two looks.
+/// The interval of checks.
 const LOOK: Duration = Duration::from_millis(2);
-/// Starts a program in the background, in the cgroup of the file `$1`; writes its ID to the shell's standard input, and its
-/// exit code to the file `$0`.
+/// Starts a program in the background, in the cgroup whose `cgroup.procs` is `$1`. Writes its PID to the pipe on standard
+/// input, and its exit code to the file `$0`.
 const RECORDER: &str = r#"exec 3>&0 0</dev/null
 {
     procs="$1"
@@ -62,7 +62,7 @@ const RECORDER: &str = r#"exec 3>&0 0</dev/null
 } &"#;
 
 impl ProcessState {
-    /// Starts the process, which must not run.
+    /// Starts the process, which must not be running.
     pub(crate) fn start(&mut self) -> Result<(), LabError> {
         let (program, arguments) =
             self.command.split_first().ok_or(LabError::Missing(self.name.clone()))?;
@@ -75,7 +75,7 @@ impl ProcessState {
         command.arg(program).args(arguments);
         command.envs(self.environment.iter().cloned()).env("RUST_BACKTRACE", "1");
         detach(&mut command, &self.log)?;
-        // The shell stays outside: an agent has a cgroup of its own.
+        // The shell is in the parent cgroup: an agent has a cgroup of its own.
         enter(&mut command, &self.netns, self.cgroup.parent().unwrap_or(&self.cgroup))?;
         self.pid = run_recorder(command).map_err(|reason| LabError::Command {
             command: self.command.join(" "),
@@ -85,7 +85,7 @@ impl ProcessState {
         Ok(())
     }
 
-    /// How it ended by itself; `None` of one that runs or was stopped, and where that is not known.
+    /// How it ended. `None` if it runs, if it was stopped, or if that is not known.
     pub fn ending(&self) -> Option<Ending> {
         let deadline = Instant::now() + RECORDING;
         while self.liveness() == Liveness::Died {
@@ -99,12 +99,12 @@ impl ProcessState {
         None
     }
 
-    /// Where the shell writes how it ended.
+    /// The file with the exit code.
     fn record(&self) -> PathBuf {
         self.log.with_extension("exit")
     }
 
-    /// Whether it runs.
+    /// Whether it runs, by its PID and start time.
     pub fn liveness(&self) -> Liveness {
         match self.pid {
             0 => Liveness::Stopped,
@@ -113,16 +113,11 @@ impl ProcessState {
         }
     }
 
-    /// Sends a signal, if it is still the same process.
+    /// Sends a signal, unless the PID belongs to another process by now.
     pub(crate) fn signal(&self, signal: Signal) {
         if self.liveness() == Liveness::Running {
             let _ = kill(Pid::from_raw(self.pid), signal);
         }
-    }
-
-    /// Ends the process: asked first, unless `signal` is one that does not ask.
-    pub(crate) fn stop(&mut self, signal: Signal) {
-        stop_all(&mut [self], signal);
     }
 
     /// The end of what it wrote.
@@ -134,17 +129,33 @@ impl ProcessState {
     }
 }
 
-/// Ends processes side by side: asked first, unless `signal` is one that does not ask.
-pub(crate) fn stop_all(processes: &mut [&mut ProcessState], signal: Signal) {
+/// Ends processes side by side: asked first, unless `signal` is one that does not ask. `waiting` gets the names of those that
+/// still run, in order: before they are asked, and at each look.
+pub(crate) fn stop_all(
+    processes: &mut [&mut ProcessState],
+    signal: Signal,
+    waiting: &mut dyn FnMut(&[&str]),
+) {
     let deadline = Instant::now() + ASKED;
+    are_waited_for(processes, waiting);
     processes.iter().for_each(|process| process.signal(signal));
-    while processes.iter().any(|process| process.liveness() == Liveness::Running) {
+    while are_waited_for(processes, waiting) {
         if Instant::now() >= deadline {
             processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
         }
         thread::sleep(LOOK);
     }
     processes.iter_mut().for_each(|process| process.pid = 0);
+}
+
+/// Whether any process still runs; `waiting` gets the names of those that do.
+fn are_waited_for(processes: &[&mut ProcessState], waiting: &mut dyn FnMut(&[&str])) -> bool {
+    let left = processes.iter().filter(|process| process.liveness() == Liveness::Running);
+    let left: Vec<&str> = left.map(|process| process.name.as_str()).collect();
+    if !left.is_empty() {
+        waiting(&left);
+    }
+    !left.is_empty()
 }
 
 /// The shell, without the program that it is to start: its exit code goes to `record`, and `procs` is its cgroup's file.
@@ -154,7 +165,7 @@ fn recorder(record: &Path, procs: &Path) -> Command {
     command
 }
 
-/// Starts the shell, and returns the ID of its child.
+/// Runs the shell, and returns the PID of its child.
 fn run_recorder(mut command: Command) -> io::Result<i32> {
     let (mut id, to_shell) = io::pipe()?;
     command.stdin(to_shell);
@@ -168,7 +179,7 @@ fn run_recorder(mut command: Command) -> io::Result<i32> {
     id.ok_or_else(|| io::Error::other("the shell did not start it"))
 }
 
-/// Whether a program can be run: a file, or one by that name in a folder of `$PATH`.
+/// Whether a program exists: at a path with a slash, or by its name in a folder of `$PATH`.
 fn is_there(program: &str) -> bool {
     let paths = env::var_os("PATH").unwrap_or_default();
     let mut folders = env::split_paths(&paths);
@@ -179,7 +190,7 @@ fn is_there(program: &str) -> bool {
 }
 
 impl Ending {
-    /// What a shell's `wait` says: 128 and the signal's number where it was one.
+    /// From the status of a shell's `wait`: 128 and the number of the signal, or the exit code.
     fn of_shell(code: i32) -> Self {
         match Signal::try_from(code - 128) {
             Ok(signal) => Self::Killed(signal),
@@ -197,16 +208,16 @@ impl fmt::Display for Ending {
     }
 }
 
-/// When a process was started, in clock ticks since boot; `None` if there is none, or it has ended and only waits to be
-/// noticed. proc_pid_stat(5), field 22.
+/// The time at which a process was started, in clock ticks since boot; `None` if it does not exist, or is a zombie.
+/// proc_pid_stat(5), field 22.
 fn start_time(pid: i32) -> Option<u64> {
     let process = Path::new("/proc").join(pid.to_string());
     let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The name in parentheses may hold anything.
+    // The name, in parentheses, may have spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     match fields.next()? {
-        // A killed process's first thread is dead before its others, which keep its locks and ports until they are too.
+        // The first thread of a killed process may end before others, which hold its locks and ports until they end.
         "Z" if fs::read_dir(process.join("task")).ok()?.count() > 1 => {}
         "Z" | "X" => return None,
         _ => {}
@@ -250,7 +261,7 @@ mod tests {
         }
     }
 
-    /// The script alone, without namespaces: the ID that it writes is that of the program, and the code is the program's.
+    /// The script without namespaces: it writes the PID and the exit code of the program.
     #[test]
     fn the_recorder_names_its_child_and_writes_its_exit_code() {
         let folder = tempfile::tempdir().unwrap();
@@ -272,7 +283,8 @@ mod tests {
         }
     }
 
-    /// Each ends when it has seen that all were asked. One after another, the first would wait until it is killed.
+    /// Each process ends when all have received the signal. If they were stopped one after another, the first would be
+    /// killed.
     #[test]
     fn processes_end_side_by_side() {
         let folder = tempfile::tempdir().unwrap();
@@ -310,7 +322,12 @@ mod tests {
             let up = folder.path().join(format!("up-{}", process.name));
             eventually("it is up", &|| up.exists());
         }
-        stop_all(&mut processes.iter_mut().collect::<Vec<_>>(), Signal::SIGTERM);
+        let mut waited = Vec::new();
+        let mut waiting = |left: &[&str]| waited.push(left.join(" "));
+        stop_all(&mut processes.iter_mut().collect::<Vec<_>>(), Signal::SIGTERM, &mut waiting);
+        assert_eq!(waited[0], "a b c");
+        let in_order = ["a", "b", "c", "a b", "a c", "b c", "a b c"];
+        assert!(waited.iter().all(|left| in_order.contains(&left.as_str())), "{waited:?}");
         for process in &processes {
             assert_eq!((process.pid, process.ending()), (0, None));
             let code = || fs::read_to_string(process.record()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whether daemons that were just started come up.
+//! Checks that daemons which were just started come up.
 
 use std::{
     os::unix::net::UnixStream,
@@ -13,16 +13,16 @@ use crate::{
     state::ProcessState,
 };
 
-/// How long a daemon may take to listen on its admin socket, which says that it is up.
+/// The longest time for a daemon to listen on its admin socket.
 const STARTING: Duration = Duration::from_millis(500);
-/// Between two looks.
+/// The interval of checks.
 const LOOK: Duration = Duration::from_millis(10);
 
 impl Lab {
-    /// Watches processes that were just started, until they listen, or for half a second.
+    /// Observes processes that were just started, until they listen, at most for half a second.
     ///
     /// # Errors
-    /// One of them ended, with its last words.
+    /// A process ended; the error has the end of its log.
     pub fn watch_start(&self, started: &[String]) -> Result<(), LabError> {
         let began = Instant::now();
         let starting: Vec<&ProcessState> =
@@ -31,7 +31,7 @@ impl Lab {
             |argument: &String| argument.strip_prefix("--admin-socket=").map(str::to_owned);
         let listens = |process: &ProcessState| match process.command.iter().find_map(socket) {
             Some(socket) => UnixStream::connect(socket).is_ok(),
-            // An etcd, or a pod's process.
+            // An etcd or a pod's process, which have no such socket.
             None => began.elapsed() >= WATCHED,
         };
         loop {

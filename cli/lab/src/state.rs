@@ -1,4 +1,4 @@
-//! What the lab knows about itself between two commands.
+//! The state of a lab, which is saved between commands.
 
 use std::{
     collections::BTreeMap,
@@ -13,77 +13,77 @@ use serde_json::Value;
 
 use crate::{error::LabError, link_fault::Cut, names::PINS_ROOT};
 
-/// A lab.
+/// The state of a lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LabState {
     /// Its name.
     pub name: String,
-    /// Where its binaries are.
+    /// The folder with its binaries.
     pub bin_dir: PathBuf,
     /// Its clusters.
     pub clusters: Vec<ClusterState>,
     /// Its daemons.
     pub processes: Vec<ProcessState>,
-    /// Places that are cut off from each other.
+    /// The active cuts.
     #[serde(default)]
     pub cuts: Vec<Cut>,
-    /// Relays before etcds that some nodes reach with a delay.
+    /// The relays in front of etcds that some nodes reach with a delay.
     #[serde(default)]
     pub relays: Vec<Relay>,
-    /// It was made to the end. One that was not has nothing that is worth keeping.
+    /// Whether the lab was started completely. Otherwise it is removed before the next start.
     #[serde(default = "made")]
     pub made: bool,
 }
 
-/// What labs of former releases are, which do not say it.
+/// The default for labs of earlier releases, whose state lacks the field.
 fn made() -> bool {
     true
 }
 
-/// A cluster of a lab.
+/// The state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterState {
     /// Its name.
     pub name: String,
-    /// Its ID in the mesh.
+    /// The ID of the cluster.
     pub id: u8,
     /// Its cluster directory.
     pub directory: PathBuf,
-    /// Its nodes; the first ones have a replica of the control plane each.
+    /// Its nodes. The first ones have a replica of the control plane each.
     pub nodes: Vec<NodeState>,
-    /// How many replicas there are.
+    /// The number of replicas of its control plane.
     #[serde(default = "one")]
     pub replicas: u8,
     /// Its pods.
     pub pods: Vec<PodState>,
-    /// The last cluster IP that was given to a service.
+    /// The number of the last cluster IP that a service received.
     pub last_service: u16,
-    /// The one that each service got, by namespace and name: applied again, it keeps it.
+    /// The number of each service's cluster IP, by `namespace/name`. A service that is applied again keeps it.
     #[serde(default)]
     pub services: BTreeMap<String, u16>,
 }
 
-/// A node.
+/// The state of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeState {
     /// Its name.
     pub name: String,
-    /// Its place in the cluster.
+    /// The number of the node in the cluster, from 1.
     pub number: u8,
-    /// Its network namespace.
+    /// The name of its network namespace.
     pub netns: String,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
-    /// Its cgroup.
+    /// The path of its cgroup.
     pub cgroup: PathBuf,
-    /// Its agent's admin socket.
+    /// The path of its agent's admin socket.
     pub admin_socket: PathBuf,
 }
 
-/// A pod.
+/// The state of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodState {
@@ -91,57 +91,57 @@ pub struct PodState {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid.
+    /// Its UID.
     #[serde(default)]
     pub uid: String,
-    /// The node it is on.
+    /// The name of its node.
     pub node: String,
-    /// Its network namespace.
+    /// The name of its network namespace.
     pub netns: String,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
-    /// Its cgroup.
+    /// The path of its cgroup.
     pub cgroup: PathBuf,
-    /// The file that it was applied from, by its name.
+    /// The name of the manifest that it was applied from.
     pub source: String,
-    /// Its manifest.
+    /// The path of the file with its object.
     pub manifest: PathBuf,
-    /// What was applied; null in a lab of a release that did not keep it.
+    /// Its object as it was applied; null in a lab of a release that did not keep it.
     #[serde(default)]
     pub template: Value,
-    /// Its process; absent for a pod that only exists to run commands in.
+    /// Its process; `None` for a pod without a command, in which other commands can be run.
     pub process: Option<ProcessState>,
 }
 
-/// A process.
+/// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessState {
-    /// What it is: `a/etcd`, `a/apiserver`, `a/n1/agent`, or a pod's name.
+    /// Its name: `a/etcd`, `a/apiserver`, `a/n1/agent`, or `a/namespace/name` for a pod.
     pub name: String,
-    /// What is run.
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// The network namespace it runs in.
+    /// The name of its network namespace.
     pub netns: String,
-    /// The cgroup it runs in.
+    /// The path of its cgroup.
     pub cgroup: PathBuf,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
-    /// Where its output goes.
+    /// The path of the file with its output.
     pub log: PathBuf,
-    /// Its ID; 0 while it is stopped.
+    /// Its PID; 0 while it is stopped.
     pub pid: i32,
-    /// When it was started, in the kernel's clock ticks since boot: an ID alone may be another's by now.
+    /// Its start time, in the kernel's clock ticks since boot: a PID may be reused.
     pub start_time: u64,
 }
 
-/// A relay that runs.
+/// A running relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Relay {
-    /// Its port.
+    /// The port on which it listens.
     pub port: u16,
-    /// How late it is, in milliseconds.
+    /// The delay in each direction, in milliseconds.
     pub millis: u32,
     /// Its process.
     pub process: ProcessState,
@@ -154,22 +154,22 @@ fn one() -> u8 {
 const FILE: &str = "lab.json";
 
 impl NodeState {
-    /// The chain of CNI plugins that attaches the node's pods.
+    /// The path of the chain of CNI plugins for the node's pods.
     pub fn conflist(&self) -> PathBuf {
         self.folder().join("cni/10-clustermesh.conflist")
     }
 
-    /// What the chain made of a container.
+    /// The path of the chain's result for a container.
     pub(crate) fn cni_result(&self, container: &str) -> PathBuf {
         self.folder().join("cni").join(format!("{container}.result"))
     }
 
-    /// Where `host-local` remembers the addresses that it gave.
+    /// The folder in which `host-local` keeps the allocated addresses.
     pub(crate) fn ipam(&self) -> PathBuf {
         self.folder().join("cni/ipam")
     }
 
-    /// Where the agent looks for what the plugin leaves: beside its socket.
+    /// The folder in which the plugin writes its files of pods, beside the agent's socket.
     pub(crate) fn pods_dir(&self) -> PathBuf {
         self.folder().join("pods")
     }
@@ -200,18 +200,18 @@ impl LabState {
         write_atomic(&path, &text, Access::Owner).map_err(LabError::io(path))
     }
 
-    /// Every process of the lab: daemons, and the pods'.
+    /// All processes of the lab: daemons, and those of pods.
     pub fn all_processes(&self) -> impl Iterator<Item = &ProcessState> {
         let pods = self.clusters.iter().flat_map(|cluster| &cluster.pods);
         self.processes.iter().chain(pods.filter_map(|pod| pod.process.as_ref()))
     }
 
-    /// Where a node's tables are pinned.
+    /// The folder with a node's pinned tables.
     pub fn pins(&self, cluster: &str, node: &str) -> PathBuf {
         Path::new(PINS_ROOT).join(&self.name).join(cluster).join(node)
     }
 
-    /// A cluster by name.
+    /// A cluster by its name.
     pub fn cluster(&self, name: &str) -> Result<&ClusterState, LabError> {
         let known = || self.clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
         let found = self.clusters.iter().find(|cluster| cluster.name == name);
@@ -232,7 +232,7 @@ impl LabState {
         })
     }
 
-    /// A pod by `cluster/name` or `cluster/namespace/name`.
+    /// A pod by `cluster/name`, in the namespace default, or by `cluster/namespace/name`.
     pub fn pod(&self, name: &str) -> Result<(&ClusterState, &PodState), LabError> {
         let pods = || self.clusters.iter().flat_map(|c| c.pods.iter().map(move |p| (c, p)));
         let matches = |(cluster, pod): &(&ClusterState, &PodState)| {

@@ -1,4 +1,4 @@
-//! What runs in a lab: pods and services from manifests, and the small servers and clients that judge the mesh.
+//! Workloads of a lab: pods and services from manifests, and the servers and clients that test the mesh.
 
 mod applied;
 mod apply;
@@ -17,16 +17,16 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// What an echo server says of itself and of whom it sees.
+/// The answer of an echo server: its identity, and the client's address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// The pod that answers.
+    /// The name of the pod.
     pub pod: String,
-    /// Its node.
+    /// The name of its node.
     pub node: String,
-    /// Its cluster.
+    /// The name of its cluster.
     pub cluster: String,
-    /// The client as the server sees it.
+    /// The client's address as the server sees it.
     pub client: SocketAddr,
 }

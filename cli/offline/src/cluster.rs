@@ -1,4 +1,4 @@
-//! A cluster as its apiserver sees it: objects in, keys and values out.
+//! A cluster as its apiserver handles it: from objects to keys and values.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
 
 use crate::{identity_allocator::IdentityAllocator, keys_file::KeysFile};
 
-/// What a cluster is, beside its objects.
+/// The settings of a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterSetup {
     /// Its name.
     pub name: ClusterName,
     /// Its ID.
     pub id: ClusterId,
-    /// The mesh's limit.
+    /// The limit of clusters in the mesh.
     pub limit: ClusterLimit,
-    /// Whether namespaces take part that do not say.
+    /// Whether namespaces without an annotation are global.
     pub default_global_namespace: bool,
-    /// Which labels make an identity.
+    /// The rules for labels that are part of an identity.
     pub filter: LabelFilter,
 }
 
-/// A cluster with its objects, and what it says because of them.
+/// A cluster with its objects and the keys that follow from them.
 #[derive(Debug)]
 pub struct Cluster {
     setup: ClusterSetup,
-    /// The objects as they were given.
+    /// The objects, as given.
     given: BTreeMap<ObjectKey, Object>,
-    /// What was given to the exporter: those, and the endpoint slices that follow from them.
+    /// The objects in the exporter: the given ones, and the endpoint slices derived from them.
     exported_objects: BTreeMap<ObjectKey, Object>,
     exporter: Exporter,
     ids: IdentityAllocator,
@@ -43,12 +43,12 @@ pub struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    /// A cluster with these objects.
+    /// A cluster with objects.
     pub fn new(setup: ClusterSetup, objects: BTreeMap<ObjectKey, Object>) -> Self {
         let exporter = Exporter::new(ExporterConfig {
             name: setup.name.clone(),
             id: setup.id,
-            // The UUID is a journal's, and there is none.
+            // A UUID comes from a journal, which does not exist here.
             announced: announced(setup.id, setup.limit, None),
             default_global_namespace: setup.default_global_namespace,
             filter: setup.filter.clone(),
@@ -60,51 +60,51 @@ impl Cluster {
         cluster
     }
 
-    /// The same, with nodes that are drained, or all of it.
+    /// The same cluster, with this drain.
     pub fn with_drain(mut self, drain: Drain) -> Self {
         self.exporter.set_drain(drain, &mut self.ids);
         self
     }
 
-    /// What it is.
+    /// The settings of the cluster.
     pub fn setup(&self) -> &ClusterSetup {
         &self.setup
     }
 
-    /// An object is there, new or changed.
+    /// Adds or changes an object.
     pub fn apply(&mut self, object: Object) {
         self.given.insert(object.key(), object);
         self.export();
     }
 
-    /// An object is gone. Returns whether it was there.
+    /// Removes an object. Returns whether it existed.
     pub fn delete(&mut self, key: &ObjectKey) -> bool {
         let was_there = self.given.remove(key).is_some();
         self.export();
         was_there
     }
 
-    /// Its objects, endpoint slices included that follow from others.
+    /// Its objects, with derived endpoint slices.
     pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
         &self.exported_objects
     }
 
-    /// All keys and values that its etcd has of it, those for its nodes alone included.
+    /// All keys and values that its apiserver would write, with those for its nodes only.
     pub fn keys(&self) -> &BTreeMap<String, Value> {
         self.exporter.desired()
     }
 
-    /// What other clusters may read.
+    /// The keys and values that other clusters may read.
     pub fn exported(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.keys().iter().filter(|(key, _)| !key.starts_with(LOCAL))
     }
 
-    /// The same as a keys file.
+    /// [`Self::exported`] as a keys file.
     pub fn keys_file(&self) -> KeysFile {
         self.file_of(self.exported())
     }
 
-    /// [`Cluster::keys`] as a keys file.
+    /// [`Self::keys`] as a keys file.
     pub fn all_keys_file(&self) -> KeysFile {
         self.file_of(self.keys().iter())
     }
@@ -114,12 +114,12 @@ impl Cluster {
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
-    /// Objects that it cannot export, and why.
+    /// The objects that cannot be exported, each with the reason.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
     }
 
-    /// What is wrong with objects that are exported all the same, as if that was not there.
+    /// Warnings: invalid parts of objects, without which the objects are exported, and objects that are held back.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let notes = self.exporter.notes().iter();
         let notes =
@@ -127,7 +127,7 @@ impl Cluster {
         notes.chain(self.exporter.held_back())
     }
 
-    /// What the nodes of the cluster read by a key.
+    /// The record that the nodes of the cluster read for a key.
     pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
         let ClusterSetup { name, id, limit, .. } = &self.setup;
         let key = Key::of_record(Layout::State, name, key).to_string();
@@ -142,19 +142,19 @@ impl Cluster {
         decode(&peer, key.as_bytes(), value).ok().flatten()
     }
 
-    /// Whether a namespace takes part in the mesh.
+    /// Whether a namespace is global.
     pub(crate) fn takes_part(&self, namespace: &str) -> bool {
         self.exporter.takes_part(namespace)
     }
 
-    /// Gives the exporter what differs, in the order in which an apiserver's source does.
+    /// Passes the changes of objects to the exporter, in the order of an apiserver's source.
     fn export(&mut self) {
         let mut now = self.given.clone();
         for slice in derived_slices(&now) {
             let object = Object::EndpointSlice(slice);
             now.entry(object.key()).or_insert(object);
         }
-        // A label set that has an ID keeps it, in whatever order they come.
+        // IDs of CiliumIdentities are reserved first, so that the order of objects makes no difference.
         self.ids.keep(now.values().filter_map(|object| match object {
             Object::CiliumIdentity(identity) => Some(identity.identity),
             _ => None,
@@ -169,7 +169,7 @@ impl Cluster {
         self.exporter.handle_all(applied.chain(deleted), &mut self.ids);
         self.exported_objects = now;
         if !self.exporter.is_complete() {
-            // There is nothing but what was given.
+            // The given objects are complete.
             for kind in Kind::ALL {
                 self.exporter.handle(SourceEvent::Listed { kind, resource_version }, &mut self.ids);
             }

@@ -1,4 +1,4 @@
-//! Two etcds beside each other, key by key.
+//! Compares two etcds, key by key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,34 +6,34 @@ use serde_json::Value;
 
 use crate::dump::{Dump, DumpEntry, is_mark};
 
-/// A key that is not the same on both sides.
+/// A key whose values differ, or that exists on one side only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// The key.
     pub key: String,
-    /// What it is.
+    /// The kind of the key, as in [`DumpEntry::what`].
     pub what: &'static str,
-    /// The value of the one side, decoded; `None` where it is not there.
+    /// The decoded value of the first etcd; `None` if it does not have the key.
     pub left: Option<Value>,
-    /// That of the other.
+    /// The decoded value of the second etcd.
     pub right: Option<Value>,
-    /// Where in the two values they differ: paths from the top, as in `backends.10.1.1.1`; empty where a side has none.
+    /// Paths of the fields that differ, as `backends.10.1.1.1`; empty if a side does not have the key.
     pub fields: BTreeSet<String>,
 }
 
-/// What of two etcds is compared.
+/// The keys that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All of it. Of canaries, heartbeats and positions only whether they are there: their values are times.
+    /// All keys. Of canaries, heartbeats and positions only the existence is compared: their values are times.
     All,
-    /// What follows from a cluster's objects: no canaries, heartbeats and positions, and no UUID.
+    /// Keys that follow from objects: no canaries, heartbeats, positions and unknown keys. UUIDs are not compared.
     Objects,
 }
 
-/// The field of a cluster config that no object says.
+/// The field of a cluster config with the UUID.
 const UUID: &str = "clustermesh";
 
-/// Compares what two etcds hold.
+/// Compares two etcds.
 pub fn diff(left: &Dump, right: &Dump, scope: Scope) -> Vec<Difference> {
     let (left, right) = (by_key(left, scope), by_key(right, scope));
     let keys: BTreeSet<&str> = left.keys().chain(right.keys()).copied().collect();
@@ -147,7 +147,7 @@ mod tests {
         let right = dump(&[
             ("cilium/cluster-config/alpha", BARE),
             ("cilium/.heartbeat", "2027-02-03T04:06:06Z"),
-            // Other spaces are no difference.
+            // Different whitespace is no difference.
             (
                 "cilium/state/ip/v1/default/10.0.0.1",
                 r#"{"ID": 0, "IP": "10.0.0.1", "HostIP": "", "NamedPorts": [{"Port": 2}]}"#,

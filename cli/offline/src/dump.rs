@@ -1,4 +1,4 @@
-//! What an etcd holds, decoded, and where it deviates from the contract (`docs/wire.md`).
+//! The decoded contents of an etcd, and their deviations from the wire format (`docs/wire.md`).
 
 mod agreement;
 mod config;
@@ -19,55 +19,55 @@ use serde_json::Value;
 use self::config::{config_deviations, configs, limit_of, owner, promised};
 use crate::keys_file::KeysFile;
 
-/// Where keys are from.
+/// The contents of an etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdContent {
     /// Keys and values.
     pub entries: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whose they are, where something says so beside the keys themselves.
+    /// The cluster of the etcd, if it is known from elsewhere than from its keys.
     pub cluster: Option<(ClusterName, ClusterId)>,
-    /// What is not among the keys is not in the etcd.
+    /// Whether all keys of the etcd are in `entries`.
     pub whole: bool,
-    /// Why whose they are, where something says so, is not whose the keys say.
+    /// Why `cluster` contradicts the keys, if it does.
     pub contradiction: Option<String>,
 }
 
-/// What an etcd holds.
+/// The decoded contents of an etcd.
 #[derive(Clone, Debug)]
 pub struct Dump {
-    /// Whose etcd it is, as far as its keys show.
+    /// The cluster of the etcd, if it is known.
     pub cluster: Option<(ClusterName, ClusterId)>,
     /// All keys, sorted.
     pub entries: Vec<DumpEntry>,
-    /// What is not as the contract says, and no key's fault alone.
+    /// Deviations that do not belong to a single entry.
     pub deviations: Vec<Deviation>,
 }
 
-/// A key with what it means.
+/// A decoded key with its value.
 #[derive(Clone, Debug)]
 pub struct DumpEntry {
-    /// The key, with what is not UTF-8 replaced.
+    /// The key. What is not UTF-8 is replaced.
     pub key: String,
-    /// What it is: `node`, `identity`, …, `other` for a key of no known kind.
+    /// The kind of the key: `node`, `identity`, …; `other` for an unknown one.
     pub what: &'static str,
-    /// Whom it is about, where the key says so.
+    /// The cluster in the key, if there is one.
     pub cluster: Option<ClusterName>,
-    /// The value, decoded; as text, or in base64, where it cannot be.
+    /// The decoded value; if that is impossible, its text, or base64.
     pub value: Value,
-    /// What is not as the contract says.
+    /// Deviations from the wire format.
     pub deviations: Vec<String>,
 }
 
-/// What is not as the contract says.
+/// A deviation from the wire format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deviation {
-    /// The key that should be otherwise, or should be there.
+    /// The key that deviates, or is missing.
     pub key: String,
     /// What is wrong.
     pub reason: String,
 }
 
-/// A cluster that an etcd has something of.
+/// The keys of one cluster in an etcd.
 #[derive(Debug, Default)]
 struct ClusterInKeys {
     config: Option<ClusterConfig>,
@@ -79,7 +79,7 @@ struct ClusterInKeys {
 // === impl EtcdContent ===
 
 impl From<&KeysFile> for EtcdContent {
-    /// A list that was made by hand; it may be a part.
+    /// A keys file may be written by hand and have only some of the keys.
     fn from(file: &KeysFile) -> Self {
         let entry = |(key, value): (&String, &Vec<u8>)| (key.clone().into_bytes(), value.clone());
         Self {
@@ -94,7 +94,7 @@ impl From<&KeysFile> for EtcdContent {
 // === impl Dump ===
 
 impl Dump {
-    /// Decodes all of it.
+    /// Decodes the contents of an etcd.
     pub fn new(holding: &EtcdContent) -> Self {
         let configs = configs(holding);
         let cluster = owner(holding, &configs);
@@ -113,7 +113,7 @@ impl Dump {
         dump
     }
 
-    /// How many deviations there are.
+    /// The number of all deviations.
     pub fn deviation_count(&self) -> usize {
         self.deviations.len()
             + self.entries.iter().map(|entry| entry.deviations.len()).sum::<usize>()
@@ -157,7 +157,7 @@ impl Dump {
         };
         let is_time = |entry: &mut DumpEntry| {
             if timestamp(value).is_none() {
-                entry.deviations.push("the value is no time in RFC 3339".into());
+                entry.deviations.push("the value is not a time in RFC 3339".into());
             }
         };
         match parsed {
@@ -204,7 +204,7 @@ impl Dump {
                 entry.cluster = cluster.clone();
                 let canonical = match &cluster {
                     Some(name) => Some(Key::of_record(layout, name, record.clone()).to_string()),
-                    // These do not name one.
+                    // These keys have no cluster's name.
                     None => self.cluster.as_ref().map(|(local, _)| {
                         Key::of_record(layout, local, record.clone()).to_string()
                     }),
@@ -218,7 +218,7 @@ impl Dump {
         entry
     }
 
-    /// Checks a record against whose it must be.
+    /// Decodes a record as one of the cluster that it must belong to.
     fn record(
         &self,
         entry: &mut DumpEntry,
@@ -233,7 +233,7 @@ impl Dump {
             Layout::Cache => named.clone(),
         };
         let Some(of) = of.or(named) else {
-            entry.deviations.push("it is not known whose it is: there is no cluster config".into());
+            entry.deviations.push("its cluster is not known: there is no cluster config".into());
             return;
         };
         let config = configs.get(&of);
@@ -242,7 +242,7 @@ impl Dump {
             entry.deviations.push(format!("there is no config of cluster {of}"));
             return;
         };
-        // Without a config the ID shows which limit it must be.
+        // Without a config, the limit follows from the ID.
         let of_id = if u32::from(id.get()) > ClusterLimit::default().get() {
             ClusterLimit::Max511
         } else {
@@ -267,7 +267,7 @@ impl Dump {
         }
     }
 
-    /// What no key shows by itself.
+    /// Adds the deviations that do not belong to a single entry.
     fn check(&mut self, holding: &EtcdContent, found: &BTreeMap<ClusterName, ClusterInKeys>) {
         if holding.whole && !found.values().any(|found| found.config.is_some()) {
             let name = self.cluster.as_ref().map_or("<cluster>", |(name, _)| name.as_str());
@@ -283,7 +283,7 @@ impl Dump {
         let local_cluster = self.cluster.as_ref().map(|(name, _)| name);
         for (name, found) in found {
             let layout = found.layout.unwrap_or(Layout::State);
-            // A list that was made by hand has no canaries.
+            // A keys file that was written by hand has no canaries.
             if holding.whole || !found.canaries.is_empty() {
                 let promised = found.config.as_ref().map(promised);
                 let promised = promised.map(|all| found.copied(all));
@@ -307,7 +307,8 @@ impl Dump {
 // === impl ClusterInKeys ===
 
 impl ClusterInKeys {
-    /// Of what a config promises what is copied: it is the source's, and who copies leaves out one form of services.
+    /// The prefixes of those that a config promises that a copy has: the config is that of the source, and a copy has one
+    /// of the two formats of services only.
     fn copied(&self, mut promised: Vec<Prefix>) -> Vec<Prefix> {
         if self.layout == Some(Layout::Cache) {
             promised.retain(|prefix| match prefix {
@@ -318,7 +319,7 @@ impl ClusterInKeys {
         promised
     }
 
-    /// Whether one of the two forms of services is there.
+    /// Whether there are keys of one of the two formats of services.
     fn has_form(&self, form: Prefix) -> bool {
         self.canaries.contains(&form)
             || self.records.keys().any(|key| Prefix::of(key.kind()) == form)
@@ -328,7 +329,7 @@ impl ClusterInKeys {
         self.records.keys().any(|key| Prefix::of(key.kind()) == Prefix::Local)
     }
 
-    /// Addresses whose identity no reader can know.
+    /// Addresses whose identity does not exist.
     fn missing_identities(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
         let missing = |record: &Record| match record {
             Record::Address(address) if !address.identity.is_reserved() => {
@@ -359,7 +360,7 @@ fn what(record: &RecordKey) -> &'static str {
     }
 }
 
-/// Whether a key is of those that say when something was, and not what.
+/// Whether the value of a key is only a time.
 pub(crate) fn is_mark(key: &str) -> bool {
     let of_local = key == format!("{LOCAL}position");
     of_local || key.starts_with("cilium/.") || key.starts_with("cilium/synced/")

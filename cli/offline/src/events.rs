@@ -1,4 +1,4 @@
-//! What happens to a mesh, and when.
+//! The events of a scenario.
 
 use std::{
     fs, io,
@@ -14,33 +14,33 @@ use mesh_source::{Format, decode};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Something that happens.
+/// An event with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When, from the beginning on.
+    /// The time since the start.
     pub at: Duration,
-    /// Which cluster it happens to.
+    /// The cluster of the event.
     pub cluster: ClusterName,
-    /// What.
+    /// The event.
     pub what: ScenarioEvent,
 }
 
-/// What happens to a cluster.
+/// An event of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScenarioEvent {
-    /// It and the others cannot reach each other any more.
+    /// The cluster and the others become unreachable for each other.
     Disconnect,
-    /// They do again.
+    /// The cluster and the others are connected again.
     Connect,
-    /// It is no peer of the others any more.
+    /// The cluster is removed as a peer of the others.
     Remove,
-    /// Objects are there, new or changed.
+    /// Objects are added or changed.
     Apply(Vec<Object>),
-    /// An object is gone.
+    /// An object is deleted.
     Delete(ObjectKey),
 }
 
-/// Why a file has no valid events.
+/// A file without valid events.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct EventsError {
@@ -50,31 +50,31 @@ pub struct EventsError {
     pub problem: EventsProblem,
 }
 
-/// What is wrong with a list of events.
+/// Why a list of events is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsProblem {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// No list.
-    #[error("no list of events: {0}")]
+    /// It is not a list.
+    #[error("not a list of events: {0}")]
     List(String),
-    /// An event that is none.
+    /// An event is invalid.
     #[error("event {index}: {reason}")]
     Event {
-        /// Which, counted from 0.
+        /// Its index, counted from 0.
         index: usize,
         /// What is wrong.
         reason: String,
     },
 }
 
-/// Why a text is no time.
+/// A text that is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no time, as in 0s, 90s, 16m or 1h30m")]
+#[error("{0:?} is not a time, as in 0s, 90s, 16m or 1h30m")]
 pub struct InvalidTime(pub String);
 
-/// As it is written.
+/// An event as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventJson {
@@ -87,11 +87,11 @@ struct EventJson {
     delete: Option<Value>,
 }
 
-/// Units of a time with their milliseconds.
+/// The units of durations, in milliseconds.
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Reads a time: numbers with their units, the sum of which it is.
+/// Parses a duration: one or more numbers with units, which are added.
 pub fn parse_time(text: &str) -> Result<Duration, InvalidTime> {
     let invalid = || InvalidTime(text.into());
     let mut rest = text;
@@ -106,7 +106,7 @@ pub fn parse_time(text: &str) -> Result<Duration, InvalidTime> {
         let (unit, after) = after.split_at(unit_end);
         let number: u64 = number.parse().map_err(|_| invalid())?;
         let unit = match unit {
-            // A zero is one in all units.
+            // 0 needs no unit.
             "" if number == 0 => 0,
             unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1,
         };
@@ -117,7 +117,7 @@ pub fn parse_time(text: &str) -> Result<Duration, InvalidTime> {
     Ok(Duration::from_millis(sum))
 }
 
-/// Writes a time as [`parse_time`] reads it.
+/// Formats a duration, as [`parse_time`] reads it.
 pub fn time(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
@@ -131,7 +131,7 @@ pub fn time(duration: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
-/// Reads a file of events, sorted by time; of one time in the file's order.
+/// Reads a file of events, sorted by time. Events of the same time keep the file's order.
 pub fn read_events(path: &Path) -> Result<Vec<Event>, EventsError> {
     let format = Format::of(path).unwrap_or(Format::Json);
     let text = fs::read_to_string(path).map_err(EventsProblem::from);
@@ -139,7 +139,7 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>, EventsError> {
         .map_err(|problem| EventsError { path: path.into(), problem })
 }
 
-/// Reads a text of events.
+/// Parses a list of events, sorted by time.
 pub fn parse_events(format: Format, text: &str) -> Result<Vec<Event>, EventsProblem> {
     let list = |reason: String| EventsProblem::List(reason);
     let values: Vec<Value> = match format {
@@ -191,7 +191,7 @@ fn event(value: Value) -> Result<Event, String> {
             let cluster = named("cluster", cluster)?;
             happenings.extend(changes.into_iter().map(|change| (cluster.clone(), change)));
         }
-        (None, false) => return Err("`apply` and `delete` want a `cluster`".into()),
+        (None, false) => return Err("`apply` and `delete` need a `cluster`".into()),
         (_, true) => {}
     }
     let one = "it should have one of `disconnect`, `connect`, `remove`, `apply` and `delete`";
@@ -206,7 +206,7 @@ fn event(value: Value) -> Result<Event, String> {
     }
 }
 
-/// The objects of kinds that are read; others are passed over, as in a file.
+/// The objects to apply. Those of other kinds are ignored, as in manifests.
 fn applied(value: &Value) -> Result<Vec<Object>, String> {
     let decoded = decode(Format::Json, &value.to_string()).whole().map_err(|error| error.reason)?;
     match decoded.rejected.first() {
@@ -215,14 +215,14 @@ fn applied(value: &Value) -> Result<Vec<Object>, String> {
     }
 }
 
-/// Kind, namespace and name are enough.
+/// The key of the object to delete: kind, namespace and name are enough.
 fn deleted(value: &Value) -> Result<ObjectKey, String> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
     let kind = text(value.get("kind")).ok_or("an object without a kind")?;
     let kind = Kind::ALL
         .into_iter()
         .find(|known| known.as_str() == kind)
-        .ok_or_else(|| format!("{kind} is no kind that is read"))?;
+        .ok_or_else(|| format!("{kind} is not a kind that is read"))?;
     let metadata = value.get("metadata");
     let name = text(metadata.and_then(|m| m.get("name"))).filter(|name| !name.is_empty());
     let name = name.ok_or("it has no metadata.name")?;
@@ -301,29 +301,32 @@ mod tests {
     #[test]
     fn mistakes_name_the_event_and_the_field() {
         for (text, says) in [
-            ("{}", "no list of events"),
+            ("{}", "not a list of events"),
             ("[1]", "event 0: "),
             (r#"[{"disconnect":"b"}]"#, "event 0: missing field `at`"),
             (
                 r#"[{"at":"0s","disconnect":"b"},{"at":"x","connect":"b"}]"#,
-                "event 1: at: \"x\" is no time",
+                "event 1: at: \"x\" is not a time",
             ),
             (r#"[{"at":"0s"}]"#, "event 0: it should have one of"),
             (r#"[{"at":"0s","disconnect":"b","connect":"b"}]"#, "and has several"),
-            (r#"[{"at":"0s","disconnect":"B"}]"#, "event 0: disconnect: \"B\" is no cluster name"),
+            (
+                r#"[{"at":"0s","disconnect":"B"}]"#,
+                "event 0: disconnect: \"B\" is not a cluster name",
+            ),
             (r#"[{"at":"0s","disconnet":"b"}]"#, "unknown field `disconnet`"),
             (r#"[{"at":"0s","cluster":"b","connect":"b"}]"#, "`cluster` belongs to"),
             (r#"[{"at":"0s","cluster":"b"}]"#, "it should have one of"),
             (
                 r#"[{"at":"0s","apply":{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}}]"#,
-                "want a `cluster`",
+                "need a `cluster`",
             ),
             (
                 r#"[{"at":"0s","cluster":"b","apply":{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"}}}]"#,
                 "apply: Service default/x: it has no clusterIP",
             ),
             (r#"[{"at":"0s","cluster":"b","apply":3}]"#, "event 0: apply: "),
-            (r#"[{"at":"0s","cluster":"b","delete":{"kind":"Foo"}}]"#, "delete: Foo is no kind"),
+            (r#"[{"at":"0s","cluster":"b","delete":{"kind":"Foo"}}]"#, "delete: Foo is not a kind"),
             (
                 r#"[{"at":"0s","cluster":"b","delete":{"kind":"Pod"}}]"#,
                 "delete: it has no metadata.name",

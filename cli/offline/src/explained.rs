@@ -1,4 +1,4 @@
-//! Where a cluster's clients end up, and why.
+//! Explains which backends a cluster's clients use, and why.
 
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr as _};
 
@@ -14,71 +14,73 @@ use crate::{
     simulation::{Exporter, Reachability, Simulation},
 };
 
-/// A frontend with all backends of its service, of all clusters.
+/// A frontend with the backends of its service in all clusters.
 #[derive(Clone, Debug)]
 pub struct ExplainedFrontend {
-    /// How it was chosen.
+    /// How backends are chosen.
     pub explanation: Explanation,
-    /// Backends, each with whether it is used.
+    /// The backends, each with its usage.
     pub entries: Vec<ExplainedBackend>,
+    /// Where there are none: what each cluster has of the service, as a sentence.
+    pub without_backends: Option<String>,
 }
 
-/// A backend, and why it is used or not.
+/// A backend, with the reason why it is used or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExplainedBackend {
     /// Its address.
     pub address: IpAddr,
-    /// Its port; `None` where it has none that could be used.
+    /// Its port; `None` if it has no port that the frontend could use.
     pub port: Option<u16>,
-    /// The name of its port, by its cluster's word; `None` where it has no port.
+    /// The name of its port, as its cluster reports it; `None` without a port.
     pub port_name: Option<String>,
     /// Its cluster.
     pub cluster: String,
-    /// Its node, where that is known.
+    /// Its node, if it is known.
     pub node: Option<String>,
-    /// Its zone, where its cluster reports it.
+    /// Its zone, if its cluster reports it.
     pub zone: Option<String>,
-    /// By its cluster's word.
+    /// Its condition, as its cluster reports it.
     pub condition: Condition,
     /// Whether its node answers.
     pub node_answers: bool,
-    /// The number of its tier.
+    /// The number of its tier; `None` if no agent knows the backend.
     pub tier: Option<usize>,
-    /// Whether it is used.
+    /// How it is used.
     pub usage: Usage,
-    /// Why, in a stable word.
+    /// The reason, as a word that does not change.
     pub word: &'static str,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
 }
 
-/// What one asks for: a service, or one of its ports.
+/// A service that a user asks for, or one of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceQuery {
     /// The service.
     pub service: ServiceName,
     /// The number or the name of its port.
     pub port: Option<String>,
-    /// That port's protocol.
+    /// The protocol of the port.
     pub protocol: Option<Protocol>,
 }
 
-/// Why a text names no service.
+/// A text that is not a query for a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no service, as in NAMESPACE/NAME, NAMESPACE/NAME:PORT or NAMESPACE/NAME:PORT/TCP"
+    "{0:?} is not a service, as in NAMESPACE/NAME, NAMESPACE/NAME:PORT or NAMESPACE/NAME:PORT/TCP"
 )]
 pub struct InvalidServiceQuery(String);
 
 // === impl ServiceQuery ===
 
 impl ServiceQuery {
-    /// All ports of a service.
+    /// A query for all ports of a service.
     pub(crate) fn of(service: &ServiceName) -> Self {
         Self { service: service.clone(), port: None, protocol: None }
     }
 
-    /// Reads `[NAMESPACE/]NAME[:PORT[/PROTOCOL]]`.
+    /// Parses `[NAMESPACE/]NAME[:PORT[/PROTOCOL]]`; the default namespace is `default`.
     pub fn parse(text: &str) -> Result<Self, InvalidServiceQuery> {
         let invalid = || InvalidServiceQuery(text.into());
         let (name, port) = match text.split_once(':') {
@@ -102,7 +104,7 @@ impl ServiceQuery {
         Ok(Self { service: ServiceName::new(namespace, name), port, protocol })
     }
 
-    /// Whether it is a port that is asked for.
+    /// Whether the query asks for this port.
     pub fn has_port(&self, name: &str, number: u16, protocol: Protocol) -> bool {
         let is = |port: &String| name == port || number.to_string() == *port;
         self.port.as_ref().is_none_or(is) && self.protocol.is_none_or(|asked| asked == protocol)
@@ -118,7 +120,7 @@ impl ServiceQuery {
 // === impl Simulation ===
 
 impl Simulation {
-    /// The frontends of the one that looks: all, or those that are wanted.
+    /// The frontends of the importing cluster, or those that a query asks for.
     pub fn explain(&self, wanted: Option<&ServiceQuery>) -> Vec<ExplainedFrontend> {
         let mut all = Vec::new();
         for service in self.importer.balancer.services() {
@@ -135,7 +137,7 @@ impl Simulation {
         all
     }
 
-    /// The clusters that have a Service of a name.
+    /// The clusters that have a service of this name.
     pub fn clusters_with(&self, service: &ServiceName) -> Vec<&ClusterName> {
         let has = |(_, exporter): &(&ClusterName, &_)| Offers::of(exporter, service).has_service;
         self.exporters.iter().filter(has).map(|(name, _)| name).collect()
@@ -156,10 +158,13 @@ impl Simulation {
         }
         let order = |entry: &ExplainedBackend| (entry.cluster.clone(), entry.address, entry.port);
         entries.sort_by_key(order);
-        ExplainedFrontend { explanation, entries }
+        let without_backends = entries
+            .is_empty()
+            .then(|| self.without_backends(&explanation.service, &explanation.frontend));
+        ExplainedFrontend { explanation, entries, without_backends }
     }
 
-    /// Whether services of its namespace can be global here, as far as that is known.
+    /// Whether the service's namespace is global in the importing cluster; true if that is not known.
     fn local_takes_part(&self, service: &ServiceName) -> bool {
         match self.exporters.get(self.local()) {
             Some(Exporter::Objects(cluster)) => cluster.takes_part(&service.namespace),
@@ -169,7 +174,7 @@ impl Simulation {
 
     fn entry(&self, service: &ServiceName, candidate: &Candidate) -> ExplainedBackend {
         let mut entry = ExplainedBackend::new(candidate);
-        // What is not global is not told apart where a service is chosen.
+        // The balancer does not know why a service is not global: it may be the namespace.
         if candidate.reason == Reason::NotGlobal && !self.local_takes_part(service) {
             let (local, namespace) = (self.local(), &service.namespace);
             entry.word = NotExported::NamespaceNotGlobal.as_str();
@@ -195,7 +200,7 @@ impl Simulation {
         entry
     }
 
-    /// What a cluster has for the service, each with why no agent here would know of it.
+    /// The backends in a cluster that the importing cluster's agents do not know, each with the reason.
     fn not_known(&self, name: &ClusterName, explanation: &Explanation) -> Vec<ExplainedBackend> {
         let Some(exporter) = self.exporters.get(name) else { return Vec::new() };
         let service = &*explanation.service;
@@ -249,7 +254,7 @@ impl Simulation {
     }
 }
 
-/// Why a port of this protocol leads nowhere.
+/// Why ports of SCTP have no frontend.
 pub(crate) const SCTP: &str = "SCTP is carried between clusters and not balanced";
 
 fn stale(cluster: &str, since: std::time::Duration, until: std::time::Duration) -> String {
@@ -263,7 +268,7 @@ fn stale(cluster: &str, since: std::time::Duration, until: std::time::Duration) 
 // === impl ExplainedBackend ===
 
 impl ExplainedBackend {
-    /// One that no agent knows of, or none could use.
+    /// A backend that no agent knows, or can use.
     pub(crate) fn left_out(
         cluster: &ClusterName,
         offer: &Offer,
@@ -304,7 +309,7 @@ impl ExplainedBackend {
         }
     }
 
-    /// How much of the frontend's connections it gets.
+    /// Its share of the frontend's new connections.
     pub fn share(&self) -> Share {
         self.usage.share()
     }

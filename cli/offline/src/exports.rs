@@ -1,4 +1,4 @@
-//! What a cluster has for a service, and why others do not get it.
+//! The backends that a cluster has for a service, and why they are not exported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,19 +14,19 @@ use mesh_wire::{Layout, Peer, Role, decode};
 
 use crate::{cluster::Cluster, importer::LastSeen, keys_file::KeysFile, simulation::Exporter};
 
-/// A backend that a cluster has.
+/// A backend of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) address: IpAddr,
-    /// Its ports by name. An address may be in several slices.
+    /// Its ports by name, of all slices with the address.
     pub(crate) ports: BTreeSet<(String, Port)>,
     pub(crate) node: Option<String>,
     pub(crate) condition: Condition,
-    /// The record that others have it from.
+    /// The records by which it is exported.
     records: Vec<RecordKey>,
 }
 
-/// Why a cluster's backends are not offered to others.
+/// Why a cluster does not export a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotExported {
     NoService,
@@ -37,12 +37,12 @@ pub(crate) enum NotExported {
     NotShared,
 }
 
-/// All that a cluster has for a service, and why it keeps that to itself, if it does.
+/// The backends that a cluster has for a service, and the reason why it does not export them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Offers {
     pub(crate) offers: BTreeMap<IpAddr, Offer>,
     pub(crate) not_exported: Option<NotExported>,
-    /// It has a Service of that name.
+    /// Whether the cluster has a service of this name.
     pub(crate) has_service: bool,
 }
 
@@ -156,7 +156,7 @@ impl Offers {
 // === impl Offer ===
 
 impl Offer {
-    /// Why the record is refused that it is in.
+    /// Why the importing cluster refuses a record with this backend.
     pub(crate) fn refused<'a>(&self, last_seen: &'a LastSeen) -> Option<&'a str> {
         self.records
             .iter()
@@ -164,7 +164,7 @@ impl Offer {
             .map(|refused| refused.reason.as_str())
     }
 
-    /// Its port of a name and protocol; another one where it has none such.
+    /// Its port with a name and protocol, or any other port.
     pub(crate) fn port(&self, name: &str, protocol: Protocol) -> Option<&(String, Port)> {
         let fits = |(known, port): &&(String, Port)| known == name && port.protocol == protocol;
         self.ports.iter().find(fits).or_else(|| self.ports.first())
@@ -174,7 +174,7 @@ impl Offer {
 // === impl NotExported ===
 
 impl NotExported {
-    /// The word for it.
+    /// The reason as a word that does not change.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoService => "no-service",
@@ -186,7 +186,7 @@ impl NotExported {
         }
     }
 
-    /// As a sentence.
+    /// The reason as a sentence.
     pub(crate) fn sentence(self, cluster: &str, service: &ServiceName) -> String {
         let namespace = &service.namespace;
         match self {
@@ -210,7 +210,7 @@ impl NotExported {
     }
 }
 
-/// Why a cluster does not offer a service that it has, as its nodes read it.
+/// Why a cluster does not export a service that it has, by the record that its nodes read.
 fn not_exported(cluster: &Cluster, service: &ServiceName) -> Option<NotExported> {
     let local = local_service(cluster, service)?;
     let takes_part = cluster.takes_part(&service.namespace);
@@ -223,7 +223,7 @@ fn not_exported(cluster: &Cluster, service: &ServiceName) -> Option<NotExported>
     }
 }
 
-/// What the nodes of a cluster read of a service.
+/// The record of a service that the nodes of a cluster read.
 fn local_service(cluster: &Cluster, service: &ServiceName) -> Option<LocalService> {
     match cluster.local(RecordKey::LocalService(service.clone()))? {
         Record::LocalService(local) => Some(*local),

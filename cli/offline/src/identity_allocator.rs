@@ -1,4 +1,4 @@
-//! Identity IDs without a journal.
+//! Allocates identity IDs without a journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use mesh_alloc::candidates;
 use mesh_export::Allocate;
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
 
-/// The IDs of a cluster's label sets: the first that is free, as an apiserver with an empty journal gives them.
+/// The IDs of a cluster's label sets: for each the first free candidate, as from an apiserver with an empty journal.
 #[derive(Debug)]
 pub(crate) struct IdentityAllocator {
     cluster: ClusterId,
@@ -15,7 +15,7 @@ pub(crate) struct IdentityAllocator {
     taken: BTreeSet<Identity>,
 }
 
-/// Every ID of the cluster is another label set's.
+/// All IDs of the cluster are allocated.
 #[derive(Debug, thiserror::Error)]
 #[error("all identity IDs of the cluster are taken")]
 pub(crate) struct Exhausted;
@@ -27,12 +27,12 @@ impl IdentityAllocator {
         Self { cluster, limit, given: BTreeMap::new(), taken: BTreeSet::new() }
     }
 
-    /// IDs that are taken, and are not given.
+    /// Reserves IDs, which are then not allocated.
     pub(crate) fn keep(&mut self, ids: impl Iterator<Item = Identity>) {
         self.taken.extend(ids);
     }
 
-    /// All that were given.
+    /// All allocated IDs.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&Labels, Identity)> {
         self.given.iter().map(|(labels, identity)| (labels, *identity))
     }

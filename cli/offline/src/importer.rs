@@ -1,4 +1,4 @@
-//! A cluster's agents: what they make of what all clusters report.
+//! The agents of a cluster: what they compute from the keys of all clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,24 +15,24 @@ use mesh_wire::{
 
 use crate::keys_file::KeysFile;
 
-/// Whose agents, and what is theirs.
+/// The settings of the importing cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct ImporterSetup {
-    /// The cluster.
+    /// The name of the cluster.
     pub(crate) local: ClusterName,
     /// Its ID.
     pub(crate) id: ClusterId,
-    /// The mesh's limit.
+    /// The limit of clusters in the mesh.
     pub(crate) limit: ClusterLimit,
-    /// Its ranges, which no peer may claim.
+    /// Its ranges, from which agents refuse peers' records.
     pub(crate) ranges: LocalRanges,
-    /// Services are taken that are not global.
+    /// Whether services that are not global are in the tables too.
     pub(crate) replace_kube_proxy: bool,
-    /// The node whose agent it is; `None` where all are treated alike.
+    /// The node of the agent; `None` to ignore nodes.
     pub(crate) node: Option<String>,
 }
 
-/// The agents' state.
+/// The state of the agents.
 #[derive(Debug)]
 pub(crate) struct Importer {
     setup: ImporterSetup,
@@ -41,35 +41,35 @@ pub(crate) struct Importer {
     last_seen: BTreeMap<ClusterName, LastSeen>,
 }
 
-/// What is known of a cluster.
+/// What agents know of a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct LastSeen {
-    /// Whom its records are checked against, once its config was accepted.
+    /// The settings by which its records are decoded; `None` until its config is accepted.
     peer: Option<Peer>,
-    /// The trees that are read of it.
+    /// The kinds of records that are read.
     kinds: BTreeSet<RecordKind>,
-    /// Keys and values as they were last seen.
+    /// The keys and values of the last import.
     keys: BTreeMap<String, Vec<u8>>,
-    /// Why it is not taken as a peer.
+    /// Why the cluster is refused.
     pub(crate) refusal: Option<String>,
-    /// Records that are not taken, and why.
+    /// Refused records, each with the reason.
     pub(crate) refused: BTreeMap<RecordKey, Refused>,
-    /// Keys that are not understood, and why.
+    /// Keys that cannot be decoded, each with the reason.
     pub(crate) rejected: BTreeMap<String, DecodeError>,
 }
 
-/// A record that is not taken.
+/// A record that agents refuse.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// Its key.
+    /// Its key in etcd.
     pub(crate) key: String,
-    /// Whose backends are in it.
+    /// The service of its backends.
     pub(crate) service: Option<ServiceName>,
-    /// Why.
+    /// The reason.
     pub(crate) reason: String,
 }
 
-/// The order in which records are handed on, so that what is referred to is there.
+/// The order in which records are applied: a record after those that it refers to.
 const ORDER: [RecordKind; 9] = [
     RecordKind::Namespace,
     RecordKind::Node,
@@ -99,12 +99,12 @@ impl Importer {
         }
     }
 
-    /// A cluster is a peer from now on.
+    /// Adds a peer.
     pub(crate) fn add_peer(&mut self, name: &ClusterName, claims: Option<Claims>) {
         self.merge.set_peer(name, claims);
     }
 
-    /// A cluster is a peer no more: everything that it exported is gone.
+    /// Removes a peer with all of its records.
     pub(crate) fn remove_peer(&mut self, name: &ClusterName) {
         let id = self.id_of(name);
         self.merge.remove_peer(name);
@@ -115,18 +115,18 @@ impl Importer {
         }
     }
 
-    /// Why a frontend leads where it leads; `None` where it is none.
+    /// Explains a frontend; `None` if there is no such frontend.
     pub(crate) fn explain(&self, frontend: &Frontend) -> Option<Explanation> {
         let service = self.merge.service_of(frontend)?;
         self.balancer.explain_beside(frontend, self.merge.unusable_of(service))
     }
 
-    /// What is known of a cluster.
+    /// What agents know of a cluster.
     pub(crate) fn last_seen(&self, name: &ClusterName) -> Option<&LastSeen> {
         self.last_seen.get(name)
     }
 
-    /// Imports a cluster: all its keys as they are now. `with_local_keys`: those for its nodes alone are among them.
+    /// Imports all keys of a cluster. `with_local_keys`: they include those for the cluster's nodes only.
     pub(crate) fn import(&mut self, file: &KeysFile, with_local_keys: bool) {
         let name = &file.cluster;
         let mut last_seen = self.last_seen.remove(name).unwrap_or_default();
@@ -144,14 +144,14 @@ impl Importer {
         }
     }
 
-    /// A cluster has been unreachable for longer than its staleness budget.
+    /// A cluster's staleness budget is spent.
     pub(crate) fn set_stale(&mut self, name: &ClusterName) {
         if let Some(id) = self.id_of(name) {
             self.set_state(name, id, ClusterState::Stale);
         }
     }
 
-    /// The ID under which a cluster is known.
+    /// The ID of a known cluster.
     pub(crate) fn id_of(&self, name: &ClusterName) -> Option<ClusterId> {
         self.merge.id_of(name)
     }
@@ -161,7 +161,7 @@ impl Importer {
         self.balancer.set_cluster(id, Some(view));
     }
 
-    /// Judges a cluster by its config, and says what is read of it.
+    /// Checks a cluster's config. Returns how its records are decoded, and the kinds that are read.
     fn accept(
         &mut self,
         file: &KeysFile,
@@ -176,7 +176,7 @@ impl Importer {
         let config = match entries.get(&Key::ClusterConfig(name.clone()).to_string()) {
             Some(value) => cluster_config::decode(value)
                 .map_err(|error| format!("the cluster's config: {error}"))?,
-            // A list of keys that was made by hand: its cluster config names it.
+            // Without a config, a default one is assumed for the cluster that the file names.
             None => ClusterConfig {
                 id: *id,
                 export_mode: mode_of(file),
@@ -203,7 +203,7 @@ impl Importer {
         Ok((peer, kinds(role, with_local_keys, &config.export_mode)))
     }
 
-    /// Gives the merge what is other than before.
+    /// Applies the changes since the last import.
     fn take(
         &mut self,
         last_seen: &mut LastSeen,
@@ -212,7 +212,7 @@ impl Importer {
         file: &KeysFile,
     ) {
         if last_seen.peer.as_ref() != Some(&peer) || last_seen.kinds != kinds {
-            // All of it is of that ID, and in that form, now.
+            // The ID or the format has changed: everything is imported again.
             *last_seen = LastSeen::default();
             for kind in &kinds {
                 self.apply(last_seen, &peer, RecordEvent::Begin(*kind));
@@ -225,7 +225,7 @@ impl Importer {
             }
             let is_local = key.starts_with(LOCAL);
             let known = match decode_removal(&peer, key.as_bytes()) {
-                // No cluster reads it of another.
+                // Agents do not read keys for another cluster's nodes.
                 _ if is_local && peer.role == Role::Remote => None,
                 Ok(known) => known.filter(|known| kinds.contains(&known.kind())),
                 Err(rejected) => {
@@ -296,14 +296,15 @@ impl Importer {
         }
     }
 
-    /// The local cluster's nodes, if the one whose agent it is is none of them. Nothing is missed where there is no node.
+    /// The node of the agent and the nodes of the cluster, if that node is not one of them. If the cluster has no nodes,
+    /// none is missing.
     pub(crate) fn other_nodes(&self) -> Option<(&str, Vec<&str>)> {
         let node = self.setup.node.as_deref()?;
         let nodes: Vec<&str> = self.merge.nodes(&self.setup.local).map(|(name, _)| name).collect();
         (!nodes.is_empty() && !nodes.contains(&node)).then_some((node, nodes))
     }
 
-    /// Brings the decision to what the merge says now.
+    /// Passes the merge's changes to the balancer.
     fn settle(&mut self) {
         let node = self.setup.node.as_deref();
         self.balancer.set_zone(node.and_then(|node| self.merge.zone_of(node)));
@@ -320,7 +321,7 @@ impl Importer {
     }
 }
 
-/// The service whose backends a record has.
+/// The service of a record's backends.
 fn service_of(record: &Record) -> Option<ServiceName> {
     match record {
         Record::Service(service) => Some(service.name.clone()),
@@ -334,7 +335,8 @@ fn service_of(record: &Record) -> Option<ServiceName> {
     }
 }
 
-/// The trees that are read of a cluster: slices where it has them, else services v1; of the local one its local prefix.
+/// The kinds of records that are read: endpoint slices if they are exported, otherwise services v1; from the local cluster
+/// the keys for its nodes.
 fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<RecordKind> {
     let mut kinds = BTreeSet::from([RecordKind::Node, RecordKind::Identity, RecordKind::Address]);
     match (role, with_local_keys, mode) {
@@ -344,7 +346,7 @@ fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<Recor
             RecordKind::LocalService,
             RecordKind::LocalEndpointSlice,
         ]),
-        // It is for the nodes of that cluster, or a Cilium wrote it.
+        // Local keys are missing: a Cilium wrote the file, or they are for that cluster's nodes only.
         (Role::Local, false, _) | (Role::Remote, false, ExportMode::Services) => {
             kinds.extend([RecordKind::Service]);
         }
@@ -353,7 +355,7 @@ fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<Recor
     kinds
 }
 
-/// What a list of keys without a config has.
+/// The export mode of keys without a config.
 fn mode_of(file: &KeysFile) -> ExportMode {
     let has = |prefix: Prefix| {
         let path = format!("{}/", prefix.path(file.layout()));

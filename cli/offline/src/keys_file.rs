@@ -1,4 +1,4 @@
-//! Keys files: what an etcd holds, as one JSON object.
+//! Keys files: the contents of an etcd as a JSON object.
 
 use std::{
     collections::BTreeMap,
@@ -11,18 +11,18 @@ use mesh_model::{ClusterConfig, ClusterId, ClusterName, cluster::InvalidClusterN
 use mesh_wire::{Key, Layout, cluster_config};
 use serde::{Deserialize, Serialize};
 
-/// A cluster's keys and values.
+/// The keys and values of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysFile {
-    /// Whose they are.
+    /// The cluster of the keys.
     pub cluster: ClusterName,
-    /// Its ID.
+    /// The ID of the cluster.
     pub id: ClusterId,
     /// Keys and values, sorted.
     pub entries: BTreeMap<String, Vec<u8>>,
 }
 
-/// Why a file is no keys file.
+/// A file that is not a keys file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct KeysFileError {
@@ -32,38 +32,38 @@ pub struct KeysFileError {
     pub problem: KeysFileProblem,
 }
 
-/// What is wrong with a keys file.
+/// Why a file is not a keys file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysFileProblem {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// It is no text.
-    #[error("not a keys file: it is no UTF-8")]
+    /// It is not text.
+    #[error("not a keys file: it is not UTF-8")]
     Text,
-    /// Not JSON, or not of this shape. The message has its line.
+    /// It is not JSON, or has other fields. The message has the line.
     #[error("not a keys file, as `clustermesh export` prints it: {0}")]
     Json(#[from] serde_json::Error),
-    /// It does not say whose keys they are, and nor do they.
+    /// Neither the file nor its keys name the cluster.
     #[error(
-        "it has no `cluster` {{name, id}}, and there is no cilium/cluster-config/<name> among its keys that says whose they are: add one of them"
+        "it has no `cluster` {{name, id}}, and there is no cilium/cluster-config/<name> among its keys to name their cluster: add one of them"
     )]
     Nobody,
-    /// Whose keys they are is no cluster's name.
+    /// The cluster's name is invalid.
     #[error("cluster.name: {0}")]
     Name(#[from] InvalidClusterName),
-    /// Whose ID is none.
-    #[error("cluster.id: {0} is no cluster ID: it is 1 to 511")]
+    /// The cluster's ID is invalid.
+    #[error("cluster.id: {0} is not a cluster ID: it is 1 to 511")]
     Id(u32),
-    /// There is no list of keys.
+    /// It has no list of keys.
     #[error("it has no list `entries` (nor `source`)")]
     NoEntries,
-    /// A list without a field that it needs, or with two where one belongs.
+    /// An entry lacks a field, or has two that exclude each other.
     #[error("{list}[{index}] ({key:?}): {reason}")]
     Entry {
         /// The list.
         list: &'static str,
-        /// Which entry, counted from 0.
+        /// The index of the entry, counted from 0.
         index: usize,
         /// Its key.
         key: String,
@@ -72,15 +72,15 @@ pub enum KeysFileProblem {
     },
 }
 
-/// As it is written. What others add is passed over.
+/// The format of the file. Other fields are ignored.
 #[derive(Serialize, Deserialize)]
 struct KeysJson {
-    /// Need not be there where the keys say whose they are.
+    /// Optional if the keys show their cluster.
     #[serde(default)]
     cluster: Option<ClusterJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     entries: Option<Vec<EntryJson>>,
-    /// The name that recorded scenarios have for it.
+    /// The name of the list in recorded scenarios.
     #[serde(default, skip_serializing)]
     source: Option<Vec<EntryJson>>,
 }
@@ -103,7 +103,7 @@ struct EntryJson {
 // === impl KeysFile ===
 
 impl KeysFile {
-    /// Reads a file.
+    /// Reads a keys file.
     pub fn read(path: &Path) -> Result<Self, KeysFileError> {
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => KeysFileProblem::Text,
@@ -113,7 +113,7 @@ impl KeysFile {
             .map_err(|problem| KeysFileError { path: path.into(), problem })
     }
 
-    /// Reads a text.
+    /// Parses the text of a keys file.
     pub fn parse(text: &str) -> Result<Self, KeysFileProblem> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let KeysJson { cluster, entries, source } = serde_json::from_str(text)?;
@@ -139,7 +139,7 @@ impl KeysFile {
                 }
             };
             if entries.contains_key(&key) {
-                return Err(wrong("the key is there twice".into()));
+                return Err(wrong("the key occurs twice".into()));
             }
             entries.insert(key, value);
         }
@@ -150,13 +150,13 @@ impl KeysFile {
         Ok(Self { cluster, id, entries })
     }
 
-    /// The config that the cluster announces, if it is among the keys and can be read.
+    /// The cluster config among the keys, if it can be decoded.
     pub(crate) fn config(&self) -> Option<ClusterConfig> {
         let value = self.entries.get(&Key::ClusterConfig(self.cluster.clone()).to_string())?;
         cluster_config::decode(value).ok()
     }
 
-    /// Why whose they are is not whose the keys themselves say.
+    /// Why the cluster of the file is not that of the keys, if it is not.
     pub fn contradiction(&self) -> Option<String> {
         let Self { cluster, id, entries } = self;
         let key = Key::ClusterConfig(cluster.clone());
@@ -172,18 +172,18 @@ impl KeysFile {
         }
     }
 
-    /// Says that there is no config among the keys: no agent would take any of them.
+    /// A warning if the keys have no cluster config: an agent would refuse them all.
     pub fn lacks_config(&self) -> Option<String> {
         let key = Key::ClusterConfig(self.cluster.clone()).to_string();
         (!self.entries.contains_key(&key)).then(|| {
             format!(
-                "cluster {}: there is no {key} among its keys: they are taken as if there was one of ID {}, but an agent refuses such a cluster",
+                "cluster {}: there is no {key} among its keys: they are used as if there were one with ID {}, but an agent refuses such a cluster",
                 self.cluster, self.id
             )
         })
     }
 
-    /// How the keys are laid out, where no config says so.
+    /// The layout of the keys, for a cluster without a config.
     pub(crate) fn layout(&self) -> Layout {
         let has = |tree: &str| self.entries.keys().any(|key| key.starts_with(tree));
         match has("cilium/cache/") && !has("cilium/state/") {
@@ -192,7 +192,7 @@ impl KeysFile {
         }
     }
 
-    /// The file's text as a JSON value: text as `value`, what is none as `value_b64`.
+    /// The file as JSON. Values that are not UTF-8 are in `value_b64`.
     pub fn to_json(&self) -> serde_json::Value {
         let entry = |(key, value): (&String, &Vec<u8>)| {
             let text = std::str::from_utf8(value).ok().map(ToOwned::to_owned);
@@ -216,7 +216,7 @@ impl ClusterJson {
     }
 }
 
-/// Whose etcd it is, as far as the keys say: the one cluster that is not copied there, or the only one that is.
+/// The cluster of the keys: the only one whose config is not a copy, or the only copied one.
 fn owner(entries: &BTreeMap<String, Vec<u8>>) -> Option<(ClusterName, ClusterId)> {
     let configs = entries.iter().filter_map(|(key, value)| match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
@@ -241,7 +241,7 @@ mod tests {
         let file = KeysFile::parse(text).unwrap();
         assert_eq!(file.entries["x/binary"], [0x28, 0xb5, 0x2f, 0xfd]);
         let json = file.to_json();
-        // Sorted by key.
+        // Entries are sorted by key.
         assert_eq!(
             json.to_string(),
             r#"{"cluster":{"id":2,"name":"b"},"entries":[{"key":"x/binary","value_b64":"KLUv/Q=="},{"key":"x/text","value":"{}"}]}"#
@@ -308,7 +308,7 @@ mod tests {
             (with(r#"[{"key":"k","value_b64":"%"}]"#), "entries[0] (\"k\"): value_b64"),
             (
                 with(r#"[{"key":"k","value":""},{"key":"k","value":""}]"#),
-                "entries[1] (\"k\"): the key is there twice",
+                "entries[1] (\"k\"): the key occurs twice",
             ),
             (with(r#"[{"value":""}]"#), "missing field `key`"),
         ] {

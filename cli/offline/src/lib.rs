@@ -1,9 +1,8 @@
-//! The mesh without a mesh: what clusters would export to each other, and what a cluster's clients would get, from
-//! files.
+//! Computes from files what clusters would export to each other, and which backends a cluster's clients would use.
 //!
-//! Everything is computed by the daemons' own code: objects are read by the apiserver's source, become keys by its
-//! exporter, are read again by the agent's wire, merged by its merge and chosen by its decision. What is here joins
-//! those stages, and reads and writes the files (`docs/offline.md`).
+//! The daemons' crates compute everything: the apiserver's source reads objects, its exporter turns them into keys, and the
+//! agent's crates decode, merge and balance the records. This crate joins them, and reads and writes the files
+//! (`docs/offline.md`).
 
 mod cluster;
 mod diff;
@@ -18,6 +17,7 @@ mod objects;
 mod simulation;
 mod state;
 mod unserved;
+mod without_backends;
 
 pub use cluster::{Cluster, ClusterSetup};
 pub use diff::{Difference, Scope, diff};

@@ -1,4 +1,4 @@
-//! Objects from files, all at once.
+//! Reads objects from files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,18 +13,18 @@ use mesh_source::{
 };
 use rayon::prelude::*;
 
-/// What files hold.
+/// The contents of manifests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
-    /// The objects, each from the first file that has it.
+    /// The objects. If several files have the same one, that of the first file.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Objects that cannot be used, second ones of a name, and documents that are not even well-formed. The others are used.
+    /// Invalid objects, second objects of the same name, and malformed documents. They do not affect other objects.
     pub problems: Vec<Problem>,
-    /// Of those, what is wrong with objects that none of the files has otherwise.
+    /// Invalid objects of which no file has a valid version, each with what is wrong.
     pub refused: BTreeMap<ObjectKey, Problem>,
-    /// What the files hold beside the mesh's objects, each kind once with its number.
+    /// Objects of kinds that the mesh does not use, each kind once with the number of objects.
     pub notes: Vec<Problem>,
-    /// What is drained of the cluster that has them.
+    /// What is drained in the cluster of the files.
     pub drain: Drain,
 }
 
@@ -34,38 +34,38 @@ pub enum ObjectsError {
     /// A file or folder cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file is too large, or is none that says what is drained.
+    /// A file is too large, or a `drain.yaml` is invalid.
     #[error(transparent)]
     File(Problem),
 }
 
-/// What is known of files that are being read.
+/// Intermediate results.
 #[derive(Default)]
 struct Reading {
-    /// Where each object is.
+    /// The file and line of each object.
     places: BTreeMap<ObjectKey, (PathBuf, usize)>,
-    /// What is there twice.
+    /// Objects that occur twice.
     copies: Copies,
-    /// What cannot be used.
+    /// The keys of invalid objects.
     unreadable: BTreeSet<ObjectKey>,
-    /// What is no object of the mesh: where it is first, and how often.
+    /// Documents that are ignored: the place of the first, and their number.
     passed_over: BTreeMap<PassedOver, (PathBuf, usize, usize)>,
 }
 
-/// The name of a cluster's settings, which are no object.
+/// The name of the file with a cluster's settings, which is not a manifest.
 pub(crate) const SETTINGS: &str = "cluster.yaml";
-/// Nor is what of it is drained.
+/// The name of the file with what is drained, which is not a manifest either.
 pub(crate) const DRAIN: &str = "drain.yaml";
 
 // === impl Objects ===
 
 impl Objects {
-    /// Reads a file, or all manifests below a folder but `cluster.yaml` and `drain.yaml` at its top, which are a cluster's.
+    /// Reads a file, or all manifests below a folder, without `cluster.yaml` and `drain.yaml` in the folder itself.
     pub fn read(path: &Path) -> Result<Self, ObjectsError> {
         let mut objects = Self::default();
         let is_folder = fs::metadata(path).map_err(read_error(path))?.is_dir();
@@ -82,7 +82,7 @@ impl Objects {
         Ok(Self { drain, ..Self::read_files(&files)? })
     }
 
-    /// Takes the objects of files in.
+    /// Reads the objects of files.
     pub(crate) fn read_files(files: &[PathBuf]) -> Result<Self, ObjectsError> {
         let (mut objects, mut reading) = (Self::default(), Reading::default());
         let read: Vec<Decoded> =
@@ -119,7 +119,7 @@ impl Objects {
         }
     }
 
-    /// Says what follows from all files together.
+    /// Adds the results that depend on all files.
     fn finish(&mut self, reading: Reading) {
         let Reading { places, copies, unreadable, passed_over } = reading;
         self.problems.extend(copies.problems());
@@ -145,7 +145,7 @@ impl Objects {
     }
 }
 
-/// Reads a file.
+/// Reads and decodes a file.
 fn read(file: &Path) -> Result<Decoded, ObjectsError> {
     let length = fs::metadata(file).map_err(read_error(file))?.len();
     if length > MAX_FILE {
@@ -156,7 +156,7 @@ fn read(file: &Path) -> Result<Decoded, ObjectsError> {
     Ok(decode(Format::of(file).unwrap_or(Format::Yaml), &text))
 }
 
-/// What is drained of the cluster of a folder; nothing, where no file says so.
+/// Reads what is drained in the cluster of a folder; nothing if the file does not exist.
 pub(crate) fn read_drain(folder: &Path) -> Result<Drain, ObjectsError> {
     let file = folder.join(DRAIN);
     let text = match fs::read_to_string(&file) {
@@ -169,7 +169,7 @@ pub(crate) fn read_drain(folder: &Path) -> Result<Drain, ObjectsError> {
     })
 }
 
-/// All manifests below a folder. What begins with a dot is a tool's.
+/// Lists all manifests below a folder. Names that start with a dot are those of tools, and are skipped.
 pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ObjectsError> {
     for entry in fs::read_dir(folder).map_err(read_error(folder))? {
         let entry = entry.map_err(read_error(folder))?;
@@ -177,8 +177,12 @@ pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Object
             continue;
         }
         let path = entry.path();
-        let metadata = fs::metadata(&path).map_err(read_error(&path))?;
-        if metadata.is_dir() {
+        // The entry has the type already, except that of what a link points to.
+        let is_folder = match entry.file_type() {
+            Ok(file_type) if !file_type.is_symlink() => file_type.is_dir(),
+            _ => fs::metadata(&path).map_err(read_error(&path))?.is_dir(),
+        };
+        if is_folder {
             list(&path, found)?;
         } else if Format::of(&path).is_some() {
             found.push(path);
@@ -213,6 +217,12 @@ mod tests {
             "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\"}}",
         );
         write(".hidden/x.yaml", "[");
+        // Links to a file and to a folder, as Kubernetes mounts them.
+        write("..data/b/three.yaml", &NAMESPACE.replace("shop", "team"));
+        write("..data/four.yaml", &NAMESPACE.replace("shop", "test"));
+        for (target, name) in [("..data/b", "b"), ("..data/four.yaml", "four.yaml")] {
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        }
         write("notes.txt", "[");
         write(
             "z.yaml",
@@ -220,7 +230,7 @@ mod tests {
         );
         let read = Objects::read(folder.path()).unwrap();
         let keys: Vec<String> = read.objects.keys().map(ToString::to_string).collect();
-        assert_eq!(keys, ["Namespace shop", "Node n1"]);
+        assert_eq!(keys, ["Namespace shop", "Namespace team", "Namespace test", "Node n1"]);
         let place = format!("{}/", folder.path().display());
         let problems: Vec<String> =
             read.problems.iter().map(|p| p.to_string().replace(&place, "")).collect();
@@ -250,7 +260,7 @@ mod tests {
         assert!((3..=5).contains(&line), "{says}");
         let place = format!("{}:{line}: document 2: not YAML: ", file.display());
         assert!(says.starts_with(&place), "{says}");
-        // What is too large is nothing that could be looked at.
+        // A file that is too large is an error.
         let large = fs::File::create(folder.path().join("b.yaml")).unwrap();
         large.set_len(MAX_FILE + 1).unwrap();
         let error = Objects::read(folder.path()).unwrap_err().to_string();

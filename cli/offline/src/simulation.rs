@@ -1,4 +1,4 @@
-//! A mesh over time, as one cluster's agents see it.
+//! A mesh over time, as the agents of one cluster see it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,55 +19,55 @@ use crate::{
     state::{ClusterState, Content, State},
 };
 
-/// How the clusters' data is computed.
+/// The options of a simulation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long what an unreachable cluster last reported is valid.
+    /// How long records of an unreachable cluster are valid.
     pub staleness_budget: Duration,
-    /// Services are taken that are not global.
+    /// Whether services that are not global are in the tables too.
     pub replace_kube_proxy: bool,
-    /// Which labels make an identity.
+    /// The rules for labels that are part of an identity.
     pub filter: LabelFilter,
-    /// The node that clients are on; `None` where all are treated alike.
+    /// The node of the clients; `None` to ignore nodes.
     pub node: Option<String>,
 }
 
-/// A mesh at a time, and what one cluster makes of it.
+/// A mesh at a time, as one cluster sees it.
 #[derive(Debug)]
 pub struct Simulation {
     local: ClusterName,
     options: Options,
     pub(crate) exporters: BTreeMap<ClusterName, Exporter>,
     pub(crate) importer: Importer,
-    /// What each may claim.
+    /// The claims that each cluster is granted.
     claims: BTreeMap<ClusterName, Option<Claims>>,
     links: BTreeMap<ClusterName, Link>,
     now: Duration,
-    /// What is not as it should be, and changes nothing else.
+    /// Problems that do not stop the simulation.
     problems: Vec<String>,
-    /// What the files hold and is not read.
+    /// Contents of files that are not used.
     notes: Vec<String>,
-    /// What is wrong with Services that a cluster does not have because of that.
+    /// Invalid Service objects that a cluster therefore lacks, each with what is wrong.
     pub(crate) refused_services: BTreeMap<(ClusterName, ServiceName), String>,
 }
 
-/// A cluster that says something.
+/// A cluster that exports keys.
 #[derive(Debug)]
 pub(crate) enum Exporter {
-    /// From its objects.
+    /// The keys follow from its objects.
     Objects(Box<Cluster>),
-    /// From what its etcd holds.
+    /// Only its keys are known.
     Keys(Box<KeysFile>),
 }
 
-/// How a cluster is connected.
+/// The connection of a cluster to the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Link {
     #[default]
     Up,
-    /// Since when it is unreachable.
+    /// Unreachable since this time.
     Down(Duration),
-    /// Since when it is no peer.
+    /// Removed as a peer at this time.
     Removed(Duration),
 }
 
@@ -76,54 +76,54 @@ enum Link {
 pub(crate) enum Reachability {
     /// It is connected.
     Connected,
-    /// It was unreachable from here on, and what it last reported is valid until there.
+    /// Unreachable since the first time; its records are valid until the second.
     Unreachable(Duration, Duration),
-    /// It was unreachable from here on, and what it last reported was not valid from there on.
+    /// Unreachable since the first time; its records became invalid at the second.
     Stale(Duration, Duration),
-    /// It is no peer from here on.
+    /// Removed as a peer at this time.
     Removed(Duration),
 }
 
-/// Why a simulation cannot be had.
+/// Why a simulation is impossible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SimulationError {
-    /// No cluster has that name.
+    /// There is no cluster of this name.
     #[error("{what}: there is no cluster {name} (there are: {known})")]
     Unknown {
-        /// Where it is named.
+        /// The flag or event with the name.
         what: String,
         /// The name.
         name: ClusterName,
-        /// Who there is.
+        /// The existing clusters.
         known: String,
     },
-    /// The cluster that looks has no such node.
+    /// The importing cluster has no such node.
     #[error("--node: cluster {cluster} has no node {node} (there are: {known})")]
     UnknownNode {
-        /// The cluster.
+        /// The importing cluster.
         cluster: ClusterName,
-        /// The node's name.
+        /// The name of the node.
         node: String,
-        /// Which there are.
+        /// The existing nodes.
         known: String,
     },
-    /// Objects of one that is known by its keys only.
+    /// An event changes objects of a cluster of which only the keys are known.
     #[error("{what}: of {name} only keys are known: objects can be neither applied nor deleted")]
     NoObjects {
-        /// Where it is named.
+        /// The event.
         what: String,
-        /// The name.
+        /// The name of the cluster.
         name: ClusterName,
     },
 }
 
-/// How long what an unreachable cluster last reported is valid, as the agent's `--staleness-budget` has it unless given.
+/// The default of the agent's `--staleness-budget`.
 const STALENESS_BUDGET: Duration = Duration::from_secs(15 * 60);
 
 // === impl Options ===
 
 impl Options {
-    /// What daemons have that are given no flags, but for services that are not global: what becomes of those is asked too.
+    /// The defaults of the daemons' flags, but with services that are not global, so that those can be explained too.
     pub fn new(filter: LabelFilter) -> Self {
         Self { staleness_budget: STALENESS_BUDGET, replace_kube_proxy: true, filter, node: None }
     }
@@ -132,7 +132,7 @@ impl Options {
 // === impl Simulation ===
 
 impl Simulation {
-    /// All clusters of a mesh, connected, and the one that looks at them.
+    /// A mesh with all clusters connected. `from` is the importing cluster.
     pub fn new(
         state: State,
         from: &ClusterName,
@@ -198,7 +198,7 @@ impl Simulation {
         Ok(simulation)
     }
 
-    /// Lets happen what happens until a time.
+    /// Runs the events up to a time.
     pub fn run(&mut self, events: &[Event], until: Duration) -> Result<(), SimulationError> {
         for (index, event) in events.iter().enumerate() {
             let what = || format!("event at {} (number {} by time)", time(event.at), index + 1);
@@ -229,7 +229,7 @@ impl Simulation {
         }
     }
 
-    /// What is not as it should be, and changes nothing else.
+    /// Problems that do not stop the simulation.
     pub fn problems(&self) -> Vec<String> {
         let of = |(name, exporter): (&ClusterName, &Exporter)| -> Vec<String> {
             let mut all = Vec::new();
@@ -241,7 +241,7 @@ impl Simulation {
         self.problems.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()
     }
 
-    /// What is wrong with objects that count all the same, as if that was not there.
+    /// Warnings: invalid parts of objects, which are ignored, and keys without a config.
     pub fn notes(&self) -> Vec<String> {
         let of = |(name, exporter): (&ClusterName, &Exporter)| -> Vec<String> {
             match exporter {
@@ -254,7 +254,7 @@ impl Simulation {
         self.notes.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()
     }
 
-    /// Who looks.
+    /// The importing cluster.
     pub fn local(&self) -> &ClusterName {
         &self.local
     }
@@ -265,7 +265,7 @@ impl Simulation {
         if *name == self.local {
             return Reachability::Connected;
         }
-        // A cluster that is cut off reaches the others as little as they reach it.
+        // If the importing cluster is unreachable for the others, they are unreachable for it.
         let since = match (of(&self.local), of(name)) {
             (Link::Up, Link::Up) => return Reachability::Connected,
             (Link::Removed(one), Link::Removed(other)) => {
@@ -341,7 +341,7 @@ impl Simulation {
         }
     }
 
-    /// Imports a cluster, if it is connected.
+    /// Imports the keys of a cluster, if it is connected.
     fn import(&mut self, name: &ClusterName) {
         if self.reachability(name) != Reachability::Connected {
             return;
@@ -356,8 +356,8 @@ impl Simulation {
     }
 }
 
-/// What a cluster may claim: its ranges, where its settings say them, as `connect` grants them. Without ranges of nodes, the
-/// addresses of those that it has.
+/// The claims that a cluster is granted: the ranges in its settings, as `connect` grants them. Without ranges of nodes, the
+/// addresses of its nodes. `None` without ranges of pods.
 fn claims(settings: &ClusterSettings, content: &Content) -> Option<Claims> {
     if settings.pod_cidrs.is_empty() {
         return None;
@@ -385,7 +385,7 @@ fn names<'a>(names: impl Iterator<Item = &'a ClusterName>) -> String {
 // === impl Exporter ===
 
 impl Exporter {
-    /// What its etcd holds; for its nodes all of it.
+    /// Its keys; `is_local` adds those for its nodes only.
     pub(crate) fn keys(&self, is_local: bool) -> KeysFile {
         match self {
             Self::Keys(file) => (**file).clone(),

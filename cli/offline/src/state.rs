@@ -1,4 +1,4 @@
-//! A mesh as a folder: `DIR/<cluster>/` for each cluster.
+//! Reads a mesh from a folder with a folder for each cluster: `DIR/<cluster>/`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,53 +23,53 @@ mod found;
 /// The clusters of a mesh.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// By name.
+    /// The clusters, by name.
     pub clusters: BTreeMap<ClusterName, ClusterState>,
-    /// Manifests that are in no cluster's folder, or beside the folder that counts, each a sentence.
+    /// Messages about manifests that are not read, since they are in no cluster's folder, or beside its `manifests/`.
     pub stray: Vec<String>,
 }
 
 /// A cluster of a mesh.
 #[derive(Clone, Debug)]
 pub struct ClusterState {
-    /// What its `cluster.yaml` says, or what follows without one.
+    /// The settings in its `cluster.yaml`, or the defaults.
     pub settings: ClusterSettings,
-    /// What it has.
+    /// Its objects or keys.
     pub content: Content,
 }
 
-/// What a cluster has.
+/// The contents of a cluster's folder.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// Objects.
     Objects(Objects),
-    /// What its etcd holds; of its objects nothing is known.
+    /// The keys of its etcd; its objects are not known.
     Keys(Box<KeysFile>),
 }
 
-/// Why a folder is no mesh.
+/// Why a folder cannot be read as a mesh.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It cannot be read.
+    /// A file or folder cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is no cluster in it.
+    /// There is no cluster's folder in it.
     #[error("{}: there is no cluster in it: it should have a folder for each", .0.display())]
     Empty(PathBuf),
-    /// A folder is named like no cluster.
+    /// The name of a folder is not valid for a cluster.
     #[error("{}: {source}", path.display())]
     Name {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with the name.
         source: InvalidClusterName,
     },
-    /// A `cluster.yaml`.
+    /// A `cluster.yaml` is invalid.
     #[error("{}: {problem}", path.display())]
     Settings {
         /// The file.
@@ -77,27 +77,27 @@ pub enum StateError {
         /// What is wrong with it.
         problem: ClusterDirectoryProblem,
     },
-    /// What a cluster has that no `cluster.yaml` describes.
+    /// The settings given by other means than a `cluster.yaml` are invalid.
     #[error("the cluster's settings as given: {0}")]
     Given(ClusterDirectoryProblem),
-    /// A `cluster.yaml` is of another cluster.
+    /// A `cluster.yaml` has the name of another cluster.
     #[error("{}: name: {found:?} in the folder of {folder}", path.display())]
     OtherName {
         /// The file.
         path: PathBuf,
         /// The name in it.
         found: String,
-        /// The folder's.
+        /// The name of the folder.
         folder: ClusterName,
     },
-    /// A keys file is of another cluster.
+    /// A keys file has the name of another cluster.
     #[error("{}: cluster.name: {found} in the folder of {folder}", path.display())]
     OtherKeys {
         /// The file.
         path: PathBuf,
         /// The name in it.
         found: ClusterName,
-        /// The folder's.
+        /// The name of the folder.
         folder: ClusterName,
     },
     /// A cluster has both objects and keys.
@@ -108,10 +108,10 @@ pub enum StateError {
         /// The other file.
         other: PathBuf,
     },
-    /// Objects.
+    /// The objects cannot be read.
     #[error(transparent)]
     Objects(#[from] ObjectsError),
-    /// A keys file.
+    /// The keys file cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysFileError),
     /// There are more clusters than IDs.
@@ -119,13 +119,13 @@ pub enum StateError {
     Ids(PathBuf),
 }
 
-/// The setting of the mesh's limit.
+/// The field of `cluster.yaml` with the limit of clusters in the mesh.
 const LIMIT: &str = "maxConnectedClusters";
 
 // === impl State ===
 
 impl State {
-    /// Reads a folder of clusters.
+    /// Reads a folder of clusters. Clusters without an ID get the first free ones.
     pub fn read(folder: &Path) -> Result<Self, StateError> {
         let (mut found, mut stray) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(at(folder))? {
@@ -137,7 +137,7 @@ impl State {
             if !fs::metadata(&path).map_err(at(&path))?.is_dir() {
                 if is_manifest(&path) {
                     stray.push(format!(
-                        "{}: it is no cluster's: put it into the folder of one",
+                        "{}: it is in no cluster's folder: move it into one",
                         path.display()
                     ));
                 }
@@ -155,7 +155,7 @@ impl State {
             return Err(StateError::Empty(folder.into()));
         }
         let mut clusters = BTreeMap::new();
-        // All clusters of a mesh have one limit: where a few say it, the others have it too.
+        // All clusters of a mesh have the same limit, so one that is found counts for those without.
         let limit = found.values().find_map(Found::limit);
         let given: BTreeSet<u64> = found.values().filter_map(Found::id).collect();
         let mut free = (1..=u64::from(u16::MAX)).filter(|id| !given.contains(id));
@@ -179,7 +179,7 @@ impl State {
 // === impl ClusterState ===
 
 impl ClusterState {
-    /// A cluster of which nothing is known but its keys.
+    /// A cluster of which only the keys are known.
     pub fn of_keys(file: KeysFile) -> Result<Self, StateError> {
         let mut given = Map::new();
         if let Some(limit) = limit_of(&file) {
@@ -191,7 +191,7 @@ impl ClusterState {
     }
 }
 
-/// The mesh's limit as a cluster announces it; without a config, as its ID shows.
+/// The limit of clusters in the mesh, from the cluster's config; without a config, 511 if its ID requires that.
 pub fn limit_of(file: &KeysFile) -> Option<ClusterLimit> {
     match file.config() {
         Some(config) => ClusterLimit::try_from(config.max_connected_clusters).ok(),
@@ -201,7 +201,7 @@ pub fn limit_of(file: &KeysFile) -> Option<ClusterLimit> {
     }
 }
 
-/// What a `cluster.yaml` says, which need not name what follows from its place.
+/// The settings in a `cluster.yaml`. The name and the ID may be missing.
 fn settings(
     name: &ClusterName,
     id: u64,
@@ -209,12 +209,12 @@ fn settings(
 ) -> Result<ClusterSettings, ClusterDirectoryProblem> {
     given.entry("name").or_insert_with(|| name.as_str().into());
     given.entry("id").or_insert_with(|| id.into());
-    // JSON is YAML.
+    // JSON is valid YAML.
     ClusterSettings::parse(&Value::Object(given).to_string())
 }
 
-/// The settings beside a cluster's objects: those of a `cluster.yaml` at the top of their folder, if there is one. What is
-/// given here counts in their place; `fallback` are the ID and the limit of a cluster that has none.
+/// The settings in the `cluster.yaml` at the top of the folder of a cluster's objects, if there is one. `id` and `limit`
+/// override it; `fallback` are the ID and the limit if it has none.
 pub fn settings_beside(
     objects: &Path,
     name: &ClusterName,
@@ -269,7 +269,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
 // === impl ClusterSetup ===
 
 impl ClusterSetup {
-    /// What an apiserver makes of a cluster's settings.
+    /// The setup of an apiserver with these settings.
     pub fn new(settings: &ClusterSettings, filter: LabelFilter) -> Self {
         Self {
             name: settings.name.clone(),

@@ -1,4 +1,4 @@
-//! What has no frontend, or was refused, and why: what explanations of frontends cannot show.
+//! Services without a frontend and refused records, each with the reason: explanations of frontends do not show them.
 
 use mesh_model::{
     ClusterName, LocalService, Protocol, Record, RecordKey, ServiceName,
@@ -14,32 +14,32 @@ use crate::{
     simulation::{Exporter, Simulation},
 };
 
-/// A service or a port to which no connection leads, or what a cluster reports and is refused.
+/// A service, or a port of it, without a frontend; or a refused record or cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unserved {
-    /// The service; `None` where it is not known, or all services are meant.
+    /// The service; `None` if it is not known, or if all services are affected.
     pub service: Option<ServiceName>,
     /// The name of its port, or empty.
     pub port_name: String,
-    /// Where clients would connect to.
+    /// The address to which clients would connect.
     pub frontend: Option<Frontend>,
-    /// The cluster whose it is.
+    /// The cluster of the service or record.
     pub cluster: ClusterName,
-    /// The etcd key that is refused.
+    /// The refused key in etcd.
     pub key: Option<String>,
-    /// Why, in a stable word.
+    /// The reason, as a word that does not change.
     pub word: &'static str,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// What is known of its backends.
+    /// The known backends of the service.
     pub backends: Vec<ExplainedBackend>,
 }
 
 // === impl Simulation ===
 
 impl Simulation {
-    /// What the cluster that looks refuses of others: whole clusters, and of the service that is wanted, or of all, the
-    /// records. What another version may write and nobody could use is not among them, as slices of names.
+    /// What the importing cluster refuses of others: whole clusters, and the records of the wanted service, or of all
+    /// services. Slices of host names are not among them: other versions may write them, and no agent can use them.
     pub fn refused(&self, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
         let mut all = Vec::new();
         for name in self.exporters.keys() {
@@ -78,7 +78,7 @@ impl Simulation {
         all
     }
 
-    /// What the one that looks refuses: whole clusters, records and keys, each with its reason.
+    /// All that the importing cluster refuses, each with the reason: whole clusters, records, and keys.
     pub fn refusals(&self) -> Vec<String> {
         let mut all = Vec::new();
         for name in self.exporters.keys() {
@@ -94,7 +94,7 @@ impl Simulation {
         all
     }
 
-    /// Services and ports of the cluster that looks that have no frontend, or the one that is wanted.
+    /// Services, or ports of them, of the importing cluster that have no frontend. With `wanted`, only that service.
     pub fn without_frontend(&self, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
         let mut all = match (wanted, self.exporters.get(self.local())) {
             (Some(wanted), _) => self.unserved(&wanted.service, Some(wanted)),
@@ -109,7 +109,7 @@ impl Simulation {
         all
     }
 
-    /// Services, or the one that is wanted, of which a cluster has nothing because its object is refused.
+    /// Services of which a cluster has nothing because their objects are invalid.
     fn refused_objects(&self, wanted: Option<&ServiceQuery>) -> impl Iterator<Item = Unserved> {
         let refused = self.refused_services.iter().filter(move |((cluster, service), _)| {
             wanted.is_none_or(|wanted| wanted.service == *service)
@@ -185,7 +185,7 @@ impl Simulation {
         all
     }
 
-    /// The ports of a service that no kernel balances.
+    /// The ports of SCTP of a service, which are not balanced.
     fn sctp(&self, service: &LocalService, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
         let ports = service.ports.iter().filter(|(name, port)| {
             port.protocol == Protocol::Sctp
@@ -214,7 +214,7 @@ impl Simulation {
         of_port.collect()
     }
 
-    /// All that clusters have for a service, left out for one reason.
+    /// The backends of a service in all clusters, all with the same reason.
     fn offered(
         &self,
         service: &ServiceName,
@@ -248,11 +248,11 @@ impl Unserved {
     }
 }
 
-/// What a cluster makes of its Service.
+/// What the nodes of a cluster know of its service.
 enum Local {
     ExternalName,
     Known(Box<LocalService>),
-    /// It is rejected.
+    /// Nothing: its object is rejected.
     Unknown,
 }
 
@@ -269,7 +269,7 @@ fn local_service(cluster: &Cluster, service: &ServiceName) -> Local {
     }
 }
 
-/// The service that a key is about, and whether it may be about another: a slice's key does not name its service.
+/// The service of a key, and whether the key may be of another service: that of a slice does not name its service.
 fn about(key: &str) -> (Option<ServiceName>, impl Fn(&ServiceName) -> bool) {
     let record = match Key::parse(key.as_bytes()) {
         Ok(Key::Record { record, .. }) => Some(record),

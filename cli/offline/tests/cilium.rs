@@ -1,4 +1,4 @@
-//! What a real Cilium made of objects is what we make of them, but for what `docs/wire.md` says that we do otherwise.
+//! Our keys for objects equal those of a real Cilium, but for the differences in `docs/wire.md`.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -32,7 +32,7 @@ fn alpha() -> ClusterSetup {
     }
 }
 
-/// Our keys of a recorded scenario, and Cilium's without what an etcd has whatever the objects are.
+/// Our keys of a recorded scenario, and Cilium's, without keys that do not depend on objects.
 fn both(scenario: &str) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>) {
     let recorded = KeysFile::read(&fixture(&format!("{scenario}.json"))).unwrap();
     let objects = Objects::read(&fixture(&format!("{scenario}.objects.yaml"))).unwrap();
@@ -46,12 +46,12 @@ fn both(scenario: &str) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>
 #[test]
 fn services_and_slices_are_as_a_cilium_exports_them() {
     let (ours, mut theirs) = both("services");
-    // Its readers refuse it.
+    // Cilium's agents refuse it.
     assert!(theirs.remove("cilium/state/endpointslices/v1/alpha/shop/fqdn-1").is_some());
     let names = |keys: &BTreeMap<String, Vec<u8>>| keys.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&ours), names(&theirs));
     for (key, value) in &theirs {
-        // A compressor may say the same in other bytes.
+        // Compressed values may differ in their bytes.
         match key.contains("/endpointslices/") {
             true => assert_eq!(
                 read_endpoint_slice(&ours[key]).unwrap(),
@@ -70,7 +70,7 @@ fn nodes_identities_and_endpoints_are_exported_as_a_cilium_has_them() {
         assert_eq!(texts(&ours), texts(&theirs), "{scenario}");
     }
     let (mut ours, theirs) = both("endpoints");
-    // The recording is a part of a run: its objects say one address more.
+    // The recording has a part of the keys only, and its objects have one address more.
     ours.retain(|key, _| theirs.contains_key(key));
     assert_eq!(texts(&ours), texts(&theirs));
 }
@@ -80,7 +80,7 @@ fn texts(keys: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
     keys.iter().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
-/// By hand, from the rule in `docs/wire.md`, "Identities".
+/// Computed by hand, from the rule in `docs/wire.md`, "Identities".
 const FIRST: u32 = 475_725;
 
 /// `printf 'k8s:app=…' | sha256sum`, the first 8 bytes modulo 65,536, plus 7 · 65,536.
@@ -106,7 +106,7 @@ fn pods_get_the_first_id_that_is_free() {
     };
     let first = FIRST.to_string();
     assert_eq!(identities(&pod("cart")), BTreeMap::from([(first.clone(), labels.to_owned())]));
-    // A Cilium's identity has that ID: the pod gets the next.
+    // If a CiliumIdentity has that ID, the pod gets the next one.
     let other = format!(
         "{{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {{name: '{first}'}}, security-labels: {{'k8s:a': b, 'k8s:io.kubernetes.pod.namespace': shop}}}}"
     );
@@ -118,7 +118,7 @@ fn pods_get_the_first_id_that_is_free() {
             (next, labels.to_owned())
         ])
     );
-    // It has an ID for the pod's labels: that is the pod's.
+    // If a CiliumIdentity has the pod's labels, the pod gets its ID.
     let security: Vec<String> = labels
         .split_terminator(';')
         .map(|label| label.split_once('=').unwrap())

@@ -1,5 +1,5 @@
-//! What a cluster's clients get, from whole folders. Expected answers follow from `docs/wire.md` ("Merging",
-//! "Annotations") and `docs/load-balancing.md`, and are written by hand.
+//! The backends that a cluster's clients use, from folders of clusters. The expected answers are written by hand, from
+//! `docs/wire.md` ("Merging", "Annotations") and `docs/load-balancing.md`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use mesh_source::Format;
 /// A folder of clusters.
 struct Mesh(tempfile::TempDir);
 
-/// A service of a cluster: its annotations, and what else its spec has.
+/// The annotations of a service, and further fields of its spec.
 struct Service<'a> {
     annotations: &'a str,
     spec: &'a str,
@@ -45,7 +45,7 @@ impl Mesh {
         self.of(from, None, events, at).unwrap()
     }
 
-    /// As clients on a node of a cluster have it.
+    /// The mesh as clients on a node of a cluster see it.
     fn of(
         &self,
         from: &str,
@@ -63,7 +63,7 @@ impl Mesh {
         Ok(simulation)
     }
 
-    /// As a cluster has it where another exports services v1 alone.
+    /// The mesh as a cluster sees it when a peer exports services v1 only.
     fn with_services_v1_of(&self, peer: &str, from: &str) -> Simulation {
         let name = |name: &str| ClusterName::new(name).unwrap();
         let options = Options::new(LabelFilter::new([]).unwrap());
@@ -82,7 +82,7 @@ impl Mesh {
         Simulation::new(state, &name(from), options).unwrap()
     }
 
-    /// Each frontend of `shop/web` with what is used, could be and is not: `in use | fallback | left out`.
+    /// Each frontend of `shop/web` with its backends: `in use | fallback | left out`.
     fn seen(&self, from: &str) -> Vec<String> {
         self.seen_at(from, "[]", "0s")
     }
@@ -97,7 +97,7 @@ fn address(entry: &ExplainedBackend) -> String {
     format!("{}:{port}", entry.address)
 }
 
-/// What has no frontend or is refused, each as `service frontend key why | backends`.
+/// Services without a frontend, and refused records, each as `service frontend key why | backends`.
 fn absent(simulation: &Simulation, wanted: Option<&str>) -> Vec<String> {
     let wanted = wanted.map(|wanted| ServiceQuery::parse(wanted).unwrap());
     let without = simulation.without_frontend(wanted.as_ref()).into_iter();
@@ -134,7 +134,7 @@ fn lines_of(simulation: &Simulation, wanted: &str) -> Vec<String> {
     explained.iter().map(line).collect()
 }
 
-/// `shop/web` of the cluster with ID `n`, with a port `http` and a slice of endpoints.
+/// The service `shop/web` of the cluster with ID `n`, with a port `http` and a slice of endpoints.
 fn cluster(n: u8, service: &Service<'_>, endpoints: &str) -> String {
     let Service { annotations, spec } = service;
     format!(
@@ -229,7 +229,7 @@ fn namespaces_services_and_proxies_that_keep_a_cluster_out_are_named() {
         ]);
         assert_eq!(mesh.seen("a"), expected, "{b}");
     }
-    // The local namespace does not take part: the service is ours alone.
+    // The local namespace is not global, so only local backends are used.
     let mesh = Mesh::new(&[("a/x.yaml", namespace("false") + &web(1)), ("b/x.yaml", web(2))]);
     assert_eq!(
         mesh.seen("a"),
@@ -237,7 +237,7 @@ fn namespaces_services_and_proxies_that_keep_a_cluster_out_are_named() {
     );
     let reason = &mesh.at("a", "[]", "0s").explain(None)[0].entries[1].reason;
     assert!(reason.contains("namespace shop of cluster a is not global"), "{reason}");
-    // Without a service of that name there is nothing to connect to.
+    // Without a local service there is no frontend.
     let mesh = Mesh::new(&[("a/x.yaml", slice(1, &ready(1))), ("b/x.yaml", web(2))]);
     assert!(mesh.seen("a").is_empty());
 }
@@ -331,7 +331,7 @@ fn ports_meet_by_name_protocol_and_family() {
         service(&port(80), &format!("10.10{n}.0.10"))
             + &slice("s", "IPv4", &format!("10.{n}.0.1"), &port(8080))
     };
-    // A name and none meet, in slices as in services v1.
+    // A port without a name matches every name, in slices as in services v1.
     for (ours, theirs, meet) in [
         ("http", "http", true),
         ("http", "", true),
@@ -394,7 +394,7 @@ fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
         ("c/cluster.yaml", ranges(1)),
         ("c/x.yaml", web(3)),
     ]);
-    // b reports more than is its own; c has the local cluster's ID.
+    // b exports addresses outside of its ranges, and c has the local cluster's ID.
     let refused = [
         "- - - cluster-refused | ",
         "shop/web - cilium/state/endpointslices/v1/b/shop/web-2 refused | ",
@@ -445,7 +445,7 @@ fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
     for (at, expected) in [
         ("59s", before.to_owned()),
         ("60s", before.to_owned()),
-        // It is gone there, and that reached no other cluster.
+        // It was deleted in b, but other clusters did not see that.
         ("2m", format!("{before}10.2.0.2:8080 not-heard")),
         ("15m59s", format!("{before}10.2.0.2:8080 not-heard")),
         ("16m", format!("{gone}10.2.0.1:8080 cluster-stale, 10.2.0.2:8080 cluster-stale")),
@@ -468,7 +468,7 @@ fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
         stale.reason,
         "stale: cluster b has been unreachable since 1m, and its staleness budget was spent at 16m"
     );
-    // A cluster that is cut off reaches no other, and keeps its own.
+    // An unreachable cluster reaches no other, and uses its local backends.
     assert_eq!(
         mesh.seen_at("b", &events, "16m"),
         [
@@ -544,8 +544,8 @@ fn what_is_no_service_is_said() {
     }
 }
 
-/// Pods without the target port, endpoints without ports, ports of SCTP: each is in the list with its reason, of the local
-/// cluster and of others.
+/// Pods without the target port, endpoints without ports, and ports of SCTP are listed with their reasons, for the local
+/// cluster and for others.
 #[test]
 fn whoever_has_no_port_for_a_frontend_is_listed() {
     let pod = |n: u8, name: &str, ports: &str| {
@@ -580,8 +580,8 @@ fn whoever_has_no_port_for_a_frontend_is_listed() {
     );
 }
 
-/// What has no frontend has an entry with the reason: headless services, ports of SCTP, services that only others have or
-/// no cluster has.
+/// Whatever has no frontend is listed with the reason: headless services, ports of SCTP, services of other clusters only,
+/// and services of no cluster.
 #[test]
 fn what_has_no_frontend_is_listed_with_its_reason() {
     let headless =
@@ -622,6 +622,66 @@ fn what_has_no_frontend_is_listed_with_its_reason() {
     let asked = ServiceQuery::parse("shop/alias").unwrap();
     let reason = &at_b.without_frontend(Some(&asked))[0].reason;
     assert_eq!(reason, "cluster b has no service shop/alias, so it does not use that of a");
+}
+
+/// Each cluster by what it has: no pod that the selector picks, none with an address, empty slices, no service.
+#[test]
+fn a_service_without_backends_says_what_each_cluster_has() {
+    let selecting = |n: u8, selector: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: shop, annotations: {{{GLOBAL}}}}}
+spec: {{clusterIP: 10.10{n}.0.10, ports: [{{name: http, port: 80}}], selector: {selector}}}
+"
+        )
+    };
+    let pod = |labels: &str, status: &str| {
+        format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: web-1, namespace: shop, labels: {labels}}}
+status: {status}
+"
+        )
+    };
+    let web = selecting(1, "{app: web, tier: front}");
+    let both = "{app: web, tier: front}";
+    let no_pod = "no pod in a matches app=web,tier=front in namespace shop";
+    let no_address =
+        "no pod in a that matches app=web,tier=front in namespace shop runs with an IPv4 address";
+    let at_b = "b has no service shop/web";
+    for (pods, says) in [
+        (String::new(), Some(no_pod)),
+        (pod("{app: web}", "{podIP: 10.1.1.1}"), Some(no_pod)),
+        (pod(both, "{}"), Some(no_address)),
+        (pod(both, "{phase: Succeeded, podIP: 10.1.1.1}"), Some(no_address)),
+        (pod(both, "{podIP: 'fd00::1'}"), Some(no_address)),
+        (pod(both, "{podIP: 10.1.1.1}"), None),
+    ] {
+        let mesh =
+            Mesh::new(&[("a/x.yaml", web.clone() + &pods), ("b/cluster.yaml", "id: 2".into())]);
+        let wanted = says.map(|says| format!("{says}; {at_b}"));
+        assert_eq!(without_backends(&mesh.at("a", "[]", "0s")), wanted, "{pods}");
+    }
+    let empty = cluster(2, &plain(GLOBAL), "");
+    let mesh = Mesh::new(&[("a/x.yaml", web), ("b/x.yaml", empty)]);
+    let at_b = "b has service shop/web without endpoints";
+    assert_eq!(without_backends(&mesh.at("a", "[]", "0s")), Some(format!("{no_pod}; {at_b}")));
+    // The one that looks comes first.
+    let from_b = without_backends(&mesh.at("b", "[]", "0s"));
+    assert_eq!(from_b, Some(format!("{at_b}; {no_pod}")));
+    // Of a cluster that is known by its keys, what it exports counts.
+    let by_keys = without_backends(&mesh.with_services_v1_of("b", "a"));
+    let exported = "b exports service shop/web without endpoints";
+    assert_eq!(by_keys, Some(format!("{no_pod}; {exported}")));
+}
+
+fn without_backends(simulation: &Simulation) -> Option<String> {
+    let wanted = ServiceQuery::parse("shop/web").unwrap();
+    let [frontend] = simulation.explain(Some(&wanted)).try_into().unwrap();
+    frontend.without_backends
 }
 
 /// The reason is the object's, in whichever cluster it is.
@@ -693,7 +753,7 @@ fn what_a_client_gets_depends_on_its_node() {
         assert_eq!(found, expected, "{node:?}");
         assert!(locality.contains(says), "{node:?}: {locality}");
     }
-    // It is a's Service that says so: b's clients have all.
+    // The setting is that of a's service: clients in b use all backends.
     assert_eq!(
         lines_of(&stays.of("b", Some("n1"), "[]", "0s").unwrap(), "shop/web"),
         ["10.102.0.10:80/TCP = 10.1.1.1:8080, 10.1.2.1:8080, 10.2.1.1:8080 |  | "]

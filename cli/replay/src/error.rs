@@ -1,64 +1,72 @@
-//! Why a recording cannot be served.
+//! Errors of reading and serving a recording.
 
 use std::{io, path::PathBuf};
 
 use mesh_model::cluster::InvalidClusterLimit;
 use mesh_wire::{DecodeError, InvalidKey, Rejected};
 
-/// Why a recording cannot be made another cluster's.
+/// A recording that cannot be converted to another cluster's.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// It does not say whose it is.
+    /// The recording has no cluster config. The value is the config's key.
     #[error("the recording has no {0}")]
     NoConfig(String),
-    /// What it says of that cannot be read.
+    /// The recorded cluster config cannot be decoded.
     #[error("{key}: {source}")]
     Config {
-        /// The config's key.
+        /// The key of the config.
         key: String,
-        /// What is wrong with its value.
+        /// The decoder's error.
         source: DecodeError,
     },
-    /// A limit of clusters that is none.
+    /// The recorded config has an invalid limit of clusters.
     #[error(transparent)]
     Limit(#[from] InvalidClusterLimit),
-    /// A key that means nothing.
+    /// A recorded key is invalid.
     #[error(transparent)]
     Key(#[from] InvalidKey),
-    /// A record that a reader would refuse.
+    /// A recorded record would be refused by an agent.
     #[error(transparent)]
     Rejected(#[from] Rejected),
 }
 
-/// Why a recording cannot be served.
+/// Clusters that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A file.
+    /// A file cannot be read, or a cluster in it is invalid.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file, or the cluster's name.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: io::Error,
     },
-    /// An address to listen at.
+    /// The process cannot listen at an address.
     #[error("listening at {address}: {source}")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A listener, or its certificates.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
+    /// A cluster's server certificate, its key or its CA.
+    #[error("{}: the server's certificate, its key or its CA cannot be used: {reason}", path.display())]
+    Certificates {
+        /// The folder that they are in.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A listener ended.
+    #[error("nothing listens at {0} any more: start the replay again")]
+    Ended(std::net::SocketAddr),
     /// The recording.
     #[error(transparent)]
     Recording(#[from] RecordingError),
 }
 
 impl ReplayError {
-    /// Names the file.
+    /// An error about a file, or about what is named instead of one.
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { path: path.into(), source }
     }

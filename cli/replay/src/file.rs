@@ -1,17 +1,17 @@
-//! What a process is to serve.
+//! The file that configures a replaying process.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// What to serve.
+/// The clusters that a process serves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayFile {
     /// The clusters.
     pub clusters: Vec<ClusterFile>,
-    /// Whether heartbeats and positions are put, as a living writer puts them.
+    /// Whether heartbeats and positions are updated, as an apiserver updates them.
     pub keep_alive: bool,
 }
 
@@ -25,8 +25,8 @@ pub struct ClusterFile {
     pub id: u32,
     /// Where its etcd listens.
     pub listen: SocketAddr,
-    /// Its certificates, as [`ClusterPki`] has them: `ca`, and `server` with its key.
+    /// The folder of its certificates, as in [`mesh_certs::ClusterPki`]: `ca`, and `server` with its key.
     pub pki: PathBuf,
-    /// Address ranges of the recorded cluster, each with the one that takes its place.
+    /// Pairs of address ranges of equal length: addresses in the first one are replaced by those in the second one.
     pub ranges: Vec<(IpNet, IpNet)>,
 }

@@ -1,11 +1,11 @@
-//! An etcd of many clusters for measuring and testing readers: content that a real one held, served over the same wire.
+//! Serves the recorded contents of an etcd as the etcds of many clusters, for benchmarks and tests of agents.
 //!
-//! Two cores carry ten real etcds and not 250. One process of this serves as many clusters as a mesh has: each with a
-//! listener, certificates, revisions and an etcd cluster id of its own, over mutual TLS. What it holds is a recording of one
-//! cluster's etcd, made another's by name, ID and address ([`Recording::of_cluster`]). `e2e/tests/replay.rs` holds its
-//! answers equal to a real etcd's, byte for byte.
+//! Two CPU cores can run ten etcds, but not 250. One process of this crate serves as many clusters as a mesh has. Each has
+//! a listener, certificates, revisions and an etcd cluster ID of its own, and uses mutual TLS. Its contents are a recording
+//! of one cluster's etcd, converted to another cluster's name, ID and addresses ([`Recording::of_cluster`]).
+//! `e2e/tests/replay.rs` checks that its responses equal those of an etcd, byte for byte.
 //!
-//! It keeps everything in memory, has no leases, and takes writes from the cluster's administrator only.
+//! It keeps all keys in memory, has no leases, and accepts writes from the cluster's administrator only.
 
 mod error;
 mod file;
@@ -22,7 +22,7 @@ pub use file::{ClusterFile, ReplayFile};
 pub use recording::{Become, Recording};
 pub use server::serve;
 
-/// What is made of `proto/etcd.proto`.
+/// Generated from `proto/etcd.proto`.
 #[allow(
     missing_docs,
     unreachable_pub,

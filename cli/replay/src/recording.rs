@@ -1,4 +1,4 @@
-//! What one cluster's etcd held, and the same of another cluster.
+//! The recorded contents of a cluster's etcd, and their conversion to another cluster's.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::RecordingError;
 
-/// The keys and values of a cluster's etcd, as a peer reads them.
+/// The keys and values in a cluster's etcd that a peer may read.
 #[derive(Clone, Debug)]
 pub struct Recording {
     peer: Peer,
@@ -22,21 +22,21 @@ pub struct Recording {
     entries: BTreeMap<String, Vec<u8>>,
 }
 
-/// Whose the content becomes.
+/// The cluster that a recording is converted to.
 #[derive(Clone, Debug)]
 pub struct Become<'a> {
     /// The cluster's name.
     pub name: &'a ClusterName,
     /// Its ID.
     pub id: ClusterId,
-    /// Address ranges of the recorded cluster, each with the one that takes its place. The two are as long.
+    /// Pairs of address ranges of equal length: addresses in the first one are replaced by those in the second one.
     pub ranges: &'a [(IpNet, IpNet)],
 }
 
 // === impl Recording ===
 
 impl Recording {
-    /// A recording of the cluster of that name, in the layout that a cluster writes about itself.
+    /// A recording of the cluster `name`, whose keys have the layout that a cluster exports for itself.
     pub fn new(
         name: &ClusterName,
         entries: BTreeMap<String, Vec<u8>>,
@@ -56,7 +56,7 @@ impl Recording {
         Ok(Self { peer, config, entries })
     }
 
-    /// The same keys and values, as that cluster's apiserver would have written them. Times stay as they were.
+    /// The same keys and values, as the other cluster's apiserver would have written them. Timestamps are not changed.
     pub fn of_cluster(
         &self,
         other: &Become<'_>,
@@ -77,7 +77,7 @@ impl Recording {
         let parsed = Key::parse(key.as_bytes())?;
         Ok(match parsed {
             Key::ClusterConfig(_) => {
-                // Another cluster is another UUID; the same one in each run.
+                // Each cluster has its UUID, which is the same in each run.
                 let uuid = self.config.uuid.map(|_| Uuid::from_u128(other.id.get().into()));
                 let config = ClusterConfig { id: other.id, uuid, ..self.config.clone() };
                 (
@@ -140,7 +140,7 @@ impl Recording {
                     ..slice
                 }))
             }
-            // A peer is not shown what is for the cluster's nodes alone.
+            // Peers may not read these: they are for the nodes of the cluster.
             local @ (Record::Namespace(_)
             | Record::Pod(_)
             | Record::LocalService(_)
@@ -148,7 +148,8 @@ impl Recording {
         }
     }
 
-    /// An ID of the recorded cluster's range as one of the other's; reserved ones are every cluster's.
+    /// An ID in the recorded cluster's range becomes the one at the same offset in the other's. Reserved IDs are the same
+    /// everywhere.
     fn identity(&self, other: &Become<'_>, identity: Identity) -> Identity {
         let (from, to) =
             (self.peer.limit.identities(self.peer.id), self.peer.limit.identities(other.id));
@@ -200,7 +201,7 @@ impl Become<'_> {
         IpNet::new(self.ip(net.addr()), net.prefix_len()).unwrap_or(net)
     }
 
-    /// An address in the first of two ranges as the one at its place in the second.
+    /// Converts an address in the first range of a pair to the same offset in the second one.
     fn ip(&self, ip: IpAddr) -> IpAddr {
         let range = self.ranges.iter().find(|(from, _)| from.contains(&ip));
         match (ip, range) {

@@ -1,4 +1,4 @@
-//! Reads and writes, as etcd's KV service answers them.
+//! etcd's KV service.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Kv for Requests {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
-        // Asked for an order, etcd reads the rest of the range for each page: no reader of ours asks.
+        // With a sort order, etcd reads the whole rest of the range for each page, so our clients never request one.
         if request.sort_order != 0 || request.sort_target != 0 {
             return Err(Status::unimplemented("a sorted range"));
         }
@@ -79,7 +79,7 @@ impl Kv for Requests {
         }
         let writes: Vec<Write> = success.into_iter().map(operation).collect::<Result<_, _>>()?;
         let (revision, done) = self.0.write(&writes)?;
-        // Within a transaction a header has its revision only.
+        // The header of an operation in a transaction has the revision only.
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let responses = writes.iter().zip(done).map(|(write, done)| {
             let response = match write {

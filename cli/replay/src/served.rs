@@ -1,4 +1,4 @@
-//! A cluster that is served: its keys, and who may write them.
+//! A served cluster: its keys, and who may write them.
 
 use std::{
     collections::BTreeMap,
@@ -23,19 +23,18 @@ use crate::{
     store::{Span, Store, StoreError, Write},
 };
 
-/// A cluster that is served.
 #[derive(Debug)]
 pub(crate) struct Served {
     name: ClusterName,
-    /// Another for each cluster: readers take it for another etcd.
+    /// Differs between clusters, so that clients see different etcds.
     cluster_id: u64,
     store: Mutex<Store>,
     changed: watch::Sender<()>,
 }
 
-/// What etcd calls a member; readers do not look at it.
+/// The member ID in headers; clients ignore it.
 const MEMBER: u64 = 0x8e9e_05c5_2164_694d;
-/// The term of an etcd that elected once.
+/// The raft term of an etcd that had one election.
 const TERM: u64 = 2;
 
 // === impl Served ===
@@ -69,7 +68,7 @@ impl Served {
         look(&self.store.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the revision, and how many keys each write wrote or removed.
+    /// Returns the revision, and the number of keys that each write set or deleted.
     pub(crate) fn write(&self, writes: &[Write]) -> Result<(i64, Vec<usize>), StoreError> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let done = store.write(writes)?;
@@ -85,12 +84,12 @@ impl Served {
         Ok(store.revision())
     }
 
-    /// Rings after each write.
+    /// Notifies after each write.
     pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// All other holders of a certificate of this cluster only read.
+    /// Refuses all users but the cluster's administrator: other clients may only read.
     pub(crate) fn only_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
         match user(request) {
             Some(user) if user == admin_user(self.name.as_str()) => Ok(()),
@@ -98,7 +97,7 @@ impl Served {
         }
     }
 
-    /// Puts what a living writer puts.
+    /// Updates the position, and the heartbeat if `heartbeat`, as an apiserver does.
     pub(crate) fn sign_of_life(&self, now: SystemTime, heartbeat: bool) {
         let position = self.read(|store| {
             let span = Span::new(Bytes::from_static(key::POSITION.as_bytes()), Bytes::new());
@@ -114,19 +113,19 @@ impl Served {
         if heartbeat {
             writes.push(put(key::HEARTBEAT, timestamp_value(now).into_bytes()));
         }
-        // Two keys that are not the same are never refused.
+        // A write fails only if a key occurs twice.
         let _ = self.write(&writes);
     }
 }
 
-/// Canaries last, as a writer puts them: what they vouch for is older.
+/// Canaries last, as an apiserver writes them: they confirm that everything before them is written.
 fn in_order(entries: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, Vec<u8>)> {
     let (canaries, first): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|(key, _)| key.starts_with(key::CANARIES));
     first.into_iter().chain(canaries)
 }
 
-/// The common name of the certificate that a request came with.
+/// The common name of the certificate with which a client sent a request.
 fn user<T>(request: &Request<T>) -> Option<String> {
     let certificates = request.peer_certs()?;
     let (_, certificate) = X509Certificate::from_der(certificates.first()?).ok()?;

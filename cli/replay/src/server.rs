@@ -1,6 +1,7 @@
-//! Many clusters in one process.
+//! Serves many clusters from one process.
 //!
-//! Tasks: one a listener, one a watch stream, and one that keeps the writers' signs of life. All end with [`serve`].
+//! Tasks: one for each listener, one for each watch stream, and one that updates heartbeats and positions. The first and the
+//! last end with [`serve`], the task of a watch stream with its connection.
 
 use std::{
     io,
@@ -8,15 +9,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_certs::ClusterPki;
 use tokio::{net::TcpListener, task::JoinSet, time::interval};
 
 use crate::{error::ReplayError, file::ReplayFile, listener, recording::Recording, served::Served};
 
-/// How often a writer of ours puts its position and its heartbeat (`docs/wire.md`).
+/// How often an apiserver updates its position, and after how many of these updates its heartbeat (`docs/wire.md`).
 const POSITION: Duration = Duration::from_secs(5);
 const HEARTBEAT: u32 = 12;
-/// Serves a recording as each of these clusters, until the future is dropped. `ready` is called when all listen.
+/// Serves a recording as each of the clusters, until the future is dropped or a listener fails. Calls `ready` when all
+/// clusters are listening.
 pub async fn serve(
     recording: &Recording,
     file: &ReplayFile,
@@ -29,8 +30,8 @@ pub async fn serve(
         let address = cluster.listen;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| ReplayError::Listen { address, source })?;
-        let tls = listener::tls(&ClusterPki::new(&cluster.pki))?;
-        let serving = listener::serve(listener, tls, Arc::clone(&served));
+        let server = listener::server(&cluster.pki)?;
+        let serving = listener::serve((listener, address), server, Arc::clone(&served));
         tasks.spawn(serving);
         all.push(served);
     }
@@ -42,13 +43,13 @@ pub async fn serve(
     }
     ready();
     while let Some(ended) = tasks.join_next().await {
-        // A task that is aborted or panics ends the process's use; none is aborted here.
+        // No task is aborted here, so this one panicked.
         ended.map_err(|error| ReplayError::file("a listener")(io::Error::other(error)))??;
     }
     Ok(())
 }
 
-/// Puts what a living writer puts.
+/// Updates positions and heartbeats of all clusters, as their apiservers would.
 async fn keep_alive(all: &[Arc<Served>]) {
     let mut ticks = interval(POSITION);
     for round in 0_u32.. {

@@ -1,5 +1,5 @@
-//! Keys with their revisions, as an etcd keeps them: what was at an earlier revision can be read, and what changed
-//! since one can be reported, until it is compacted.
+//! A store with the semantics of etcd: earlier revisions can be read, and the changes since one reported, until they are
+//! compacted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,25 +8,25 @@ use std::{
 
 use prost::bytes::Bytes;
 
-/// A store of one cluster's keys.
+/// The keys of one cluster, with their history.
 #[derive(Debug)]
 pub struct Store {
     revision: i64,
     compacted: i64,
     keys: BTreeMap<Bytes, Vec<Version>>,
     log: VecDeque<Change>,
-    /// How many changes were dropped from the front of the log.
+    /// How many changes were removed from the front of the log.
     dropped: u64,
 }
 
-/// Which keys: one, those from one up to and without another, or all from one on.
+/// A range of keys: one key, those from `start` up to `end` without it, or all from `start` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     start: Bytes,
     end: Bound<Bytes>,
 }
 
-/// A key with its value and the revisions that etcd gives it.
+/// A key with its value and the revisions that etcd reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
@@ -37,18 +37,18 @@ pub struct Entry {
     pub create_revision: i64,
     /// The revision that wrote this value.
     pub mod_revision: i64,
-    /// How many times it was written since it was created, from 1.
+    /// How often it was written since it was created, counted from 1.
     pub version: i64,
 }
 
-/// Some keys as of a revision.
+/// The result of a range request at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// They, ascending.
+    /// The entries, ascending by key.
     pub entries: Vec<Entry>,
-    /// Whether the limit left some out.
+    /// Whether the limit excluded entries.
     pub more: bool,
-    /// How many there are without a limit.
+    /// The number of keys in the range, regardless of the limit.
     pub count: i64,
 }
 
@@ -61,39 +61,39 @@ pub enum Write {
     Delete(Span),
 }
 
-/// What a revision did to a key.
+/// The change of one key in a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It has this value.
+    /// The key was set.
     Put(Entry),
-    /// It is gone.
+    /// The key was deleted.
     Delete {
         /// The key.
         key: Bytes,
-        /// The revision that removed it.
+        /// The revision that deleted it.
         revision: i64,
     },
 }
 
-/// Where a reader is in the order of all changes. Compaction does not move it.
+/// A position in the log of all changes. Compaction does not change its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPosition(u64);
 
-/// Why a store refuses; the texts are etcd's (`rpctypes`).
+/// Why a request is refused. The messages are etcd's (`rpctypes`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// What was there then is gone.
+    /// The requested revision is compacted.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
-    /// That is yet to come.
+    /// The requested revision does not exist yet.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     Future,
-    /// One transaction writes a key twice.
+    /// A transaction writes a key twice.
     #[error("etcdserver: duplicate key given in txn request")]
     Duplicate,
 }
 
-/// One value of a key; `None` where it was removed.
+/// A value of a key; `None` if the key was deleted.
 #[derive(Debug)]
 struct Version {
     create_revision: i64,
@@ -105,7 +105,7 @@ struct Version {
 // === impl Store ===
 
 impl Default for Store {
-    /// An empty one, at revision 1 as a new etcd is.
+    /// An empty store, at revision 1 like a new etcd.
     fn default() -> Self {
         let (keys, log) = (BTreeMap::new(), VecDeque::new());
         Self { revision: 1, compacted: 0, keys, log, dropped: 0 }
@@ -118,12 +118,12 @@ impl Store {
         self.revision
     }
 
-    /// The revision that was compacted last; 0 before the first time.
+    /// The last compacted revision; 0 if nothing was compacted yet.
     pub fn compacted(&self) -> i64 {
         self.compacted
     }
 
-    /// Keys as of a revision, of the last one unless given; all of them unless there is a limit.
+    /// The keys of a range at a revision, by default the last one. At most `limit` entries are returned.
     pub fn range(
         &self,
         span: &Span,
@@ -148,8 +148,8 @@ impl Store {
         Ok(page)
     }
 
-    /// Makes writes in one revision: all, or none if a key is there twice, or is put and in a span that is deleted.
-    /// Returns how many keys each wrote or removed. Writes that change nothing take no revision.
+    /// Makes all writes in one revision. Fails, and writes nothing, if a key is put twice, or is put and in a deleted range.
+    /// Returns the number of keys that each write set or deleted. Writes that change nothing make no revision.
     pub fn write(&mut self, writes: &[Write]) -> Result<Vec<usize>, StoreError> {
         let mut put = BTreeSet::new();
         for write in writes {
@@ -185,7 +185,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Forgets what was before a revision.
+    /// Removes the history before a revision.
     pub fn compact(&mut self, revision: i64) -> Result<(), StoreError> {
         if revision > self.revision {
             return Err(StoreError::Future);
@@ -195,7 +195,7 @@ impl Store {
         }
         self.compacted = revision;
         self.keys.retain(|_, versions| {
-            // The one that holds at the revision stays, unless it is the key's end.
+            // The version at the revision stays, unless it is a deletion.
             let holds = versions.iter().rposition(|version| version.mod_revision <= revision);
             versions.drain(..holds.unwrap_or_default());
             let ended = |first: &Version| first.value.is_none() && first.mod_revision <= revision;
@@ -211,7 +211,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where the changes of a revision begin, or would if they are yet to come.
+    /// The position before the first change of a revision, or the end of the log if the revision does not exist yet.
     pub fn position_of(&self, revision: i64) -> Result<LogPosition, StoreError> {
         if revision < self.compacted {
             return Err(StoreError::Compacted);
@@ -220,12 +220,12 @@ impl Store {
         Ok(LogPosition(self.dropped + before as u64))
     }
 
-    /// Behind the last change.
+    /// The position after the last change.
     pub fn end(&self) -> LogPosition {
         LogPosition(self.dropped + self.log.len() as u64)
     }
 
-    /// Changes from a position on, each with the position behind it.
+    /// The changes after a position, each with the position after it.
     pub fn changes(&self, from: LogPosition) -> impl Iterator<Item = (LogPosition, &Change)> {
         let skipped = from.0.saturating_sub(self.dropped);
         let changes = self.log.iter().skip(usize::try_from(skipped).unwrap_or(usize::MAX));
@@ -268,7 +268,7 @@ impl Store {
 // === impl Span ===
 
 impl Span {
-    /// As etcd's requests say it: an empty end means one key, a single zero byte all keys from the first on.
+    /// A range in the form of etcd's requests: an empty `end` means one key, a zero byte all keys from `start` on.
     pub fn new(start: Bytes, end: Bytes) -> Self {
         let end = match end.as_ref() {
             [] => Bound::Included(start.clone()),
@@ -278,7 +278,7 @@ impl Span {
         Self { start, end }
     }
 
-    /// Whether a key is one of them.
+    /// Whether a key is in the range.
     pub fn contains(&self, key: &Bytes) -> bool {
         let before_end = match &self.end {
             Bound::Included(last) => key <= last,
@@ -288,7 +288,7 @@ impl Span {
         self.start <= *key && before_end
     }
 
-    /// For a map, which refuses an end before its start.
+    /// The bounds for `BTreeMap::range`, which panics if the end is before the start.
     fn bounds(&self) -> (Bound<Bytes>, Bound<Bytes>) {
         let start = Bound::Included(self.start.clone());
         match &self.end {
@@ -303,7 +303,7 @@ impl Span {
 // === impl Change ===
 
 impl Change {
-    /// The revision that made it.
+    /// The revision of the change.
     pub fn revision(&self) -> i64 {
         match self {
             Self::Put(entry) => entry.mod_revision,
@@ -311,7 +311,7 @@ impl Change {
         }
     }
 
-    /// The key that it is about.
+    /// The changed key.
     pub fn key(&self) -> &Bytes {
         match self {
             Self::Put(entry) => &entry.key,

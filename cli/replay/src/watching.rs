@@ -1,7 +1,7 @@
-//! Watches, as etcd's Watch service reports them: each revision in a response of its own, and what a watch begins
-//! behind in few.
+//! etcd's Watch service. A new watch receives past revisions in few responses, and then each revision in a response of its
+//! own, as from etcd.
 //!
-//! One task a stream. It owns the stream's watches and ends with it.
+//! One task for each stream. It owns the stream's watches and ends with the stream.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -30,26 +30,25 @@ struct Watches {
     responses: mpsc::Sender<Result<WatchResponse, Status>>,
 }
 
-/// A watch.
 struct Watch {
     span: Span,
-    /// What was sent of the log.
+    /// The position up to which changes were sent.
     sent: LogPosition,
-    /// Where it was when the watch began: up to there it catches up.
+    /// The end of the log when the watch was created: changes up to here are batched.
     behind: LogPosition,
-    /// No change before this revision is sent; it may be yet to come.
+    /// Changes before this revision are not sent. It may be a future revision.
     from: i64,
 }
 
 /// The stream has ended.
 struct Gone;
 
-/// Responses that may wait for the connection.
+/// Responses that may wait for a slow connection.
 const RESPONSES: usize = 64;
-/// The most revisions in a response to a watch that catches up, and roughly its bytes: etcd's are 1,000 and 1.5 MiB.
+/// Limits of a batched response, in revisions and about in bytes. Those of etcd are 1,000 and 1.5 MiB.
 const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 1024 * 1024;
-/// What names no watch: etcd's answer to a request for progress is about all of the stream's.
+/// The watch ID in a response that is not about one watch: etcd answers progress requests for all watches of a stream.
 const NO_WATCH: i64 = -1;
 
 #[tonic::async_trait]
@@ -79,7 +78,7 @@ impl Watches {
     ) {
         loop {
             let done = tokio::select! {
-                // First come, first served: a watch's creation before its events.
+                // Requests first: a watch is created before its events are sent.
                 biased;
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.handle(request).await,
@@ -164,7 +163,7 @@ impl Watches {
         }
     }
 
-    /// Sends each watch what it was not sent yet.
+    /// Sends each watch the changes that it has not received yet.
     async fn deliver(&mut self) -> Result<(), Gone> {
         for (id, watch) in &mut self.all {
             loop {
@@ -191,7 +190,7 @@ impl Watches {
 // === impl Watch ===
 
 impl Watch {
-    /// The next response, and how much of the log has been sent with it.
+    /// The next response, if there are changes to send, and the position up to which changes are then sent.
     fn next(&self, watch_id: i64, served: &Served) -> (Option<WatchResponse>, LogPosition) {
         served.read(|store| {
             let (mut events, mut bytes, mut revisions) = (Vec::new(), 0, 0);
@@ -199,7 +198,7 @@ impl Watch {
             for (behind, change) in store.changes(self.sent) {
                 let revision = change.revision();
                 let is_another = revision != last;
-                // What was there when the watch began comes together; later each revision comes alone.
+                // Changes from before the watch's creation are batched; later each revision is sent alone.
                 let full = match behind <= self.behind {
                     true => revisions >= BATCH || bytes >= BATCH_BYTES,
                     false => true,

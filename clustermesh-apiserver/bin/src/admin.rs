@@ -19,7 +19,7 @@ use mesh_admin::{
     },
     version::version,
 };
-use mesh_certs::Expiring;
+use mesh_certs::{Expiring, rotated_by};
 use mesh_export::DrainState;
 use mesh_follow::Failure;
 use tokio::sync::watch;
@@ -33,24 +33,24 @@ use crate::{
     writer::StoreState,
 };
 
-/// Answers for the apiserver.
+/// Implements the admin API.
 pub(crate) struct ApiserverAdmin {
     pub(crate) args: Args,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) store: Arc<Mutex<StoreState>>,
-    /// Why newer credentials do not take over.
+    /// Why new credentials are not used.
     pub(crate) trouble: watch::Receiver<Option<Failure>>,
     pub(crate) started: SystemTime,
-    /// Where the cluster's certificates are.
+    /// The folder with the cluster's certificates.
     pub(crate) pki: PathBuf,
-    /// Where its peer files are.
+    /// The folder with its peer files.
     pub(crate) peers: PathBuf,
 }
 
-/// What keeps the apiserver from being ready.
+/// The problems that prevent readiness.
 pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Problem> {
     let source = (!view.complete)
-        .then(|| ProblemCode::ManifestsUnread.problem("the manifests were never read in full"));
+        .then(|| ProblemCode::ManifestsUnread.problem("the manifests were never read completely"));
     let away = view.away(now);
     let away = away
         .map(|why| ProblemCode::SourceAway.problem(format!("the manifests cannot be read: {why}")));
@@ -58,14 +58,10 @@ pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Prob
     source.into_iter().chain(away).chain(etcd).collect()
 }
 
-/// The cluster's own certificates that end soon.
+/// Problems about the cluster's certificates that expire soon.
 fn certificates(pki: &Path, cluster: &str) -> Vec<Problem> {
     let problem = |expiring: Expiring| {
-        let what = match expiring.file.file_stem().and_then(|name| name.to_str()) {
-            Some("ca" | "ca-next") => "--ca",
-            Some("server") => "--server",
-            _ => "--clients",
-        };
+        let what = rotated_by(&expiring.file);
         let code = ProblemCode::CertificateExpiring;
         Problem {
             remedy: format!("clustermesh certs rotate --context {cluster} {what}"),
@@ -75,7 +71,7 @@ fn certificates(pki: &Path, cluster: &str) -> Vec<Problem> {
     mesh_certs::expiring(pki, SystemTime::now()).into_iter().map(problem).collect()
 }
 
-/// What is drained, as the API has it.
+/// Converts what is drained to the API's type.
 fn drained(state: DrainState) -> Drained {
     let node = |node: mesh_export::DrainedNode| DrainedNode {
         name: node.name,
@@ -90,7 +86,7 @@ fn drained(state: DrainState) -> Drained {
 }
 
 impl ApiserverAdmin {
-    /// Changes what is drained. The cluster's thread waits for files and their lock.
+    /// Changes what is drained. The cluster's thread does the IO.
     async fn change_drain(&self, change: Change, asked: Asked) -> Result<(i32, Drained), Status> {
         let changed = self.cluster.change_drain(change, asked).await;
         let (changed, state) = changed.map_err(|error| match error {

@@ -1,11 +1,11 @@
-//! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
+//! The flags. Each can also be set by the environment variable `CLUSTERMESH_<FLAG>`.
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mesh_admin::{duration, logs::LogArgs};
 
-/// Exports a cluster's services, pods and nodes into its etcd, where other clusters' agents read them
+/// Exports a cluster's services, pods and nodes to its etcd, from which the agents of all clusters read them
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "clustermesh-apiserver",
@@ -19,7 +19,7 @@ pub(crate) struct Cli {
     pub(crate) serve: Args,
 }
 
-/// What else it can do.
+/// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Set up users and roles in an etcd before anything else can reach it
@@ -35,10 +35,10 @@ pub(crate) struct Args {
     /// The etcd to write to
     #[arg(long, default_value = "https://127.0.0.1:2379", env = "CLUSTERMESH_ETCD_ENDPOINT")]
     pub(crate) etcd_endpoint: String,
-    /// An etcd user of yours that the apiserver keeps; may be repeated. Other users that have a role are removed
+    /// An etcd user that the apiserver must keep; may be repeated. It removes other unknown users that have a role
     #[arg(long = "etcd-extra-users", env = "CLUSTERMESH_ETCD_EXTRA_USERS", value_delimiter = ',')]
     pub(crate) etcd_extra_users: Vec<String>,
-    /// How many bytes the etcd may hold, as its --quota-backend-bytes says; only an etcd before 3.6 needs it
+    /// The etcd's --quota-backend-bytes, in bytes; only used for etcd before 3.6, which does not report it
     #[arg(long, default_value_t = 2 << 30, env = "CLUSTERMESH_ETCD_QUOTA_BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) etcd_quota_bytes: u64,
     /// Trust all peers: do not report an etcd version that lets a peer do more than its role allows
@@ -51,33 +51,32 @@ pub(crate) struct Args {
         env = "CLUSTERMESH_ADMIN_SOCKET"
     )]
     pub(crate) admin_socket: PathBuf,
-    /// Where /healthz, /readyz and /metrics are served
+    /// The address that serves /healthz, /readyz and /metrics
     #[arg(long, default_value = "127.0.0.1:9982", env = "CLUSTERMESH_METRICS_ADDRESS")]
     pub(crate) metrics_address: SocketAddr,
-    /// A rule for the labels that make identities, as in `app` or `!version`; may be repeated. One that includes makes
-    /// the rules a whitelist
+    /// A rule for the labels that are part of identities, for example `app` or `!version`; may be repeated. With a rule that
+    /// includes labels, all other labels are excluded
     #[arg(long = "identity-label", env = "CLUSTERMESH_IDENTITY_LABEL", value_delimiter = ' ')]
     pub(crate) identity_labels: Vec<String>,
-    /// How often a heartbeat is written to the etcd, 1s to 5m
+    /// The interval of heartbeats in the etcd, 1s to 5m
     #[arg(long, value_name = "DURATION", default_value = "1m", env = "CLUSTERMESH_HEARTBEAT", value_parser = heartbeat)]
     heartbeat: Duration,
-    /// The same in seconds; until the next minor release
+    /// The same in seconds. Removed in the next minor release
     #[arg(long, hide = true, conflicts_with = "heartbeat", env = "CLUSTERMESH_HEARTBEAT_SECONDS", value_parser = heartbeat)]
     heartbeat_seconds: Option<Duration>,
-    /// How long an identity stays published after its last pod is gone, so that no reader meets an address whose identity it
-    /// does not know
+    /// How long an identity stays published after its last pod is gone, so that readers know the identity of every address
     #[arg(long, value_name = "DURATION", default_value = "15m", env = "CLUSTERMESH_IDENTITY_WAIT", value_parser = identity_wait)]
     identity_wait: Duration,
-    /// The same in seconds; until the next minor release
+    /// The same in seconds. Removed in the next minor release
     #[arg(long, hide = true, conflicts_with = "identity_wait", env = "CLUSTERMESH_IDENTITY_WAIT_SECONDS", value_parser = identity_wait)]
     identity_wait_seconds: Option<Duration>,
-    /// Take the identity IDs that the etcd has where the journal has none: after the journal was lost, once
+    /// Adopt the identity IDs in the etcd if the journal has none. Use it once, after the journal was lost
     #[arg(long, env = "CLUSTERMESH_ADOPT_IDENTITIES")]
     pub(crate) adopt_identities: bool,
-    /// How logs are written
+    /// Log flags
     #[command(flatten)]
     pub(crate) log: LogArgs,
-    /// All flags as they are in force.
+    /// All flags with their values in force, as one line.
     #[arg(skip)]
     pub(crate) in_force: String,
 }
@@ -88,13 +87,13 @@ pub(crate) struct EtcdInitArgs {
     /// The cluster directory: cluster.yaml, pki/, users.yaml
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
-    /// An etcd user of yours to keep; may be repeated. Other users that have a role are an error
+    /// An etcd user to keep; may be repeated. Other unknown users that have a role are an error
     #[arg(long = "etcd-extra-users", env = "CLUSTERMESH_ETCD_EXTRA_USERS", value_delimiter = ',')]
     pub(crate) extra_users: Vec<String>,
-    /// Start the etcd afterwards in place of this process (exec)
+    /// Afterwards, replace this process by the etcd (exec)
     #[arg(long)]
     pub(crate) exec: bool,
-    /// How logs are written
+    /// Log flags
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// The command that starts the etcd, with all its flags and absolute paths: `-- etcd --data-dir=…`
@@ -103,12 +102,12 @@ pub(crate) struct EtcdInitArgs {
 }
 
 impl Args {
-    /// How often a heartbeat is written.
+    /// The interval of heartbeats.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.heartbeat_seconds.unwrap_or(self.heartbeat)
     }
 
-    /// How long an identity stays published that no pod has.
+    /// How long an identity that no pod has stays published.
     pub(crate) fn identity_wait(&self) -> Duration {
         self.identity_wait_seconds.unwrap_or(self.identity_wait)
     }
@@ -122,7 +121,7 @@ fn identity_wait(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_secs(1)..=Duration::MAX, "1s or longer")
 }
 
-/// A duration of those that are allowed, which are `words`.
+/// Parses a duration in a range, which `words` describes.
 fn within(text: &str, allowed: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
     let duration = duration::of_flag(text)?;
     match allowed.contains(&duration) {
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_units_and_their_former_flags_are_seconds() {
+    fn durations_have_units_and_former_flags_are_in_seconds() {
         let parsed = |flags: &[&str]| {
             let cli = Cli::try_parse_from([&["apiserver"], flags].concat());
             cli.map(|cli| (cli.serve.heartbeat().as_secs(), cli.serve.identity_wait().as_secs()))

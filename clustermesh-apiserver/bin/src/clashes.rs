@@ -1,4 +1,5 @@
-//! What this cluster claims although its own peer files grant it to another: that cluster's peers refuse one of the two.
+//! Conflicts of this cluster's ID and ranges with those that its peer files grant to other clusters. Clusters that are
+//! connected to both accept these only from one of the two.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_source::cluster_directory::ClusterSettings;
 use mesh_wire::peer_file::{Grant, PeerFile};
 
-/// Reads the peer files. What is wrong with one is its agents' to say.
+/// Reads the peer files, and compares their grants. Invalid files are ignored: the agents report them.
 pub(crate) fn clashes(peers: &Path, settings: &ClusterSettings) -> Vec<Problem> {
     let files = mesh_files::texts(peers).unwrap_or_default().into_iter();
     let peers = files.filter(|(name, _)| name != settings.name.as_str());
@@ -22,12 +23,12 @@ pub(crate) fn clashes(peers: &Path, settings: &ClusterSettings) -> Vec<Problem> 
 fn clash(settings: &ClusterSettings, peer: &str, grant: &Grant) -> Vec<Problem> {
     let problem = |what: String| {
         let message = format!(
-            "{what}, by the peer file {peer}: other clusters take it of one of the two only"
+            "{what}, according to the peer file {peer}: other clusters accept this from only one of the two"
         );
         ProblemCode::ClusterConfig.of_peer(peer, message)
     };
     let id = settings.id.get();
-    let id = (grant.id == Some(id)).then(|| format!("the ID {id} is that of {peer} too"));
+    let id = (grant.id == Some(id)).then(|| format!("the ID {id} is also that of {peer}"));
     let overlap = |list: &str, ours: &[IpNet], theirs: &[IpNet]| {
         let both = ours.iter().flat_map(|ours| theirs.iter().map(move |theirs| (ours, theirs)));
         let mut both =
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_was_granted_is_not_for_this_cluster() {
+    fn ids_and_ranges_of_peers_are_conflicts() {
         let folder = tempfile::tempdir().unwrap();
         let write = |id: u16, pods: &str| {
             let file = format!(
@@ -61,12 +62,12 @@ mod tests {
         let found = || -> Vec<String> {
             clashes(folder.path(), &settings).into_iter().map(|problem| problem.message).collect()
         };
-        // Nodes of all clusters may be in one range.
+        // Ranges of nodes may overlap.
         write(2, "10.2.0.0/16");
         assert!(found().is_empty());
         write(1, "10.0.0.0/8");
         let says = [
-            "the ID 1 is that of b too",
+            "the ID 1 is also that of b",
             "10.1.0.0/16 in podCIDRs of cluster.yaml overlaps with 10.0.0.0/8 of b",
             "10.101.0.0/16 in serviceCIDRs of cluster.yaml overlaps with 10.0.0.0/8 of b",
         ];
@@ -75,7 +76,7 @@ mod tests {
         for (problem, says) in problems.iter().zip(says) {
             assert!(problem.starts_with(says), "{problem}");
         }
-        // It goes with its cause.
+        // The problem ends with its cause.
         fs::remove_file(folder.path().join("b")).unwrap();
         assert!(found().is_empty());
     }

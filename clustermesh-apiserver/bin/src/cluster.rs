@@ -1,8 +1,9 @@
-//! The cluster as read from its source: objects in, keys and values out.
+//! The cluster's thread: reads objects from the source, and makes keys and values of them.
 //!
-//! One thread, named `cluster`, owns the source and the exporter. It may block: on files, on locks that other replicas hold, on
-//! a text of megabytes. Nothing waits for it but who asks it for something, by a message. What it found is published:
-//! [`View`] for readiness and status, [`Exports`] for the writer. It ends with the process, or with the last [`Cluster`].
+//! The thread, named `cluster`, owns the source and the exporter. It may block: on files, on locks of other replicas, or
+//! while it parses megabytes. Only callers that send it a message and wait for the answer are affected. It publishes a
+//! [`View`] for readiness and status, and [`Exports`] for the writer. It ends with the process, or with the last
+//! [`Cluster`].
 
 use std::{
     path::Path,
@@ -37,7 +38,7 @@ mod exports;
 mod state;
 mod view;
 
-/// The cluster, for everything that is not its thread.
+/// The handle of the cluster's thread.
 pub(crate) struct Cluster {
     pub(crate) settings: ClusterSettings,
     inbox: Sender<Message>,
@@ -46,30 +47,30 @@ pub(crate) struct Cluster {
     synced: Arc<AtomicBool>,
 }
 
-/// What the thread is asked for.
+/// A message to the thread.
 enum Message {
-    /// Something may have changed.
+    /// Something may have changed: look at the source.
     Look,
-    /// The same; the answer comes when it was looked at, and no file is in the middle of being written.
+    /// The same. The thread answers after the look, when all files are completely written.
     Flush(oneshot::Sender<()>),
-    /// An etcd has these identities.
+    /// An etcd has these identities: compare them with the journal.
     Recognise(Found, oneshot::Sender<Result<(), Lost>>),
     /// An operator changes what is drained.
     Drain(Change, Asked, oneshot::Sender<Result<(Changed, DrainState), NotChanged>>),
-    /// Which object a key follows from.
+    /// Return the object of a key.
     Owner(String, oneshot::Sender<Option<String>>),
 }
 
-/// How often it is looked for what other replicas decided: as long as their IDs are published by one alone.
+/// How often to read the journal for decisions of other replicas. New IDs of one replica take this long to be published by
+/// all.
 const TICK: Duration = Duration::from_millis(250);
-/// How long another replica, or a predecessor, may have the journal: a killed process holds its locks until its last
-/// thread is dead.
+/// How long to wait for the journal's lock. A killed process holds its locks until its last thread has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 // === impl Cluster ===
 
 impl Cluster {
-    /// Opens a directory and starts the thread. `logs`: what watches of the directory notice.
+    /// Opens a cluster directory and starts the thread. `logs` are write logs of the watched folders.
     pub(crate) fn open(
         directory: &ClusterDirectory,
         label_rules: &[String],
@@ -86,7 +87,7 @@ impl Cluster {
         Self::start(settings, source, exporter, metrics)
     }
 
-    /// Starts the thread of a source.
+    /// Starts the thread with a source.
     pub(crate) fn start(
         settings: ClusterSettings,
         source: Box<dyn Source>,
@@ -107,14 +108,14 @@ impl Cluster {
         Ok(Arc::new(Self { settings, inbox, view, exports, synced }))
     }
 
-    /// Something may have changed in the source.
+    /// Call it when something may have changed in the source.
     pub(crate) fn look(&self) {
-        // If the thread is gone the process ends: see `ended`.
+        // If the thread has ended, the process ends too: see `ended`.
         let _ = self.inbox.send(Message::Look);
     }
 
-    /// Waits until everything was looked at that changed before. Of a file that may be in the middle of being written the last
-    /// object is left out: it is waited for, until it is whole or has not changed for a while.
+    /// Waits until all earlier changes of the source are published. If a file may be incompletely written, its last object
+    /// is not used yet, so this waits until the file is complete or has not changed for a while.
     pub(crate) async fn flush(&self) {
         self.ask(Message::Flush).await;
     }
@@ -133,27 +134,27 @@ impl Cluster {
         self.ask(|answer| Message::Drain(change, asked, answer)).await
     }
 
-    /// The object that a key follows from.
+    /// The object from which a key was made.
     pub(crate) async fn owner(&self, key: String) -> Option<String> {
         self.ask(|answer| Message::Owner(key, answer)).await
     }
 
-    /// How the cluster is. Never waits.
+    /// The state of the cluster. Never waits.
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
     }
 
-    /// What is to be written. Never waits for the thread.
+    /// The changes to be written. Never waits for the thread.
     pub(crate) fn exports(&self) -> &Exports {
         &self.exports
     }
 
-    /// Whether the etcd has everything now.
+    /// Sets whether the etcd has everything.
     pub(crate) fn set_synced(&self, synced: bool) {
         self.synced.store(synced, Ordering::Relaxed);
     }
 
-    /// Returns when the thread is gone, which it is only if it failed.
+    /// Returns when the thread has ended, which only happens after a panic.
     pub(crate) async fn ended(&self) {
         let mut view = self.view.clone();
         while view.changed().await.is_ok() {}
@@ -164,7 +165,7 @@ impl Cluster {
         let _ = self.inbox.send(message(sender));
         match answer.await {
             Ok(answer) => answer,
-            // The thread is gone, and the process about to end.
+            // The thread has ended, so the process is about to end.
             Err(_) => std::future::pending().await,
         }
     }
@@ -192,7 +193,7 @@ fn open_journal(
     Ok((exporter, IdentityAllocation::new(journal, recording)))
 }
 
-/// The thread.
+/// The loop of the thread.
 fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
     let mut tick = Instant::now();
     let mut flushes: Vec<oneshot::Sender<()>> = Vec::new();
@@ -209,7 +210,7 @@ fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
         }
         if state.next_look().is_none() {
             for answer in flushes.drain(..) {
-                // Who asked may have gone.
+                // The caller may have stopped waiting.
                 let _ = answer.send(());
             }
         }
@@ -220,7 +221,7 @@ fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
     }
 }
 
-/// Takes a message, and with it those that came since: one look answers all that ask for one.
+/// Handles a message and all others in the inbox. One look is enough for all of them.
 fn take(
     state: &mut State,
     first: Message,
@@ -229,7 +230,7 @@ fn take(
 ) {
     let mut look = false;
     for message in std::iter::once(first).chain(messages.try_iter()) {
-        // Who asked may have gone.
+        // The callers may have stopped waiting.
         match message {
             Message::Look => look = true,
             Message::Flush(answer) => {

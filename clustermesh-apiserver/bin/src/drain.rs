@@ -1,4 +1,4 @@
-//! Draining the cluster or a node, because an operator asks for it.
+//! Requests of an operator to drain the cluster or a node.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,61 +6,61 @@ use mesh_export::Exporter;
 use mesh_files::LockError;
 use mesh_source::Drain;
 
-/// What is asked for.
+/// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Clients are to leave.
+    /// Start a drain.
     Drain,
-    /// They may come back.
+    /// End a drain.
     Undrain,
 }
 
-/// Of what.
+/// The arguments of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// The cluster that is meant; empty: this one.
+    /// The cluster's name; empty: this one.
     pub(crate) cluster: String,
-    /// A node of it; empty: all of it.
+    /// The node's name; empty: the whole cluster.
     pub(crate) node: String,
-    /// Whether it is done.
+    /// Whether to make the change, or only preview it.
     pub(crate) extent: Extent,
 }
 
-/// How far a change goes.
+/// Whether to make a change, or only preview it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// It is made.
+    /// Make the change.
     #[default]
     Change,
-    /// Only what it would come to is of interest.
+    /// Only compute the result.
     Preview,
 }
 
-/// Whether it took anything.
+/// Whether a request changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
-    /// It is so now.
+    /// It did.
     Now,
-    /// It was so before.
+    /// The state was the same before.
     Before,
 }
 
-/// Why nothing was changed.
+/// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotChanged {
-    #[error("this is cluster {local}, and not {asked}")]
+    #[error("this is cluster {local}, not {asked}")]
     OtherCluster { local: String, asked: String },
     #[error("cluster {cluster} has no node {node}")]
     NoNode { cluster: String, node: String },
-    #[error("all of cluster {cluster} is drained, node {node} with it: undrain the cluster")]
+    #[error("the whole cluster {cluster} is drained, including node {node}: undrain the cluster")]
     ByCluster { cluster: String, node: String },
     #[error(
-        "node {node} is drained by its annotation clustermesh.dev/drain: take it from the Node object"
+        "node {node} is drained by its annotation clustermesh.dev/drain: remove the annotation from the Node object"
     )]
     ByAnnotation { node: String },
-    #[error("the manifests were not read yet: which nodes there are is not known")]
+    #[error("the manifests have not been read completely yet, so the nodes are not known")]
     NotRead,
-    #[error("{}: {reason}: mend or remove it first", path.display())]
+    #[error("{}: {reason}: correct or remove it first", path.display())]
     Broken { path: PathBuf, reason: String },
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -68,11 +68,12 @@ pub(crate) enum NotChanged {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// How long another process may be changing what is drained.
+/// How long to wait for another process that changes `drain.yaml`.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Change {
-    /// Makes the change in what is drained by request, in `cluster`. `exporter` knows its nodes once all was read.
+    /// Applies the request to the content of `drain.yaml`. `complete`: the source was read completely, so `exporter` has
+    /// all nodes of `cluster`.
     pub(crate) fn apply(
         self,
         asked: &Asked,
@@ -100,7 +101,7 @@ impl Change {
     }
 }
 
-/// What is known of the cluster.
+/// The state that requests are checked against.
 struct Known<'a> {
     cluster: &'a str,
     exporter: &'a Exporter,
@@ -108,7 +109,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// What something else drains, a request cannot undrain.
+    /// Refuses to undrain a node that the whole cluster's drain, or an annotation, drains.
     fn check_drained_by_request(&self, node: &str, drain: &Drain) -> Result<(), NotChanged> {
         let node = node.to_owned();
         if drain.cluster {

@@ -1,9 +1,9 @@
-//! `etcd-init`: users and roles are set up in an etcd that nothing else can reach yet.
+//! `etcd-init`: sets up users and roles in an etcd that no other client can reach.
 //!
-//! Between the start of an empty etcd and the moment when it knows users, a client with a certificate of the CA may do
-//! anything, each peer among them. So the etcd runs first with Unix sockets in a folder that only its owner may enter,
-//! is set up there, and ends; then it may listen for others. So again after a lost disk, and at each start: what
-//! another client did to users meanwhile, as by a password on one of ours, is undone.
+//! Until an empty etcd has users, any client with a certificate of the CA may do anything, also each peer. So this first
+//! starts the etcd on Unix sockets in a folder that only its owner can enter, sets it up, and stops it. Then the etcd may
+//! listen for other clients. This happens at each start, also after the data was lost. It undoes what other clients did to
+//! users, for example a password that they set.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -27,24 +27,24 @@ use nix::{
 
 use crate::args::EtcdInitArgs;
 
-/// The etcd while it is set up. It ends with its owner.
+/// The etcd while it is set up. It is killed on drop.
 struct PrivateEtcd {
     child: Child,
-    /// Its working folder, with its sockets.
+    /// Its working directory, with its sockets.
     folder: tempfile::TempDir,
 }
 
-/// Its sockets. etcd wants a name and a port, and makes a file of it in its working folder.
+/// Its sockets. etcd requires a name and a port, and creates a file with that name in its working directory.
 const CLIENTS: &str = "clients:0";
 const MEMBERS: &str = "members:0";
-/// How long an etcd may take to answer: one with a full disk quota reads all of it first.
+/// How long an etcd may take to answer. With a large database it takes a while to load.
 const START: Duration = Duration::from_secs(120);
-/// How long it may take to end.
+/// How long it may take to stop.
 const END: Duration = Duration::from_secs(30);
-/// How often it is looked whether it does.
+/// The interval between two attempts.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Sets up the etcd that a command starts, and becomes it if asked to.
+/// Sets up the etcd that a command starts. With `--exec`, replaces this process by it.
 pub(crate) fn run(args: EtcdInitArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(set_up(&args))?;
@@ -76,7 +76,7 @@ async fn set_up(args: &EtcdInitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Users as they should be. Without a file that can be read no peer's user is removed.
+/// The desired users and roles. If there is no users file, or it is empty, peers' users are not removed.
 fn desired(directory: &ClusterDirectory, extra: &[String]) -> anyhow::Result<Desired> {
     let settings = directory.settings()?;
     let path = directory.users_file();
@@ -98,7 +98,7 @@ fn desired(directory: &ClusterDirectory, extra: &[String]) -> anyhow::Result<Des
 // === impl PrivateEtcd ===
 
 impl PrivateEtcd {
-    /// Starts it, as a command would, but for where it listens.
+    /// Starts it with the flags of a command, but listening on Unix sockets.
     #[expect(unsafe_code, reason = "the child asks to end with us, between fork and exec")]
     fn start(command: &[String]) -> anyhow::Result<Self> {
         let (program, flags) = command.split_first().context("no command")?;
@@ -108,10 +108,10 @@ impl PrivateEtcd {
             data.is_some_and(|path| Path::new(path).is_absolute()),
             "the etcd's command has no --data-dir=PATH with an absolute path"
         );
-        // A folder that only its owner may enter.
+        // Only the owner can enter this folder.
         let folder = tempfile::Builder::new().prefix("etcd-init-").tempdir()?;
         let mut etcd = Command::new(program);
-        // Of a flag that is there twice the last counts.
+        // The last one of duplicate flags counts.
         etcd.args(flags)
             .arg(format!("--listen-client-urls=unixs://{CLIENTS}"))
             .arg(format!("--listen-peer-urls=unix://{MEMBERS}"))
@@ -126,7 +126,7 @@ impl PrivateEtcd {
         Ok(Self { child, folder })
     }
 
-    /// Connects as soon as it answers.
+    /// Connects to it, as soon as it answers.
     async fn connect(&mut self, credentials: Arc<Credentials>) -> anyhow::Result<Connection> {
         let socket: PathBuf = self.folder.path().join(CLIENTS);
         let deadline = Instant::now() + START;
@@ -136,19 +136,19 @@ impl PrivateEtcd {
                 Err(failure) => failure,
             };
             if let Some(status) = self.child.try_wait()? {
-                bail!("the etcd ended by itself: {status}. Its own log says why");
+                bail!("the etcd ended: {status}. See its log");
             }
             ensure!(Instant::now() < deadline, "the etcd does not answer: {failure}");
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Ends it, when all is on its disk.
+    /// Stops it, so that all data is on disk.
     fn stop(mut self) -> anyhow::Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
         let deadline = Instant::now() + END;
         while self.child.try_wait()?.is_none() {
-            ensure!(Instant::now() < deadline, "the etcd does not end");
+            ensure!(Instant::now() < deadline, "the etcd does not stop");
             thread::sleep(LOOK);
         }
         Ok(())

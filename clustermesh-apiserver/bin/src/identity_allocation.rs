@@ -7,57 +7,57 @@ use mesh_export::{Allocate, Exporter};
 use mesh_model::{Identity, Labels};
 use uuid::Uuid;
 
-/// How a cluster's identity IDs are kept.
+/// The settings for identity IDs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdentityRecording {
-    /// How long an ID that is not in use stays published.
+    /// How long an unused ID stays published.
     pub(crate) wait: Duration,
-    /// A journal without IDs takes those of the etcd.
+    /// Whether a journal without IDs adopts those of the etcd.
     pub(crate) adopt: bool,
 }
 
-/// The journal, and what this replica has of it.
+/// The journal, and this replica's state.
 pub(crate) struct IdentityAllocation {
     journal: Journal,
     keeping: IdentityRecording,
-    /// The revision of the manifests that is exported here. `None`: it could not be reported which one it is.
+    /// The journal's revision of the manifests that this replica exports; `None` if the journal could not be read or written.
     revision: Option<u64>,
-    /// The last revision when the last look began.
+    /// The journal's last revision when the last look began.
     looked: Option<u64>,
-    /// What the manifests held in it.
+    /// The fingerprint of the manifests at the last look.
     content: Option<String>,
-    /// Why the journal cannot be used now.
+    /// Why the journal cannot be used.
     problem: Option<String>,
-    /// Changes that the exporter got.
+    /// The number of changes that were passed to the exporter.
     changes: u64,
     next_pass: Option<Instant>,
     next_retry: Option<Instant>,
 }
 
-/// What a look found.
+/// What a look at the manifests found.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The content, in short: the same for all replicas that saw the same.
+    /// The fingerprint of the content, equal in all replicas that read the same files.
     pub(crate) content: String,
-    /// All there is was read at least once.
+    /// Whether everything was read at least once.
     pub(crate) complete: bool,
-    /// Some of what is there now was not understood, or may not be all of it.
+    /// Whether previous content is in force, because some file is invalid or may be incomplete.
     pub(crate) partly: bool,
 }
 
-/// What a look at the manifests came to.
+/// The result of a look at the manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// It is known which revision they were, or never will be.
+    /// The look is finished.
     Done,
-    /// Another replica saw something else meanwhile.
+    /// Another replica has recorded other content meanwhile: look again.
     Again,
 }
 
-/// How often it is looked for identities that are not in use; at least four times while one waits, so that every
-/// replica that uses it has reported it by then.
+/// How often to look for unused identities; at least four times within the waiting time, so that every replica that uses
+/// one has recorded that by then.
 const PASS: Duration = Duration::from_secs(30);
-/// How often an identity is asked for again that could not be had.
+/// How often to retry the allocation of an identity that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
 // === impl IdentityAllocation ===
@@ -77,12 +77,12 @@ impl IdentityAllocation {
         }
     }
 
-    /// The cluster's unchanging id.
+    /// The cluster's permanent ID.
     pub(crate) fn uuid(&self) -> Uuid {
         self.journal.uuid()
     }
 
-    /// How many identities are allocated.
+    /// The number of allocated identities.
     pub(crate) fn len(&self) -> usize {
         self.journal.len()
     }
@@ -92,40 +92,40 @@ impl IdentityAllocation {
         self.problem.as_deref()
     }
 
-    /// The revision of the manifests that is exported here.
+    /// The revision of the manifests that this replica exports.
     pub(crate) fn revision(&self) -> Option<u64> {
         self.revision
     }
 
-    /// Another value whenever there is something to report.
+    /// A value that changes whenever there is something to publish.
     pub(crate) fn seen(&self) -> (u64, Option<String>) {
         (self.changes, self.problem.clone())
     }
 
-    /// Whether it is not known which revision of the manifests is exported here, as it was when the journal failed.
+    /// Whether the revision of the exported manifests is not known, because the journal failed.
     pub(crate) fn is_nowhere(&self) -> bool {
         self.content.is_some() && self.revision.is_none()
     }
 
-    /// Reads what other replicas decided.
+    /// Reads the decisions of other replicas.
     pub(crate) fn refresh(&mut self) {
         let refreshed = self.journal.refresh();
         self.note(refreshed);
     }
 
-    /// Whether another replica has seen manifests that this one has not.
+    /// Whether another replica has read manifests that this one has not.
     pub(crate) fn is_behind(&mut self) -> bool {
         let last = self.journal.revision().ok();
         self.content.is_some() && last.is_some() && last != self.revision && last != self.looked
     }
 
-    /// A look at the manifests begins. Returns the revision before which it cannot be.
+    /// Call it when a look at the manifests begins. Returns the journal's last revision.
     pub(crate) fn begin_look(&mut self) -> Option<u64> {
         let revision = self.journal.revision();
         self.note(revision)
     }
 
-    /// A look at the manifests that began at a revision is over.
+    /// Call it when a look at the manifests ends. `since` is what [`Self::begin_look`] returned.
     pub(crate) fn end_look(&mut self, found: Seen, since: Option<u64>) -> Look {
         let Seen { content, complete, partly } = found;
         if !complete {
@@ -133,13 +133,13 @@ impl IdentityAllocation {
         }
         self.looked = since;
         let Some(since) = since else {
-            // Without the journal no reader can learn what this is.
+            // Without the journal, readers cannot compare this content with that of other replicas.
             (self.revision, self.content) = (None, Some(content));
             return Look::Done;
         };
         let seen = self.content.as_ref() == Some(&content);
         if seen && partly && self.revision.is_some_and(|mine| mine != since) {
-            // This replica may have missed what a file held in between: it is behind.
+            // This replica may have missed content of the file in between, so it does not claim the new revision.
             return Look::Done;
         }
         let recorded = self.journal.record(&content, since, SystemTime::now());
@@ -152,15 +152,15 @@ impl IdentityAllocation {
         Look::Done
     }
 
-    /// Compares the journal with an etcd. Returns whether it is used from now on and was not before.
+    /// Compares the journal with an etcd. Returns whether the journal is usable only since this comparison, or has a new
+    /// cluster ID.
     pub(crate) fn recognise(&mut self, found: &Found) -> Result<bool, Lost> {
         let before = (self.journal.is_recognised(), self.journal.uuid());
         self.journal.recognise(found, self.keeping.adopt, SystemTime::now())?;
         Ok(before != (true, self.journal.uuid()))
     }
 
-    /// Gives back what is not in use. `all_known`: the exporter knows all pods. `synced`: the etcd has what it says of
-    /// them.
+    /// Frees unused IDs. `all_known`: the exporter has all pods. `synced`: the etcd has everything that the exporter exports.
     pub(crate) fn collect(
         &mut self,
         exporter: &Exporter,
@@ -172,7 +172,7 @@ impl IdentityAllocation {
             return;
         }
         self.next_pass = Some(now + PASS.min(self.keeping.wait / 4));
-        // What the etcd still has is not given back, but marked.
+        // While the etcd may still have addresses with an ID, it is only marked as unused.
         let wait = if synced { self.keeping.wait } else { Duration::MAX };
         let time = SystemTime::now();
         let collected = self.journal.collect(|id, _| exporter.uses(id), wait, time);
@@ -187,7 +187,7 @@ impl IdentityAllocation {
         }
     }
 
-    /// Whether it is time to ask again for what could not be had.
+    /// Whether it is time to retry failed allocations.
     pub(crate) fn wants_retry(&mut self, now: Instant) -> bool {
         let due = self.next_retry.is_none_or(|next| next <= now);
         if due {
@@ -196,7 +196,7 @@ impl IdentityAllocation {
         due
     }
 
-    /// Gives the exporter the IDs that there are.
+    /// Passes changes of IDs to the exporter.
     pub(crate) fn publish(&mut self, exporter: &mut Exporter) {
         self.publish_once(exporter);
         if exporter.is_disputed() {

@@ -1,4 +1,4 @@
-//! `clustermesh-apiserver`: exports a cluster's objects into its etcd, for the clusters that may read it.
+//! `clustermesh-apiserver`: exports a cluster's objects to its etcd, for the clusters that may read it.
 
 mod admin;
 mod args;

@@ -1,4 +1,4 @@
-//! What is counted: `docs/metrics.md` has the names.
+//! The apiserver's metrics (`docs/metrics.md`).
 
 use std::{collections::BTreeSet, sync::atomic::AtomicU64, time::UNIX_EPOCH};
 
@@ -11,13 +11,13 @@ use prometheus_client::{
 
 use crate::writer::{Fill, ForeignWrite, Reason};
 
-/// Why something is as it is, in a word.
+/// The label `reason`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     reason: &'static str,
 }
 
-/// A file with certificates.
+/// The label with a file of certificates.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FileLabel {
     file: String,
@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) refused_keys: Gauge<u64, AtomicU64>,
     pub(crate) etcd_size: Gauge<u64, AtomicU64>,
     pub(crate) etcd_quota: Gauge<u64, AtomicU64>,
-    /// A family without labels, so that it can be absent.
+    /// A family without labels instead of a gauge, so that it can be absent.
     etcd_time_to_full: Gauges<Vec<(String, String)>>,
     pub(crate) heartbeats: Counter,
     pub(crate) connected: Gauge,
@@ -54,7 +54,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All of them, as they are exported.
+    /// All metrics, registered with their names and help.
     pub(crate) fn exported(&self) -> metrics::Metrics {
         let mut all = metrics::Metrics::new("clustermesh_apiserver", &[]);
         self.register_etcd(&mut all);
@@ -64,22 +64,22 @@ impl Metrics {
                 "Problems that `clustermesh status` shows of this apiserver",
                 &self.problems,
             ),
-            ("desired_keys", "Keys that the etcd should hold", &self.desired_keys),
+            ("desired_keys", "Keys that the etcd should have", &self.desired_keys),
             (
                 "written_keys",
-                "Keys that the etcd holds, each with the value it should have",
+                "Keys that the etcd has, with the value that they should have",
                 &self.written_keys,
             ),
-            ("objects", "Kubernetes objects that keys are made of", &self.objects),
-            ("identities", "Identity IDs that are given to label sets", &self.identities),
+            ("objects", "Kubernetes objects from which keys are made", &self.objects),
+            ("identities", "Allocated identity IDs", &self.identities),
             (
                 "identities_limit",
-                "Identity IDs that the cluster has in all",
+                "Identity IDs that the cluster can allocate in total",
                 &self.identities_limit,
             ),
             (
                 "manifest_problems",
-                "Manifests, or objects in them, that cannot be used",
+                "Problems in manifests and their objects",
                 &self.manifest_problems,
             ),
             ("drained_nodes", "Drained nodes of the cluster", &self.drained_nodes),
@@ -88,40 +88,38 @@ impl Metrics {
         }
         let help = "1 while the whole cluster is drained";
         all.register("drained", help, self.drained.clone());
-        let help =
-            "Heartbeats written to the etcd: one a minute tells peers that this apiserver runs";
+        let help = "Heartbeats written to the etcd, by default one a minute: they show peers that this apiserver runs";
         all.register("heartbeats", help, self.heartbeats.clone());
-        let help = "1 while folders cannot be watched and are read every second instead";
+        let help = "1 while folders cannot be watched and are polled every second instead";
         all.register("file_watch_fallback", help, self.file_watch_fallback.clone());
-        let help = "When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one";
+        let help = "When the certificate in the file expires, in seconds since 1970; with several CAs in one file, the last one";
         all.register("certificate_not_after_timestamp_seconds", help, self.certificates.clone());
         all
     }
 
     fn register_etcd(&self, all: &mut metrics::Metrics) {
         all.register("etcd_puts", "Keys written to the etcd", self.puts.clone());
-        all.register("etcd_deletes", "Keys removed from the etcd", self.deletes.clone());
+        all.register("etcd_deletes", "Keys deleted from the etcd", self.deletes.clone());
         let help = "Connections to the etcd, and attempts at one, that ended with an error";
         all.register("etcd_errors", help, self.errors.clone());
         let help = "1 for each reason for which the etcd cannot be written to now, else 0";
         all.register("etcd_trouble", help, self.trouble.clone());
-        let help = "Events in which the etcd failed, or was found changed, by reason";
+        let help = "Failures of the etcd, and changes in it that had to be repaired, by reason";
         all.register("etcd_troubles", help, self.troubles.clone());
-        let help =
-            "Keys of this cluster that another program wrote or removed, by what it did to them";
+        let help = "Writes of other programs to keys of this cluster, by what they did";
         all.register("etcd_foreign_writes", help, self.foreign.clone());
         let help = "Keys that were repaired after another program changed them";
         all.register("etcd_foreign_repairs", help, self.foreign_repairs.clone());
         let help = "Keys whose value the etcd does not accept, because it is too large";
         all.register("etcd_refused_keys", help, self.refused_keys.clone());
-        all.register("etcd_size_bytes", "Bytes of the etcd's file", self.etcd_size.clone());
-        let help = "Bytes that the etcd's file may have";
+        all.register("etcd_size_bytes", "Size of the etcd's database file", self.etcd_size.clone());
+        let help = "Quota of the etcd's database file";
         all.register("etcd_quota_bytes", help, self.etcd_quota.clone());
-        let help = "When the etcd is full if it goes on to grow as it did; absent where it does not, and before it was watched for ten minutes";
+        let help = "Time until the etcd is full if it continues to grow like this; absent if it does not grow, and in the first ten minutes";
         all.register("etcd_time_to_full_seconds", help, self.etcd_time_to_full.clone());
         let help = "1 while the apiserver is connected to the etcd";
         all.register("etcd_connected", help, self.connected.clone());
-        // What never happened is there too, as 0.
+        // Export all reasons from the start, with 0.
         for label in Reason::ALL.into_iter().flat_map(labels) {
             let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
         }
@@ -130,7 +128,7 @@ impl Metrics {
         }
     }
 
-    /// The files of credentials in use, and when each ends.
+    /// Sets when the certificates in use expire.
     pub(crate) fn set_certificates(&self, credentials: &Credentials) {
         let certificates = credentials.certificates().iter().map(|(file, not_after)| {
             let since = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -139,21 +137,21 @@ impl Metrics {
         self.certificates.set(certificates);
     }
 
-    /// How full the etcd is.
+    /// Sets how full the etcd is.
     pub(crate) fn set_fill(&self, fill: &Fill) {
         self.etcd_size.set(fill.size);
         self.etcd_quota.set(fill.quota);
         self.etcd_time_to_full.set(fill.full_in.map(|full_in| (Vec::new(), full_in.as_secs())));
     }
 
-    /// The etcd was not as it should be.
+    /// Counts a failure of the etcd, or a repair.
     pub(crate) fn count_trouble(&self, reason: Reason) {
         for label in labels(reason) {
             self.troubles.get_or_create(&label).inc();
         }
     }
 
-    /// What keeps it from being written to now.
+    /// Sets the reasons why the etcd cannot be written to.
     pub(crate) fn set_trouble(&self, now: &BTreeSet<Reason>) {
         for reason in Reason::ALL {
             for label in labels(reason) {
@@ -162,13 +160,13 @@ impl Metrics {
         }
     }
 
-    /// Another writer touched a key of ours.
+    /// Counts a write of another program to a key of this cluster.
     pub(crate) fn count_foreign(&self, write: ForeignWrite) {
         self.foreign.get_or_create(&ReasonLabel { reason: write.as_str() }).inc();
     }
 }
 
-/// A reason, under its former name too.
+/// The labels of a reason: its name, and its former name if it had one.
 fn labels(reason: Reason) -> impl Iterator<Item = ReasonLabel> {
     [Some(reason.as_str()), reason.former_str()]
         .into_iter()
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forecast_is_there_while_the_etcd_fills_up() {
+    fn a_forecast_is_exported_while_the_etcd_fills_up() {
         let metrics = Metrics::default();
         let exported = metrics.exported();
         let series = |full_in: Option<u64>| {

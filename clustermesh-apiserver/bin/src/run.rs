@@ -1,8 +1,8 @@
-//! Putting the stages together.
+//! Starts and connects the parts of the daemon.
 //!
-//! Tasks, all owned by [`serve`] and ended with it: the watcher of manifests, that of the users file, that of credentials, the
-//! writer, health and metrics, the admin API. The cluster itself has a thread ([`crate::cluster`]). None holds anything that must be put
-//! away: a process that is killed leaves an etcd whose next writer compares and goes on.
+//! The tasks belong to [`serve`] and end with it: the watches of manifests, users file and credentials, the writer, health
+//! and metrics, the admin API. The cluster has a thread ([`crate::cluster`]). No task needs a cleanup: after the process
+//! was killed, the next one compares the etcd with the manifests and continues.
 
 use std::{
     path::Path,
@@ -30,14 +30,14 @@ use crate::{
     writer::{EtcdFailure, StoreState, Writer},
 };
 
-/// How long what is pending may take when it is time to end.
+/// How long to write pending changes before the process ends.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The same, while the etcd is away.
+/// The same while the etcd is not connected.
 const AWAY: Duration = Duration::from_secs(1);
-/// How often readiness is worked out anew.
+/// How often readiness is computed.
 const READINESS: Duration = Duration::from_millis(200);
 
-/// What all tasks share.
+/// What the tasks share.
 #[derive(Clone)]
 struct Shared {
     cluster: Arc<Cluster>,
@@ -45,7 +45,7 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// Runs until asked to stop.
+/// Runs until a signal stops it.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
 }
@@ -61,7 +61,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let health = Health::new(metrics.exported());
     let recording = IdentityRecording { wait: args.identity_wait(), adopt: args.adopt_identities };
-    // What is drained is beside the manifests.
+    // `drain.yaml` is in the parent folder of the manifests.
     let watches =
         [FolderWatch::new(&directory.manifests()), FolderWatch::shallow(directory.path())];
     let logs = watches.each_ref().map(FolderWatch::write_log).into();
@@ -86,8 +86,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stop = mesh_admin::stop_signal()?;
     let asked_to_stop = async {
         stop.await;
-        tracing::info!("asked to stop: writing what is pending");
-        // What changed a moment ago may not have been noticed yet.
+        tracing::info!("stopping: writing pending changes");
+        // A recent change may not have been noticed yet.
         let _ = time::timeout(DRAIN, cluster.flush()).await;
         let _ = drain_sender.send(true);
         let connected = || store.lock().unwrap_or_else(PoisonError::into_inner).connected;
@@ -96,15 +96,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             time::sleep(READINESS).await;
         }
         tracing::warn!(
-            "not everything could be written in time; the next apiserver compares and goes on"
+            "not everything could be written in time; the next apiserver will write the rest"
         );
     };
     let users_path = directory.users_file();
     tokio::select! {
-        () = cluster.ended() => bail!("the cluster's thread failed: the log has why"),
+        () = cluster.ended() => bail!("the cluster's thread failed: see the log"),
         () = watch_manifests(&cluster, watches) => {}
         () = users_file::follow(&users_path, users_sender, &store) => {}
-        // Of its own: what it computes over all keys keeps nothing else waiting.
+        // In its own task, so that its computations over all keys do not delay the others.
         () = task(writing) => tracing::info!("everything is written"),
         () = asked_to_stop => {}
         () = task(watch_readiness(shared, trouble, health.clone())) => {}
@@ -116,14 +116,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs beside everything else, and ends with it.
+/// Runs work in its own task, which is aborted when this future is dropped.
 async fn task(work: impl Future<Output = ()> + Send + 'static) {
     let mut tasks = JoinSet::new();
     tasks.spawn(work);
     while tasks.join_next().await.is_some() {}
 }
 
-/// Writes until asked to end.
+/// Writes until `drain` is true and everything is written.
 async fn write(
     args: Args,
     directory: ClusterDirectory,
@@ -178,7 +178,7 @@ async fn watch_manifests(cluster: &Cluster, watches: [FolderWatch; 2]) {
     }
 }
 
-/// Reads the credentials for the first time, as soon as they can be used.
+/// Waits until the credentials can be used.
 async fn open_credentials(
     files: CredentialFiles,
     pki: &Path,
@@ -214,7 +214,10 @@ async fn watch_credentials(
         if let Some(problem) =
             problem.as_ref().filter(|problem| state.files.as_ref() != Some(*problem))
         {
-            tracing::warn!(problem, "keeping the credentials as they are");
+            tracing::warn!(
+                problem,
+                "the new credentials cannot be used; keeping the previous ones"
+            );
         }
         state.files = problem;
     }
@@ -236,7 +239,7 @@ async fn watch_readiness(
             tracing::info!(ready = was_ready, reasons = reasons.join("; "), "readiness");
         }
         let fallback = mesh_files::watch_fallback().is_some();
-        // As many as the admin API lists.
+        // The same number as in the admin API.
         let single = [state.files.is_some(), trouble.borrow().is_some(), fallback];
         let problems = [reasons.len(), view.problems.len(), state.problems(now).len()];
         let problems = single.map(usize::from).into_iter().chain(problems).sum::<usize>();

@@ -1,6 +1,6 @@
-//! What the cluster's thread asks of where its objects come from.
+//! The interface between the cluster's thread and the source of its objects.
 //!
-//! A source may block: the thread that owns it has nothing else to do, and nothing else waits for that thread.
+//! A source may block: its thread has no other work, and no other task waits for that thread.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -15,52 +15,51 @@ mod manifests;
 
 pub(crate) use manifests::Manifests;
 
-/// Where a cluster's objects come from, with what only the source knows how to keep: identity IDs, what is drained, how far it
-/// is.
+/// The source of a cluster's objects. It also stores identity IDs, what is drained, and the position in the source.
 pub(crate) trait Source: Send {
-    /// Hands what changed to the exporter.
+    /// Passes changes to the exporter.
     fn look(&mut self, exporter: &mut Exporter, at: Moment);
 
-    /// Does what is due with time: what other replicas decided, IDs that are not in use any more. `synced`: the etcd has
-    /// everything, so that no address there still has one of them.
+    /// Does periodic work: reads decisions of other replicas, and frees unused IDs. `synced`: the etcd has everything that is
+    /// exported, so no address in it has an unused ID.
     fn tick(&mut self, exporter: &mut Exporter, synced: bool, at: Moment) -> Ticked;
 
     /// Compares the IDs with those in an etcd, before anything is written there.
     fn recognise(&mut self, found: &Found, exporter: &mut Exporter) -> Result<(), Lost>;
 
-    /// Changes what is drained, for all replicas. The next look finds it.
+    /// Changes what is drained, for all replicas. The next look passes it to the exporter.
     fn change_drain(
         &mut self,
         change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
     ) -> Result<Changed, NotChanged>;
 
-    /// How it is.
+    /// The state of the source.
     fn state(&self) -> SourceState;
 
-    /// When a look says more, although nothing is noticed until then.
+    /// When to look again even if nothing changes.
     fn next_look(&self) -> Option<Instant>;
 }
 
-/// What came of a tick.
+/// The result of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ticked {
-    /// Nothing.
+    /// Nothing changed.
     Nothing,
-    /// The exporter, or the source's state, may be otherwise.
+    /// The exporter or the state of the source may have changed.
     Changed,
 }
 
-/// How a source is.
+/// The state of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SourceState {
-    /// Everything was reported once.
+    /// Whether the source has been read completely once.
     pub(crate) complete: bool,
-    /// The version of each kind that the exporter has, if it can be compared with other replicas'.
+    /// The version of each kind that the exporter has; `None` if it cannot be compared with other replicas'.
     pub(crate) versions: Option<BTreeMap<String, String>>,
-    /// Why it cannot be reached now.
+    /// Why it cannot be read now.
     pub(crate) away: Option<String>,
-    /// What is wrong with it, each with what to do.
+    /// Its problems, one message each.
     pub(crate) problems: Vec<String>,
-    /// How many identity IDs are given out.
+    /// The number of allocated identity IDs.
     pub(crate) identities: usize,
 }

@@ -1,4 +1,4 @@
-//! `users.yaml`: the users of peers.
+//! Reads `users.yaml`, which has the users of peers.
 
 use std::{
     path::Path,
@@ -11,14 +11,14 @@ use tokio::sync::watch;
 
 use crate::writer::StoreState;
 
-/// Publishes what the file says, whenever it changes. One that is missing, empty or broken says nothing: not that there is no
-/// peer. What was read before is in force, and the status has the reason.
+/// Publishes the content of the file whenever it changes. A missing, empty or invalid file does not mean that there are no
+/// peers: the previous content stays in force. The status reports an empty or invalid file.
 pub(crate) async fn follow(
     path: &Path,
     users: watch::Sender<Option<UsersFile>>,
     state: &Mutex<StoreState>,
 ) {
-    // The file's folder: the file itself is replaced by renaming.
+    // Watch the folder, because the file may be replaced by renaming.
     let folder = path.parent().unwrap_or(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut watch = FolderWatch::shallow(folder);
@@ -49,7 +49,7 @@ pub(crate) async fn follow(
 
 fn publish(text: &str, users: &watch::Sender<Option<UsersFile>>) -> Result<(), String> {
     if text.trim().is_empty() {
-        return Err("it is empty; to have no user write `users: []`".into());
+        return Err("it is empty; for no users, write `users: []`".into());
     }
     let file = UsersFile::parse(text).map_err(|error| error.to_string())?;
     users.send_if_modified(|current| {

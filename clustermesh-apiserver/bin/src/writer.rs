@@ -1,8 +1,8 @@
-//! Keeping one etcd equal to what the cluster exports.
+//! Writes what the cluster exports to an etcd.
 //!
-//! One task. A connection that fails, at any step and for any reason, is made again with growing pauses; each new one
-//! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing; asked
-//! to end it writes what is pending and ends.
+//! It is one task. After any failure it connects again, with growing pauses. Each connection first compares all keys, so
+//! the state of the previous one does not matter. The task may be aborted at any time. When it is asked to end, it first
+//! writes the pending changes.
 
 mod etcd_capacity;
 mod etcd_error;
@@ -42,40 +42,40 @@ pub(crate) struct Writer {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) target: Target,
     pub(crate) users: watch::Receiver<Option<UsersFile>>,
-    /// Users that an administrator made, and that are left alone.
+    /// Users of the administrator, which are not changed.
     pub(crate) extra_users: Vec<String>,
     pub(crate) heartbeat: Duration,
-    /// Bytes that the etcd may hold, where it does not say so.
+    /// The etcd's quota in bytes, if the etcd does not report it.
     pub(crate) quota: u64,
-    /// What a peer can do on a bad version of etcd is no problem.
+    /// Whether attacks of peers on old versions of etcd are not reported.
     pub(crate) trusted_peers: bool,
-    /// Becomes true when it is time to end.
+    /// Becomes true when the task must end.
     pub(crate) drain: watch::Receiver<bool>,
-    /// Why newer credentials do not take over.
+    /// Why new credentials are not used.
     pub(crate) trouble: watch::Sender<Option<Failure>>,
     pub(crate) state: Arc<Mutex<StoreState>>,
     pub(crate) metrics: Metrics,
 }
 
-/// What became of a connection.
+/// Why a connection is no longer used.
 enum Use {
-    /// Another takes its place.
+    /// Another connection replaces it.
     Succeeded(Box<Connection>),
-    /// It is of no more use.
+    /// It failed.
     Over(EtcdFailure),
-    /// Everything is written, and it is time to end.
+    /// Everything is written, and the task must end.
     Drained,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    /// Writes until asked to end, and everything is written, or dropped.
+    /// Writes until it must end and everything is written, or until it is dropped.
     pub(crate) async fn run(self) {
         let mut pauses = Backoff::new(Policy::CONNECTION, RandomState::new().hash_one(()));
         let mut credentials = self.target.credentials.clone();
         let mut successor = None;
-        // The credentials that served last.
+        // The credentials of the last connection.
         let mut before = None;
         let mut memory = Memory::default();
         for attempt in 0.. {
@@ -96,9 +96,9 @@ impl Writer {
             let trouble = match used {
                 Use::Drained => return,
                 Use::Succeeded(connection) => {
-                    tracing::info!("new credentials: going on over a new connection");
+                    tracing::info!("using a new connection with new credentials");
                     pauses.reset();
-                    // What the other connection waited for is waited for no more.
+                    // The previous connection no longer waits for an answer.
                     self.set(|state| state.slow = None);
                     successor = Some(*connection);
                     continue;
@@ -114,12 +114,12 @@ impl Writer {
                 state.slow = None;
                 state.trouble = Some(trouble);
             });
-            // New credentials may be what was missing.
+            // Retry at once if there are new credentials.
             let _ = timeout(pauses.failed(), credentials.changed()).await;
         }
     }
 
-    /// Uses a connection until it fails, its certificate ends, another takes its place, or all is done.
+    /// Uses a connection until it fails, its certificate expires, another one replaces it, or everything is written.
     async fn use_up(&self, connection: Connection, memory: &mut Memory) -> Use {
         tokio::select! {
             biased;
@@ -134,7 +134,7 @@ impl Writer {
         }
     }
 
-    /// Waits for an answer to something. One that takes long is shown in the status, and one that takes too long given up.
+    /// Waits for an answer to `to`. If it takes long, the status shows that; if it takes too long, the connection fails.
     async fn answer<T>(
         &self,
         to: &str,

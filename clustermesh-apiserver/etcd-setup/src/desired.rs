@@ -1,4 +1,4 @@
-//! Users and roles as they should be.
+//! The desired users and roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,28 +11,28 @@ use mesh_wire::{
     users_file::{REMOTE_ROLE, User, UsersFile},
 };
 
-/// Users and roles as they should be.
+/// The desired users and roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// Each role with what it may do.
+    /// The permissions of each role.
     pub roles: BTreeMap<String, BTreeSet<Permission>>,
-    /// Each user with its role.
+    /// The role of each user.
     pub users: BTreeMap<String, String>,
-    /// These are all peers there are. If not, no peer's user is removed.
+    /// Whether `users` has all peers. If not, no peer's user is removed.
     pub peers_known: bool,
-    /// Users that an administrator made and that are left alone.
+    /// Users of the administrator, which are not changed.
     pub extra: BTreeSet<String>,
 }
 
-/// A user in the users file that is not made.
+/// A user in the users file that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "user {name:?} with role {role:?} is not made: a peer's user is remote-<peer> (or remote, with a shared CA) and has the role remote"
+    "user {name:?} with role {role:?} is refused: the user of a peer is remote-<peer> (or remote, with a shared CA) and has the role remote"
 )]
 pub struct RefusedUser {
     /// Its name.
     pub name: String,
-    /// The role it asks for.
+    /// Its role in the file.
     pub role: String,
 }
 
@@ -43,8 +43,8 @@ const CACHE: &str = "cilium/cache/";
 const OURS: &str = "clustermesh/";
 
 impl Desired {
-    /// What a cluster's etcd should have, with the users file's peers. The file cannot make users that write: it is
-    /// refused what is no peer's.
+    /// The users and roles of a cluster's etcd, with the peers of the users file. Users in the file that are not those of
+    /// peers are refused, so the file cannot create users that may write.
     pub fn new(cluster: &ClusterName, file: &UsersFile) -> (Self, Vec<RefusedUser>) {
         let prefixes = |prefixes: &[&str]| -> BTreeSet<Permission> {
             prefixes.iter().map(|prefix| Permission::read(KeyRange::prefix(prefix))).collect()
@@ -74,7 +74,7 @@ impl Desired {
     }
 }
 
-/// Whether a user is a peer's.
+/// Whether a user is that of a peer.
 pub(crate) fn is_peer(user: &str) -> bool {
     user == REMOTE_ROLE
         || user.strip_prefix("remote-").is_some_and(|peer| ClusterName::new(peer).is_ok())
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_with_a_peer() {
+    fn users_and_roles_of_a_cluster_with_a_peer() {
         let user = |name: &str, role: &str| User { name: name.into(), role: role.into() };
         let file = UsersFile {
             users: vec![

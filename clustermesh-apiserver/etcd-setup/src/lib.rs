@@ -1,11 +1,11 @@
-//! Who may what in a cluster's etcd (`docs/wire.md`, "Users and roles").
+//! Sets up users and roles in a cluster's etcd (`docs/wire.md`, "Users and roles").
 //!
-//! The cluster's writers are `admin-<cluster>`, its agents `local-<cluster>`, and each peer is `remote-<peer>`: the name is
-//! the common name of the certificate, there are no passwords.
+//! The user of the cluster's apiservers is `admin-<cluster>`, that of its agents is `local-<cluster>`, and that of a peer is
+//! `remote-<peer>`. The name is the common name of the certificate; there are no passwords.
 //!
-//! Until authentication is on, a client that reaches an etcd may do anything, and keep root for good: by a user of its
-//! own, or by a password on one of ours, which etcd does not show. So [`set_up_privately`] is for an etcd that nothing
-//! else can reach yet. [`keep`] is for one that runs: it may be repeated at any time and changes only what differs.
+//! Until authentication is on, any client may do anything, and could stay root permanently: by its own user, or by a
+//! password on one of our users, which etcd does not show. So [`set_up_privately`] is for an etcd that no other client can
+//! reach yet. [`keep`] is for a running etcd: it may be repeated at any time, and changes only what differs.
 
 mod desired;
 
@@ -15,46 +15,46 @@ use mesh_etcd::{EtcdError, Users};
 
 pub use desired::{Desired, RefusedUser};
 
-/// A user that is neither desired nor allowed, and may do something.
+/// A user that is neither desired nor allowed, and has a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownUser {
     /// Its name.
     pub name: String,
-    /// What it may.
+    /// Its roles.
     pub roles: BTreeSet<String>,
 }
 
-/// What was not as it should be.
+/// What [`keep`] changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// What differed, and was put right, in words.
+    /// What differed and was repaired, one message each.
     pub changed: Vec<String>,
-    /// Users that were not asked for. They were removed.
+    /// Unknown users, which were removed.
     pub unknown: Vec<UnknownUser>,
-    /// Authentication was off.
+    /// Whether authentication was off.
     pub was_unprotected: bool,
 }
 
 /// Why an etcd is not set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetUpError {
-    /// It failed.
+    /// A request to the etcd failed.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    /// It has users that were not asked for.
+    /// It has unknown users with a role.
     #[error(
-        "it has unknown users: {}. If they are meant, allow them with --etcd-extra-users; if not, a stranger had control of this etcd: move its data away, and the apiserver fills a new one",
+        "it has unknown users: {}. If they are intended, allow them with --etcd-extra-users. If not, another client had control of this etcd: move its data away, and the apiserver fills a new one",
         shown(.0)
     )]
     Unknown(Vec<UnknownUser>),
 }
 
-/// Gives an etcd that nothing else can reach the desired users, roles and permissions, and switches authentication on.
+/// Sets up users, roles and permissions in an etcd that no other client can reach, and turns authentication on.
 ///
-/// All known users are made anew, without passwords, whatever they were before.
+/// All desired users that exist are removed and created again, without passwords.
 ///
 /// # Errors
-/// When the etcd fails, or has unknown users that may do something: it is left as it is.
+/// If a request fails, or the etcd has unknown users with a role; then nothing is changed.
 pub async fn set_up_privately(users: &mut Users, desired: &Desired) -> Result<(), SetUpError> {
     let unknown = unknown(users, desired).await?;
     if !unknown.is_empty() {
@@ -70,11 +70,11 @@ pub async fn set_up_privately(users: &mut Users, desired: &Desired) -> Result<()
     Ok(())
 }
 
-/// Puts right what differs in an etcd that runs, removes the users of peers that are gone and unknown ones, and switches
-/// authentication on where it is off.
+/// Repairs users, roles and permissions in a running etcd, removes users of former peers and unknown users, and turns
+/// authentication on if it is off.
 ///
 /// # Errors
-/// When the etcd fails.
+/// If a request fails.
 pub async fn keep(users: &mut Users, desired: &Desired) -> Result<Kept, EtcdError> {
     let mut changed = BTreeSet::new();
     let unknown = unknown(users, desired).await?;
@@ -83,7 +83,7 @@ pub async fn keep(users: &mut Users, desired: &Desired) -> Result<Kept, EtcdErro
     }
     let was_unprotected = !users.is_enabled().await?;
     let removed = match was_unprotected {
-        // A client that reached it may have set passwords.
+        // Any client may have set passwords.
         true => remove_known(users, desired).await?,
         false => BTreeSet::new(),
     };
@@ -94,7 +94,7 @@ pub async fn keep(users: &mut Users, desired: &Desired) -> Result<Kept, EtcdErro
     Ok(Kept { changed: changed.into_iter().collect(), unknown, was_unprotected })
 }
 
-/// Users that were not asked for, and that may do something.
+/// Unknown users with a role.
 async fn unknown(users: &mut Users, desired: &Desired) -> Result<Vec<UnknownUser>, EtcdError> {
     let mut unknown = Vec::new();
     for name in users.users().await? {
@@ -110,7 +110,7 @@ async fn unknown(users: &mut Users, desired: &Desired) -> Result<Vec<UnknownUser
     Ok(unknown)
 }
 
-/// Removes all users that are to be made anew.
+/// Removes all desired users that exist, so that they are created again. Returns them.
 async fn remove_known(users: &mut Users, desired: &Desired) -> Result<BTreeSet<String>, EtcdError> {
     let mut known = users.users().await?;
     known.retain(|user| desired.users.contains_key(user));
@@ -120,8 +120,8 @@ async fn remove_known(users: &mut Users, desired: &Desired) -> Result<BTreeSet<S
     Ok(known)
 }
 
-/// Makes roles, permissions and users what they should be, and adds to `changed` what was not; that users are not there that
-/// we removed ourselves is no news.
+/// Repairs roles, permissions and users, and adds the differences to `changed`. The users in `removed` are missing because of
+/// [`remove_known`], so they are not differences.
 async fn put_right(
     users: &mut Users,
     desired: &Desired,
@@ -137,11 +137,11 @@ async fn put_right(
         let granted = users.permissions_of(role).await?;
         for permission in permissions.difference(&granted) {
             users.grant(role, permission).await?;
-            changed.insert(format!("the role {role} could not read all it may"));
+            changed.insert(format!("the role {role} lacked a permission"));
         }
         for permission in granted.difference(permissions) {
             users.revoke(role, permission).await?;
-            changed.insert(format!("the role {role} could do more than it may"));
+            changed.insert(format!("the role {role} had a permission too many"));
         }
     }
     let existing = users.users().await?;
@@ -173,7 +173,7 @@ async fn put_right(
             changed.insert(format!("there was a user {user}"));
             continue;
         }
-        // Whose it is is not known, but what a peer may.
+        // It is not known whether this peer still exists, but a peer's user must only have the role of peers.
         for role in users.roles_of(user).await?.into_iter().filter(|role| !is_for_peers(role)) {
             users.revoke_role(user, &role).await?;
             changed.insert(format!("the user {user} had the role {role}"));

@@ -1,6 +1,6 @@
-//! Annotations that decide what a cluster shares, and how its own services are balanced (`docs/wire.md`, "Annotations").
+//! Parses annotations: what a cluster shares, and how its services are balanced (`docs/wire.md`, "Annotations").
 //!
-//! No typo stops an export: what is wrong is named, and counts as if it was not there.
+//! A typo does not stop an export: an invalid annotation is reported as a problem, and is ignored.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -15,16 +15,16 @@ mod balance;
 /// The annotations of an object.
 pub(crate) type Annotations = BTreeMap<String, String>;
 
-/// What a service asks for.
+/// A service's settings from its annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LbAnnotations {
-    /// How its connections are spread.
+    /// Its load-balancing settings.
     pub(crate) traffic: ServiceTraffic,
-    /// Its backends are for all clusters.
+    /// Whether other clusters may use its backends.
     pub(crate) shared: bool,
-    /// Another proxy serves it.
+    /// Whether another proxy serves it.
     pub(crate) foreign_proxy: bool,
-    /// What is wrong with its annotations, each a sentence.
+    /// What is wrong with its annotations, one sentence each.
     pub(crate) problems: Vec<String>,
 }
 
@@ -32,16 +32,16 @@ const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service
 const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
 const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
 const GLOBAL_NAMESPACE: [&str; 1] = ["clustermesh.cilium.io/global"];
-/// On a node.
+/// The annotation of a node.
 const DRAIN: [&str; 1] = ["clustermesh.dev/drain"];
-/// Kubernetes takes the older name first.
+/// The older name has precedence in Kubernetes.
 const TOPOLOGY_MODE: [&str; 2] =
     ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
-/// Another proxy serves a service with this label: it is no service of the mesh.
+/// The label of a service that another proxy serves. It is not part of the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// What a service of `local` asks for, in a namespace that takes part in the mesh or does not: there it is a service of
-/// its cluster alone, whatever its annotations say.
+/// The settings of a service of the cluster `local`. `takes_part`: whether its namespace is part of the mesh. If not, the
+/// service is never global.
 pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) -> LbAnnotations {
     let Service {
         annotations,
@@ -73,7 +73,7 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
     LbAnnotations { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
-/// Whether a node's clients are to leave it, and what is wrong with its saying so.
+/// Whether a node's annotation drains it, and what is wrong with its annotations.
 pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
     let mut problems = Vec::new();
     let drained = truth(annotations, DRAIN, &mut problems) == Some(true);
@@ -81,7 +81,8 @@ pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
     (drained, problems)
 }
 
-/// Whether a namespace takes part in the mesh, and what is wrong with its saying so. `None`: it does not say.
+/// Whether a namespace's annotation includes it in the mesh, and what is wrong with its annotations. `None`: there is no
+/// valid annotation.
 pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
     let mut problems = Vec::new();
     let global = truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems);
@@ -89,7 +90,7 @@ pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
     (global, problems)
 }
 
-/// The first annotation that is there: the new name wins over the old one.
+/// The first of these annotations that exists, with its name. The new name precedes the old one.
 fn word<'a, const N: usize>(
     annotations: &'a Annotations,
     names: [&'static str; N],
@@ -97,7 +98,7 @@ fn word<'a, const N: usize>(
     names.iter().find_map(|name| Some((*name, annotations.get(*name)?.as_str())))
 }
 
-/// Its truth. A word that is neither true nor false says nothing.
+/// The boolean value of the first of these annotations that exists; `None` if it is invalid.
 fn truth<const N: usize>(
     annotations: &Annotations,
     names: [&'static str; N],
@@ -111,8 +112,8 @@ fn truth<const N: usize>(
     known.map(|at| at == 0)
 }
 
-/// Whether hints are followed. Kubernetes knows `Auto` and `auto`, and takes anything else as no; so do we, and name what is
-/// neither that nor `Disabled`.
+/// Whether topology hints are used. As in Kubernetes, only `Auto` and `auto` turn them on. Values other than these and
+/// `Disabled` are reported as a problem.
 fn topology_mode(annotations: &Annotations, problems: &mut Vec<String>) -> bool {
     let Some((name, word)) = word(annotations, TOPOLOGY_MODE) else { return false };
     let auto = matches!(word, "Auto" | "auto");
@@ -122,7 +123,7 @@ fn topology_mode(annotations: &Annotations, problems: &mut Vec<String>) -> bool 
     auto
 }
 
-/// Anything but the known words is no affinity.
+/// The affinity. Unknown values mean none, and are reported as a problem.
 fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
     let Some((name, word)) = word(annotations, AFFINITY) else { return Affinity::None };
     let known = [Affinity::None, Affinity::Local, Affinity::Remote];
@@ -133,7 +134,7 @@ fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
     found.unwrap_or_default()
 }
 
-/// As much of a user's text as a problem repeats.
+/// An excerpt of a user's text for a problem.
 fn shown(text: &str) -> Cow<'_, str> {
     excerpt(text, 60)
 }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared() {
+    fn services_are_global_and_shared_by_annotations() {
         for (annotations, global, shared) in [
             (&[][..], false, false),
             (&[("service.cilium.io/global", "true")], true, true),
@@ -187,7 +188,7 @@ mod tests {
         let mut service = Service { annotations, ..Service::default() };
         let local = ClusterName::new("a").unwrap();
         let alone = asked(&local, &service, false);
-        assert!(!alone.traffic.global && !alone.shared, "its namespace takes no part");
+        assert!(!alone.traffic.global && !alone.shared, "its namespace is not part of the mesh");
         service.labels.insert(PROXY_NAME_LABEL.into(), "other".into());
         let elsewhere = asked(&local, &service, true);
         assert!(elsewhere.foreign_proxy && !elsewhere.shared);
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_are_followed_where_one_asks_for_it() {
+    fn hints_are_used_if_they_are_turned_on() {
         let [old, new] = TOPOLOGY_MODE;
         for (annotations, followed, problems) in [
             (&[][..], false, 0),
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn typos_are_named() {
+    fn typos_are_reported() {
         let asked = asked_by(&[
             ("service.cilium.io/global", "yes"),
             ("service.cilium.io/shared", "no"),

@@ -1,22 +1,22 @@
-//! What other clusters take of this one: what is in its own ranges, for these are what `connect` has them grant.
+//! Which records other clusters accept: those in this cluster's ranges, because `connect` writes these as grants.
 
 use std::fmt;
 
 use ipnet::IpNet;
 use mesh_model::{AddressKind, Record};
 
-/// The ranges of `cluster.yaml`; where a list is empty nothing is known.
+/// The ranges of `cluster.yaml`. An empty list means that they are not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantedRanges {
-    /// Where its pods may be.
+    /// The ranges of its pods.
     pub pods: Vec<IpNet>,
-    /// Where its nodes may be.
+    /// The ranges of its nodes.
     pub nodes: Vec<IpNet>,
 }
 
 impl GrantedRanges {
-    /// What other clusters refuse of a record, as a sentence. Backends that are neither pods nor nodes are not looked at: whether
-    /// they are taken is each peer's to say (`externalBackends`).
+    /// Why other clusters refuse a record, as a sentence; `None` if they accept it. Backends outside the ranges are not
+    /// examined: the peer file of each other cluster decides about them (`externalBackends`).
     pub(crate) fn refused(&self, record: &Record) -> Option<String> {
         let within = |ranges: &[IpNet], net: &IpNet| {
             ranges.is_empty() || ranges.iter().any(|range| range.contains(net))
@@ -42,6 +42,6 @@ impl GrantedRanges {
 
 fn sentence(what: impl fmt::Display, list: &str) -> String {
     format!(
-        "{what} is not in {list} of cluster.yaml, and other clusters refuse the record: mend it, or add the range and connect anew"
+        "{what} is not in {list} of cluster.yaml, so other clusters refuse the record: correct it, or add the range and run `clustermesh connect` again"
     )
 }

@@ -1,4 +1,4 @@
-//! The exporter: objects in, changed keys out.
+//! The exporter: its inputs are objects, its outputs are changed keys.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -32,44 +32,44 @@ mod label_sets;
 mod namespaces;
 mod translate;
 
-/// A key's value. Cheap to clone: what is kept of it in several places is one.
+/// A key's value. Clones share the bytes.
 pub type Value = Arc<[u8]>;
 
-/// Who allocates identities to label sets.
+/// Allocates identities to label sets.
 pub trait Allocate {
-    /// Why it may not.
+    /// Why no ID can be allocated.
     type Error: std::fmt::Display;
 
-    /// The ID of a label set, remembered before it is returned.
+    /// The ID of a label set. It must be stored before it is returned.
     fn identity(&mut self, labels: &Labels) -> Result<Identity, Self::Error>;
 }
 
-/// What the exporter needs to know of its cluster.
+/// The exporter's configuration.
 #[derive(Clone, Debug)]
 pub struct ExporterConfig {
     /// The cluster's name.
     pub name: ClusterName,
     /// Its ID.
     pub id: ClusterId,
-    /// What it announces.
+    /// The cluster config that it publishes.
     pub announced: ClusterConfig,
-    /// Whether namespaces take part that do not say.
+    /// Whether namespaces without the annotation are part of the mesh.
     pub default_global_namespace: bool,
-    /// Which labels make an identity.
+    /// Which labels are part of an identity.
     pub filter: LabelFilter,
 }
 
-/// What follows from an object.
+/// The records of an object.
 #[derive(Debug, Default)]
 struct Made {
     records: Vec<Record>,
-    /// The identity that it has.
+    /// The identity of the pod.
     identity: Option<(Identity, Labels)>,
-    /// What is wrong with it that did not keep it from being exported, each a sentence.
+    /// What is wrong with the object although it is exported, one sentence each.
     notes: Vec<String>,
 }
 
-/// What a cluster announces whose objects are exported here.
+/// The cluster config of a cluster that this exporter serves.
 pub fn announced(id: ClusterId, limit: ClusterLimit, uuid: Option<Uuid>) -> ClusterConfig {
     ClusterConfig {
         id,
@@ -82,45 +82,46 @@ pub fn announced(id: ClusterId, limit: ClusterLimit, uuid: Option<Uuid>) -> Clus
     }
 }
 
-/// Turns a cluster's objects into keys and values, one object at a time.
+/// Converts a cluster's objects to keys and values, one object at a time.
 #[derive(Debug)]
 pub struct Exporter {
     config: ExporterConfig,
     local: LocalCluster,
     objects: BTreeMap<ObjectKey, Object>,
-    /// The objects reported since the kind's listing began, while it goes on.
+    /// The objects reported since the list of a kind began, until it is complete.
     listing: HashMap<Kind, BTreeSet<ObjectKey>>,
+    /// The kinds whose list was completed once.
     listed: BTreeSet<Kind>,
     namespaces: Namespaces,
-    /// The slices of each service, by name.
+    /// The names of each service's slices.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
-    /// Who leaves, while something is drained.
+    /// The drained endpoints; `None` while nothing is drained.
     leaving: Option<Leaving>,
     granted: GrantedRanges,
-    /// What a Cilium reports of pods and label sets.
+    /// What Cilium's objects report about pods and label sets.
     cilium: Cilium,
     label_sets: LabelSets,
-    /// What follows from each object.
+    /// The keys and values of each object.
     made: HashMap<ObjectKey, Vec<(String, Value)>>,
-    /// Who has each key, first come first; the first one's value is the key's.
+    /// The objects that have each key, in the order of their arrival. The first one's value is used.
     owners: HashMap<String, VecDeque<ObjectKey>>,
-    /// Keys and values, as they should be in etcd.
+    /// The keys and values that the etcd should have.
     desired: BTreeMap<String, Value>,
     changed: BTreeSet<String>,
     problems: BTreeMap<ObjectKey, String>,
     notes: BTreeMap<ObjectKey, Vec<String>>,
     identities: Identities,
-    /// Services whose records are made anew when all of several events were handled.
+    /// Services whose records will be made after a batch of events.
     deferred: Option<BTreeSet<ObjectKey>>,
-    /// How often records were made of an object: the work that was done.
+    /// How often records were made of an object, for tests of the cost.
     makes: usize,
 }
 
 // === impl Exporter ===
 
 impl Exporter {
-    /// An exporter that knows no object yet: the cluster's config is all it exports.
+    /// An exporter without objects. It exports only the cluster config.
     pub fn new(config: ExporterConfig) -> Self {
         let key = Key::ClusterConfig(config.name.clone()).to_string();
         let value = Value::from(cluster_config::encode(&config.announced));
@@ -150,12 +151,12 @@ impl Exporter {
         }
     }
 
-    /// One that says of each object what of it other clusters refuse.
+    /// Also reports which records other clusters refuse.
     pub fn with_granted_ranges(self, granted: GrantedRanges) -> Self {
         Self { granted, ..self }
     }
 
-    /// Takes several things that the source reports. A service's record is made once, however many of its slices came.
+    /// Handles several events of the source. A service's records are made once, however many of its slices changed.
     pub fn handle_all<A: Allocate>(
         &mut self,
         events: impl IntoIterator<Item = SourceEvent>,
@@ -167,7 +168,7 @@ impl Exporter {
         deferred.into_iter().for_each(|key| self.make(key, allocate));
     }
 
-    /// Takes what the source reports.
+    /// Handles an event of the source.
     pub fn handle<A: Allocate>(&mut self, event: SourceEvent, allocate: &mut A) {
         match event {
             SourceEvent::Listing { kind } => {
@@ -196,7 +197,7 @@ impl Exporter {
         }
     }
 
-    /// The cluster's unchanging id is another than was thought.
+    /// Sets the cluster's permanent ID in the cluster config.
     pub fn set_uuid(&mut self, uuid: Uuid) {
         self.config.announced.uuid = Some(uuid);
         let key = Key::ClusterConfig(self.config.name.clone()).to_string();
@@ -207,8 +208,8 @@ impl Exporter {
         }
     }
 
-    /// Tries again what could not be exported: an ID may be free by now, or the disk that records it. And asks again
-    /// for all IDs, if a label set has another than before.
+    /// Retries objects that could not be exported: an ID may be free now, or the disk may work again. If IDs of label sets
+    /// have changed, looks up the IDs of all pods again.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
         let again: Vec<ObjectKey> = match self.identities.take_disputed() {
             true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),
@@ -217,17 +218,17 @@ impl Exporter {
         again.into_iter().for_each(|key| self.make(key, allocate));
     }
 
-    /// Whether the source has reported everything once. Before that, what it did not report must not be taken for gone.
+    /// Whether the source has completed the lists of all kinds once. Before that, missing objects must not count as deleted.
     pub fn is_complete(&self) -> bool {
         self.listed.len() == Kind::ALL.len()
     }
 
-    /// All keys and values, as they should be in etcd.
+    /// The keys and values that the etcd should have.
     pub fn desired(&self) -> &BTreeMap<String, Value> {
         &self.desired
     }
 
-    /// The object that a key's value follows from; `None` for the cluster's config, and for what is not exported.
+    /// The object from which a key's value was made; `None` for the cluster config and for keys that are not exported.
     pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
         self.owners.get(key)?.front()
     }
@@ -237,7 +238,7 @@ impl Exporter {
         std::mem::take(&mut self.changed)
     }
 
-    /// How many objects are known.
+    /// The number of objects.
     pub fn objects(&self) -> usize {
         self.objects.len()
     }
@@ -247,7 +248,7 @@ impl Exporter {
         &self.problems
     }
 
-    /// What is wrong with objects that were exported all the same, as if that was not there.
+    /// What is wrong with objects that are exported. The wrong parts are ignored.
     pub fn notes(&self) -> &BTreeMap<ObjectKey, Vec<String>> {
         &self.notes
     }

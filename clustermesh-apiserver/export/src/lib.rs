@@ -1,10 +1,10 @@
-//! From a cluster's objects to the keys and values that other clusters read.
+//! Converts a cluster's objects to the keys and values that other clusters read.
 //!
-//! [`Exporter`] keeps, for each object, the records that follow from it, and says which keys changed. [`plan`] compares
-//! what should be in an etcd with what is, and orders the writes so that readers never meet a reference to something that
-//! is not there yet: identities before the addresses that have them.
+//! [`Exporter`] keeps the records of each object, and reports which keys have changed. [`plan()`] compares what an etcd
+//! should have with what it has, and orders the writes so that readers never see a reference to a missing record:
+//! identities come before the addresses that have them.
 //!
-//! Architecture invariant: no IO. Identities are asked of [`Allocate`], wherever they are kept.
+//! Architecture invariant: no IO. [`Allocate`] provides the identity IDs.
 
 mod annotations;
 mod claims;

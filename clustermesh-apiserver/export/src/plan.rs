@@ -1,4 +1,4 @@
-//! What to write so that an etcd holds what it should.
+//! Computes the writes that bring an etcd to the desired content.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,7 +10,7 @@ use mesh_wire::Key;
 
 use crate::exporter::Value;
 
-/// What an etcd holds, as far as it is ours: each key with the fingerprint of its value.
+/// The exported keys that an etcd has, each with the fingerprint of its value.
 pub type Actual = HashMap<String, u64>;
 
 /// One write.
@@ -30,17 +30,17 @@ pub enum Write {
     },
 }
 
-/// A short form of a value, to tell whether it changed.
+/// A hash of a value, to compare values. It may differ between builds.
 pub fn fingerprint(value: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// The writes that make `keys` in an etcd what `desired` says, and none for those that are so already. Removing waits
-/// until `complete`: before that, what is not desired may only be not known yet.
+/// The writes that bring `keys` in an etcd from `actual` to `desired`. Keys are only deleted if `complete`: before that, a
+/// key may be missing in `desired` because its object is not known yet.
 ///
-/// First what others refer to, then what refers to it; and the removals the other way round.
+/// Records come before those that refer to them. Deletes come last, in the reverse order.
 pub fn plan(
     desired: &BTreeMap<String, Value>,
     actual: &Actual,
@@ -66,8 +66,8 @@ pub fn plan(
 
 const IDENTITY: u8 = 1;
 
-/// The cluster's config, then identities, nodes, addresses, endpoint slices, services, namespaces, pods: a service is
-/// never there without its backends.
+/// The order of writes: cluster config, identities, nodes, addresses, endpoint slices, services, namespaces, pods. So a
+/// service never exists without its slices.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
@@ -92,8 +92,8 @@ impl Write {
         }
     }
 
-    /// Whether readers are to know of an earlier write before they meet this one: identities before all that has them. In
-    /// one revision a reader with a watch for each prefix would get them in any order.
+    /// Whether this write must be in a later revision than `earlier`: identities come before the records that have them. A
+    /// reader with a watch for each prefix receives the changes of one revision in any order.
     pub fn follows(&self, earlier: &Self) -> bool {
         let is_identity = |write: &Self| rank(write.key()) == IDENTITY;
         is_identity(earlier) && !is_identity(self)
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_in_the_right_order() {
+    fn differences_are_written_in_the_order_of_references() {
         let key = |k: &str| format!("cilium/state/{k}");
         let [identity, old_identity, address, old_address, service, same] = [
             "identities/v1/id/458752",

@@ -1,4 +1,4 @@
-//! What record each object becomes.
+//! Makes records of objects.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,20 +14,20 @@ use mesh_model::{
 
 use crate::{annotations::LbAnnotations, exporter::drain::Drained};
 
-/// What Cilium's own exporter says of a record made from an object.
+/// The source in node records, as in those of Cilium's exporter.
 const SOURCE: &str = "custom-resource";
 
-/// Where a Cilium leaves a node's WireGuard key, the newer name first.
+/// Cilium's annotations with a node's WireGuard key, the newer one first.
 const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
 
-/// Who exports.
+/// The exporting cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalCluster {
     pub(crate) name: ClusterName,
     pub(crate) id: ClusterId,
 }
 
-/// What its node gets of a pod; nothing before it has one.
+/// The record of a pod for its node; `None` if it is not scheduled, has ended, or has its node's addresses.
 pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option<Record> {
     let scheduled = !pod.node.is_empty() && !pod.host_network && !pod.finished;
     scheduled.then(|| {
@@ -59,7 +59,7 @@ pub(crate) fn node(local: &LocalCluster, node: &object::Node) -> Node {
         source: SOURCE.into(),
         encryption_key: 0,
         labels: node.labels.clone(),
-        // They are for tools on the node, long, and of no use elsewhere.
+        // Annotations are long, and of no use to other clusters.
         annotations: BTreeMap::new(),
         wireguard_public_key: String::new(),
         boot_id: node.boot_id.clone(),
@@ -85,7 +85,7 @@ pub(crate) fn cilium_node(local: &LocalCluster, node: &object::CiliumNode) -> No
     }
 }
 
-/// The records of the addresses that a Cilium knows of a pod.
+/// The address records of a CiliumEndpoint.
 pub(crate) fn cilium_addresses(endpoint: &object::CiliumEndpoint) -> Vec<EndpointAddress> {
     let address = |ip: &IpAddr| EndpointAddress {
         net: IpNet::from(*ip),
@@ -101,7 +101,7 @@ pub(crate) fn cilium_addresses(endpoint: &object::CiliumEndpoint) -> Vec<Endpoin
     endpoint.ips.iter().map(address).collect()
 }
 
-/// The records of a pod's addresses: none for a pod that has its node's, or has ended.
+/// The records of a pod's addresses. The caller excludes pods with their node's addresses, and those that have ended.
 pub(crate) fn addresses(
     pod: &object::Pod,
     node: Option<&object::Node>,
@@ -123,8 +123,8 @@ pub(crate) fn addresses(
         .collect()
 }
 
-/// A service with its backends, but for those on `drained` nodes, and what the record has no room for. `slices` are those of
-/// the service, in the order of their names.
+/// A service with its backends, except drained ones, and messages about backends that the record cannot represent. `slices`
+/// are the slices of the service, in the order of their names.
 pub(crate) fn service<'a>(
     local: &LocalCluster,
     service: &object::Service,
@@ -158,13 +158,13 @@ pub(crate) fn service<'a>(
     (record, notes)
 }
 
-/// A port of which an address has two numbers: a record has room for one.
+/// A port that has two numbers at one address. A service record can only have one.
 struct Conflict {
-    /// Of how many addresses.
+    /// The number of such addresses.
     addresses: usize,
     /// One of them.
     ip: IpAddr,
-    /// What the record has, and what it has not.
+    /// The port in the record, and the one that is left out.
     ports: [Port; 2],
 }
 
@@ -172,13 +172,14 @@ impl Conflict {
     fn sentence(&self, name: &str) -> String {
         let Self { addresses, ip, ports: [kept, left] } = self;
         format!(
-            "port {name:?} has two numbers at one address (as {ip}: {} and {}; {addresses} in all): services v1 have the first, slices both",
+            "port {name:?} has two numbers at one address (for example {ip}: {} and {}; {addresses} addresses): services v1 have the first, slices both",
             kept.number, left.number
         )
     }
 }
 
-/// An address that is in several slices has the ports of all. Of two numbers for one name the earlier slice's counts.
+/// Adds a backend. An address in several slices gets the ports of all. If a port has two numbers, that of the earlier slice
+/// is used.
 fn add_backend(
     record: &mut GlobalService,
     ip: IpAddr,
@@ -202,7 +203,7 @@ fn add_backend(
     }
 }
 
-/// What local nodes get of a service.
+/// The record of a service for local nodes.
 pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> LocalService {
     let LbAnnotations { traffic, shared, foreign_proxy, problems: _ } = asked;
     LocalService {
@@ -216,13 +217,13 @@ pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> 
     }
 }
 
-/// Whether a slice is of addresses, and not of names.
+/// Whether a slice has IP addresses, not host names.
 pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
     matches!(slice.address_type.as_str(), "IPv4" | "IPv6")
 }
 
-/// A slice as it is reported, and what had to be left out: readers refuse all of one with an address that is none of
-/// its family.
+/// The exported slice, and messages about addresses that are left out because they are not of its family. Readers would
+/// refuse the whole slice.
 pub(crate) fn slice(
     local: &LocalCluster,
     slice: &EndpointSlice,
@@ -242,7 +243,7 @@ pub(crate) fn slice(
         endpoint.addresses.retain(|address| {
             let good = is_good(address);
             if !good {
-                notes.push(format!("{address:?} is no {} address", slice.address_type));
+                notes.push(format!("{address:?} is not an {} address", slice.address_type));
             }
             good
         });
@@ -253,8 +254,8 @@ pub(crate) fn slice(
     (exported, notes)
 }
 
-/// An endpoint that is drained is as one that is shutting down: it serves whom it has, and no new connection goes there
-/// as long as there is another.
+/// Marks a drained endpoint as terminating: established connections continue, and it gets no new ones as long as there is
+/// another endpoint.
 fn leave(endpoint: &mut SliceEndpoint) {
     let serves = endpoint.is_listed();
     endpoint.ready = Some(false);
@@ -267,7 +268,7 @@ fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
     cluster_ips(service).iter().map(|ip| (*ip, ports.clone())).collect()
 }
 
-/// Where clients find a service; nowhere if it is headless, or says so.
+/// A service's cluster IPs; none if it is headless or has the label for that.
 fn cluster_ips(service: &object::Service) -> &[IpAddr] {
     let headless = service.headless || service.labels.contains_key(HEADLESS_LABEL);
     if headless { &[] } else { &service.cluster_ips }
@@ -279,12 +280,12 @@ fn ports(service: &object::Service) -> PortMap {
     service.ports.iter().map(port).collect()
 }
 
-/// A slice's port by name; one without a number means "all", which no frontend can use.
+/// A slice's port with its name; `None` without a number, which means all ports.
 fn named_port(port: &SlicePort) -> Option<(String, Port)> {
     Some((port.name.clone().unwrap_or_default(), port.port()?))
 }
 
-/// Where a pod's node can be reached, in the pod's family if it can be.
+/// The internal address of a pod's node, if possible of the family of `like`.
 fn host_ip(node: &object::Node, like: IpAddr) -> Option<IpAddr> {
     let internal = || {
         node.addresses.iter().filter(|a| a.kind == mesh_model::AddressKind::Internal).map(|a| a.ip)

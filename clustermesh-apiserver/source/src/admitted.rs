@@ -1,7 +1,7 @@
-//! Which objects of several are in force, where not all can be.
+//! Decides which of several conflicting objects are in force.
 //!
-//! What is in force stays: a copy that turns up, or a service with another's address, is named and waits until the first is
-//! gone.
+//! The object that is in force stays. A service with a cluster IP of another service is refused, with a message, until the
+//! other one is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,20 +10,20 @@ use std::{
 
 use mesh_model::object::{self, Kind, Object, ObjectKey, Service};
 
-/// What came of a set of objects.
+/// The result of resolving conflicts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Admitted {
     /// The objects in force.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Those that are not as they were given, and why.
+    /// The objects that are refused, with the reason. Their previous version may be in force.
     pub refused: Vec<(ObjectKey, String)>,
 }
 
-/// Takes out services that have an address of another one, as an API server would. The one that had it before keeps it;
-/// where none had, the first by name gets it. `before` is what was in force.
+/// Refuses services that have a cluster IP of another service, as an API server would. The service that had the address
+/// before keeps it, else the first one by name gets it. `before` are the objects in force so far.
 ///
-/// `unreadable` are objects that were refused by themselves. A Namespace among them takes no part: what it was to say could
-/// be just that.
+/// `unreadable` are objects that could not be decoded. A Namespace among them is not exported: it might have the annotation
+/// that excludes it.
 pub fn admit(
     mut objects: BTreeMap<ObjectKey, Object>,
     unreadable: &BTreeSet<ObjectKey>,
@@ -70,7 +70,7 @@ pub fn admit(
     Admitted { objects, refused }
 }
 
-/// In words: whose an address is.
+/// A message that names the service with an address.
 fn whose(ip: IpAddr, owner: &ObjectKey, of: Option<&Service>) -> String {
     let ObjectKey { namespace, name, .. } = owner;
     let port = of.and_then(|service| service.ports.first());
@@ -85,7 +85,7 @@ fn whose(ip: IpAddr, owner: &ObjectKey, of: Option<&Service>) -> String {
     }
 }
 
-/// A namespace that takes no part.
+/// A namespace that is excluded from the mesh.
 fn closed(name: &str) -> Object {
     let name = name.to_owned();
     let annotations = [("clustermesh.cilium.io/global".to_owned(), "false".to_owned())].into();

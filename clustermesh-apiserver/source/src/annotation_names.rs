@@ -1,4 +1,4 @@
-//! Annotations that no code reads: a misspelt name would do nothing, without a word.
+//! Finds unknown annotations, because a misspelt annotation would have no effect without any message.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use mesh_model::object::Kind;
 
 use crate::decode::meant;
 
-/// What is ours.
+/// The domain of our annotations.
 const LOCAL: &str = "clustermesh.dev/";
-/// What is Cilium's, and read.
+/// Domains of Cilium's annotations that we support.
 const CILIUM: [&str; 2] = ["service.cilium.io/", "clustermesh.cilium.io/"];
 
-/// Each annotation under those names, and the kind that it belongs to.
+/// The known annotations of these domains, with their kinds.
 const KNOWN: &[(&str, Kind)] = &[
     ("clustermesh.cilium.io/global", Kind::Namespace),
     ("clustermesh.cilium.io/supported-ip-families", Kind::Service),
@@ -34,25 +34,26 @@ const KNOWN: &[(&str, Kind)] = &[
     ("service.cilium.io/shared", Kind::Service),
     ("service.cilium.io/src-ranges-policy", Kind::Service),
     ("service.cilium.io/type", Kind::Service),
+    ("service.cilium.io/weight", Kind::EndpointSlice),
 ];
 
-/// Cilium's former names, under a domain that has many more.
+/// Cilium's former names. Their domain has many other annotations.
 const FORMER: [&str; 3] =
     ["io.cilium/global-service", "io.cilium/service-affinity", "io.cilium/shared-service"];
 
-/// Says of each annotation of an object that no kind, or not its kind, has.
+/// Messages about annotations of an object that are unknown, or belong to another kind.
 pub fn unknown_annotations(kind: Kind, annotations: &BTreeMap<String, String>) -> Vec<String> {
     annotations.keys().filter_map(|name| unknown(kind, name)).collect()
 }
 
-/// Says of an annotation that no kind, or not this kind, has it.
+/// A message if an annotation is unknown, or belongs to another kind.
 pub(crate) fn unknown(kind: Kind, name: &str) -> Option<String> {
     if FORMER.contains(&name) {
         return (kind != Kind::Service).then(|| belongs(name, Kind::Service));
     }
     if name.starts_with("io.cilium/") {
         let meant = meant(name, &FORMER)?;
-        return Some(format!("{name} is no annotation: did you mean {meant}?"));
+        return Some(format!("{name} is not a known annotation: did you mean {meant}?"));
     }
     if !CILIUM.into_iter().chain([LOCAL]).any(|prefix| name.starts_with(prefix)) {
         return None;
@@ -64,13 +65,14 @@ pub(crate) fn unknown(kind: Kind, name: &str) -> Option<String> {
             let known: Vec<&str> =
                 KNOWN.iter().filter(|(_, of)| *of == kind).map(|(known, _)| *known).collect();
             let meant = meant(name, &known).map(|meant| format!(": did you mean {meant}?"));
-            Some(format!("{name} is no annotation{}", meant.unwrap_or_default()))
+            Some(format!("{name} is not a known annotation{}", meant.unwrap_or_default()))
         }
     }
 }
 
 fn belongs(name: &str, of: Kind) -> String {
-    format!("{name} is an annotation of a {of}")
+    let article = if of == Kind::EndpointSlice { "an" } else { "a" };
+    format!("{name} is an annotation of {article} {of}")
 }
 
 #[cfg(test)]
@@ -78,32 +80,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_nobody_reads_are_named() {
+    fn unknown_annotations_are_reported() {
         for (kind, name, says) in [
             (
                 Kind::Service,
                 "clustermesh.dev/weight",
                 Some(
-                    "clustermesh.dev/weight is no annotation: did you mean clustermesh.dev/weights?",
+                    "clustermesh.dev/weight is not a known annotation: did you mean clustermesh.dev/weights?",
                 ),
             ),
             (
                 Kind::Service,
                 "clustermesh.dev/other",
-                Some("clustermesh.dev/other is no annotation"),
+                Some("clustermesh.dev/other is not a known annotation"),
             ),
             (
                 Kind::Service,
                 "service.cilium.io/globl",
                 Some(
-                    "service.cilium.io/globl is no annotation: did you mean service.cilium.io/global?",
+                    "service.cilium.io/globl is not a known annotation: did you mean service.cilium.io/global?",
                 ),
             ),
             (
                 Kind::Namespace,
                 "clustermesh.cilium.io/gloabl",
                 Some(
-                    "clustermesh.cilium.io/gloabl is no annotation: did you mean clustermesh.cilium.io/global?",
+                    "clustermesh.cilium.io/gloabl is not a known annotation: did you mean clustermesh.cilium.io/global?",
                 ),
             ),
             (
@@ -120,7 +122,7 @@ mod tests {
                 Kind::Pod,
                 "clustermesh.dev/sockt-lb",
                 Some(
-                    "clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
+                    "clustermesh.dev/sockt-lb is not a known annotation: did you mean clustermesh.dev/socket-lb?",
                 ),
             ),
             (
@@ -132,7 +134,7 @@ mod tests {
                 Kind::Service,
                 "io.cilium/global-servce",
                 Some(
-                    "io.cilium/global-servce is no annotation: did you mean io.cilium/global-service?",
+                    "io.cilium/global-servce is not a known annotation: did you mean io.cilium/global-service?",
                 ),
             ),
             (
@@ -144,6 +146,12 @@ mod tests {
             (Kind::Node, "io.cilium/some-other-thing", None),
             (Kind::Service, "clustermesh.dev/weights", None),
             (Kind::Service, "service.cilium.io/lb-algorithm", None),
+            (Kind::EndpointSlice, "service.cilium.io/weight", None),
+            (
+                Kind::Service,
+                "service.cilium.io/weight",
+                Some("service.cilium.io/weight is an annotation of an EndpointSlice"),
+            ),
             (Kind::Service, "example.org/global", None),
             (Kind::Node, "clustermesh.dev/drain", None),
         ] {

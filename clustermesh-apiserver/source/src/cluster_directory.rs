@@ -1,4 +1,4 @@
-//! A cluster without Kubernetes: a folder with its configuration, manifests, certificates and peers.
+//! The cluster directory: the cluster's configuration, manifests, certificates and peer files.
 
 use std::{
     fs, io,
@@ -13,34 +13,34 @@ use mesh_model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The folder.
+/// A cluster directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterDirectory {
     path: PathBuf,
 }
 
-/// What `cluster.yaml` says.
+/// The content of `cluster.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
     /// The cluster's name.
     pub name: ClusterName,
     /// Its ID.
     pub id: ClusterId,
-    /// The mesh's limit.
+    /// The maximum number of clusters in the mesh.
     pub limit: ClusterLimit,
-    /// Where its pods are.
+    /// The ranges of its pods.
     pub pod_cidrs: Vec<IpNet>,
-    /// Where its services are.
+    /// The ranges of its cluster IPs.
     pub service_cidrs: Vec<IpNet>,
-    /// Where its nodes are.
+    /// The ranges of its nodes.
     pub node_cidrs: Vec<IpNet>,
-    /// Where its etcds can be reached by other clusters: the addresses of each.
+    /// The addresses at which other clusters reach its etcds, one list for each etcd.
     pub endpoints: Vec<Vec<(IpAddr, u16)>>,
-    /// Whether namespaces take part in the mesh that do not say.
+    /// Whether namespaces without the annotation `clustermesh.cilium.io/global` are part of the mesh.
     pub default_global_namespace: bool,
 }
 
-/// As it is written. A field that is misspelt is an error: a range that is forgotten lets a peer claim it.
+/// The YAML of the file. Unknown fields are errors: without a misspelt range, a peer could claim addresses in that range.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ClusterYaml {
@@ -60,7 +60,7 @@ struct ClusterYaml {
     default_global_namespace: bool,
 }
 
-/// The addresses of one etcd, or a list of them for each replica.
+/// The addresses of the only etcd, or a list for each replica's etcd.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum EndpointsYaml {
@@ -74,7 +74,7 @@ impl Default for EndpointsYaml {
     }
 }
 
-/// Why a folder is no cluster directory.
+/// Why a cluster directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct ClusterDirectoryError {
@@ -93,26 +93,26 @@ pub enum ClusterDirectoryProblem {
     /// Not YAML, or not of this shape.
     #[error("{0}")]
     Yaml(String),
-    /// The name.
+    /// The cluster's name is invalid.
     #[error(transparent)]
     Name(#[from] InvalidClusterName),
-    /// The ID.
+    /// The cluster's ID is invalid.
     #[error(transparent)]
     Id(#[from] InvalidClusterId),
-    /// The name that stands for none.
-    #[error("the name {UNNAMED:?} stands for a cluster without one: give it its own")]
+    /// The name is `default`.
+    #[error("the name {UNNAMED:?} is that of clusters without a name: choose another one")]
     Unnamed,
-    /// The limit.
+    /// The maximum number of clusters is invalid.
     #[error(transparent)]
     Limit(#[from] InvalidClusterLimit),
-    /// An endpoint.
+    /// An endpoint is invalid.
     #[error(
         "endpoint {0:?} is not an address and port, as in 192.0.2.1:2379 or [2001:db8::1]:2379"
     )]
     Endpoint(String),
 }
 
-/// What clusters of Cilium's are called that were given no name: none of them can be in a mesh with another.
+/// The name of Cilium's clusters without a configured name. A mesh must not have two of them.
 const UNNAMED: &str = "default";
 
 fn default_limit() -> u32 {
@@ -124,12 +124,12 @@ fn yes() -> bool {
 }
 
 impl ClusterDirectory {
-    /// The directory at a path, which is not looked at yet.
+    /// The directory at a path. Does no IO.
     pub fn new(path: &Path) -> Self {
         Self { path: path.into() }
     }
 
-    /// The folder itself.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -139,37 +139,37 @@ impl ClusterDirectory {
         self.path.join("cluster.yaml")
     }
 
-    /// The objects.
+    /// The folder of manifests.
     pub fn manifests(&self) -> PathBuf {
         self.path.join("manifests")
     }
 
-    /// The CA, and the certificates of the cluster's own processes.
+    /// The folder with the CA and the certificates of the cluster's processes.
     pub fn pki(&self) -> PathBuf {
         self.path.join("pki")
     }
 
-    /// One file a peer, and the credentials for it.
+    /// The folder with a file for each peer, and the credentials for the peers' etcds.
     pub fn peers(&self) -> PathBuf {
         self.path.join("peers")
     }
 
-    /// Who of the other clusters may read the cluster's etcd.
+    /// The file with the other clusters that may read the cluster's etcd.
     pub fn users_file(&self) -> PathBuf {
         self.path.join("users.yaml")
     }
 
-    /// What its clients are to leave. It need not be there.
+    /// The file with what is drained. It may be missing.
     pub fn drain_file(&self) -> PathBuf {
         self.path.join("drain.yaml")
     }
 
-    /// Who locks this file may change that one.
+    /// The lock for changes of `drain.yaml`.
     pub fn drain_lock(&self) -> PathBuf {
         self.path.join("state/drain.lock")
     }
 
-    /// The memory of identities.
+    /// The journal of identity IDs.
     pub fn journal(&self) -> PathBuf {
         self.path.join("state/identities.journal")
     }
@@ -184,7 +184,7 @@ impl ClusterDirectory {
 }
 
 impl ClusterSettings {
-    /// Reads the text of a `cluster.yaml`.
+    /// Parses the text of a `cluster.yaml`.
     pub fn parse(text: &str) -> Result<Self, ClusterDirectoryProblem> {
         let yaml: ClusterYaml = serde_saphyr::from_str(text)
             .map_err(|e| ClusterDirectoryProblem::Yaml(e.without_snippet().to_string()))?;
@@ -210,7 +210,7 @@ impl ClusterSettings {
         })
     }
 
-    /// Writes it as `cluster.yaml` has it.
+    /// The text of a `cluster.yaml`.
     pub fn to_yaml(&self) -> Result<String, ClusterDirectoryProblem> {
         let of = |addresses: &Vec<(IpAddr, u16)>| -> Vec<String> {
             addresses.iter().map(|address| SocketAddr::from(*address).to_string()).collect()
@@ -268,11 +268,11 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, says) in [
-            ("name: a\nid: 0", "0 is no cluster ID"),
-            ("name: default\nid: 1", "give it its own"),
-            ("name: a\nid: 256", "256 is no cluster ID"),
-            ("name: A\nid: 1", "\"A\" is no cluster name"),
-            ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is no limit"),
+            ("name: a\nid: 0", "0 is not a cluster ID"),
+            ("name: default\nid: 1", "choose another one"),
+            ("name: a\nid: 256", "256 is not a cluster ID"),
+            ("name: A\nid: 1", "\"A\" is not a cluster name"),
+            ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is not a limit"),
             ("name: a\nid: 1\npodCIDR: []", "podCIDR"),
             ("name: a\nid: 1\nendpoints: [a:1]", "endpoint \"a:1\""),
             ("id: 1", "name"),

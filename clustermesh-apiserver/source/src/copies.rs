@@ -1,4 +1,4 @@
-//! Objects that are there twice.
+//! Objects that occur several times.
 
 use std::{
     collections::BTreeMap,
@@ -9,21 +9,21 @@ use mesh_model::object::ObjectKey;
 
 use crate::Problem;
 
-/// Objects that are in a file although another one, or a place before, has them: those stay. Of the copy of a whole file the
-/// first few are named, and the others counted.
+/// Objects in a file that another file, or an earlier line, already has. These copies are not used. Of a file with many
+/// copies, the first few are named, and the others are counted.
 #[derive(Debug, Default)]
 pub struct Copies(BTreeMap<(PathBuf, PathBuf), Vec<(usize, ObjectKey)>>);
 
-/// So many of a file are named.
+/// How many copies in a file are named.
 const NAMED: usize = 3;
 
 impl Copies {
-    /// Takes note of one, at a line of a file, that `owner` has already.
+    /// Adds a copy at a line of a file. `owner` is the file whose object is in force.
     pub fn add(&mut self, (file, line): (&Path, usize), owner: &Path, key: ObjectKey) {
         self.0.entry((file.into(), owner.into())).or_default().push((line, key));
     }
 
-    /// What there is to say of them.
+    /// Messages about the copies.
     pub fn problems(self) -> impl Iterator<Item = Problem> {
         self.0.into_iter().flat_map(|((file, owner), copies)| {
             let owner = owner.display();

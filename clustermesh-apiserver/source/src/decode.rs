@@ -1,7 +1,7 @@
-//! From a manifest's text to objects.
+//! Decodes manifests into objects.
 //!
-//! There is one meaning for YAML documents, JSON and what is in a List: each becomes the same tree, and the tree is read. A
-//! mistake costs its object.
+//! YAML documents, JSON and the items of Lists have the same meaning: all are parsed into the same tree of values, from which
+//! objects are decoded. A mistake in an object affects only that object.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,12 +18,13 @@ mod fields;
 mod labels;
 mod misspelt;
 mod passed_over;
+mod pieces;
 mod tree;
 
 pub(crate) use misspelt::meant;
 pub use passed_over::PassedOver;
 
-/// How a manifest is written.
+/// The format of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One or more YAML documents.
@@ -32,25 +33,25 @@ pub enum Format {
     Json,
 }
 
-/// What a manifest holds.
+/// The content of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// The objects of kinds we read, with the line each begins at, counted from 1.
+    /// The objects of supported kinds, each with its first line, counted from 1.
     pub objects: Vec<(usize, Object)>,
-    /// Objects that are well-formed and cannot be used. The others are used.
+    /// Objects that are well-formed but invalid. The other objects are used.
     pub rejected: Vec<DecodeProblem>,
-    /// Documents that are not even well-formed: it cannot be known which objects were to be in them.
+    /// Documents that are not well-formed, so it is not known which objects they should contain.
     pub broken: Vec<DecodeProblem>,
-    /// What is no object of the mesh, by what it is.
+    /// What is ignored, and where it is.
     pub passed_over: BTreeMap<PassedOver, Places>,
 }
 
-/// Where something is.
+/// Where something occurs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
     /// The first line with it, counted from 1.
     pub line: usize,
-    /// How often it is there.
+    /// How often it occurs.
     pub count: usize,
 }
 
@@ -62,7 +63,7 @@ pub struct DecodeProblem {
     pub line: usize,
     /// What is wrong there.
     pub reason: String,
-    /// The object that it is about, where that is known.
+    /// The object that it concerns, if that is known.
     pub key: Option<ObjectKey>,
 }
 
@@ -70,42 +71,46 @@ pub struct DecodeProblem {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     line: usize,
-    /// In which list, and as which of its items.
+    /// The List that contains it, and the index in it.
     item: Option<(&'a Header, usize)>,
 }
 
-/// So many documents of YAML, which is slow to read, are read by all cores.
+/// From this number of documents or of items of a List on, all cores decode them.
 const MANY: usize = 64;
+/// The smallest size of the pieces into which a List in YAML is split, in bytes.
+const PIECE: usize = 64 * 1024;
 
-/// Reads a manifest.
+/// Decodes a manifest.
 pub fn decode(format: Format, text: &str) -> Decoded {
     decode_kinds(&Kind::ALL, format, text)
 }
 
+/// Decodes a manifest like [`decode`], with another smallest size, in bytes, of the pieces into which Lists in YAML are split.
+/// The result does not depend on it.
+pub fn decode_in_pieces(format: Format, text: &str, piece: usize) -> Decoded {
+    read(&Kind::ALL, format, text, piece)
+}
+
 /// Reads objects of some kinds, and passes over all others.
 pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decoded {
+    read(kinds, format, text, PIECE)
+}
+
+fn read(kinds: &[Kind], format: Format, text: &str, piece: usize) -> Decoded {
     let mut decoded = Decoded::default();
-    // Some editors begin a file with it.
+    // Some editors write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
-        // Nothing is in an empty file, whatever its name: that is how the last object is removed.
+        // An empty file is valid: users empty a file to remove its last object.
         Format::Json if text.trim().is_empty() => {}
-        Format::Json => decoded.document(kinds, format, (1, None), text),
+        Format::Json => decoded.document(kinds, format, (1, None), text, piece),
         Format::Yaml => {
             let documents = documents(text);
             let several = documents.len() > 1;
-            let read = |(index, (line, document)): (usize, &(usize, &str))| {
-                let mut decoded = Decoded::default();
-                let at = (*line, Some(index + 1).filter(|_| several));
-                decoded.document(kinds, format, at, document);
-                decoded
-            };
-            // An apiserver with a few needs no threads for them.
-            let parts: Vec<Decoded> = match documents.len() {
-                0..MANY => documents.iter().enumerate().map(read).collect(),
-                _ => documents.par_iter().enumerate().map(read).collect(),
-            };
-            parts.into_iter().for_each(|part| decoded.append(part));
+            decoded.read_all(documents, |decoded, index, (line, document)| {
+                let at = (line, Some(index + 1).filter(|_| several));
+                decoded.document(kinds, format, at, document, piece);
+            });
         }
     }
     decoded
@@ -114,7 +119,7 @@ pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decode
 // === impl Format ===
 
 impl Format {
-    /// How a file is written, by its name; `None` for one that is no manifest.
+    /// The format of a file according to its extension; `None` if it is not a manifest.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "yaml" | "yml" => Some(Self::Yaml),
@@ -127,7 +132,7 @@ impl Format {
 // === impl Decoded ===
 
 impl Decoded {
-    /// The same, or what is wrong if not all of it is well-formed.
+    /// Returns itself, or the first problem if a document is not well-formed.
     pub fn whole(self) -> Result<Self, DecodeProblem> {
         match self.broken.first() {
             Some(problem) => Err(problem.clone()),
@@ -135,7 +140,7 @@ impl Decoded {
         }
     }
 
-    /// Adds what follows in the text.
+    /// Appends the content of a later document.
     fn append(&mut self, following: Self) {
         let Self { objects, rejected, broken, passed_over } = following;
         self.objects.extend(objects);
@@ -146,6 +151,20 @@ impl Decoded {
         }
     }
 
+    /// Decodes parts of a text in their order. It uses all cores for many parts, and no threads for a few.
+    fn read_all<T: Send>(&mut self, parts: Vec<T>, read: impl Fn(&mut Self, usize, T) + Sync) {
+        if parts.len() < MANY {
+            return parts.into_iter().enumerate().for_each(|(index, part)| read(self, index, part));
+        }
+        let read = |(index, part)| {
+            let mut decoded = Self::default();
+            read(&mut decoded, index, part);
+            decoded
+        };
+        let parts: Vec<Self> = parts.into_par_iter().enumerate().map(read).collect();
+        parts.into_iter().for_each(|part| self.append(part));
+    }
+
     /// Reads a document that begins at a line, and has a number where there are others.
     fn document(
         &mut self,
@@ -153,6 +172,7 @@ impl Decoded {
         format: Format,
         (line, number): (usize, Option<usize>),
         text: &str,
+        piece: usize,
     ) {
         let broken = |within: usize, reason: String| {
             let reason = match number {
@@ -161,21 +181,21 @@ impl Decoded {
             };
             DecodeProblem { line: line + within - 1, reason, key: None }
         };
-        match tree::read(format, text) {
+        match pieces::read(format, text, piece) {
             Err((within, reason)) => self.broken.push(broken(within, reason)),
             Ok(None | Some(Value::Null)) => {}
             Ok(Some(value @ Value::Object(_))) => {
-                self.object(kinds, Place { line, item: None }, &value);
+                self.object(kinds, Place { line, item: None }, value);
             }
-            Ok(Some(_)) => self.broken.push(broken(1, "this is no object with fields".into())),
+            Ok(Some(_)) => self.broken.push(broken(1, "this is not an object with fields".into())),
         }
     }
 
-    fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: &Value) {
+    fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: Value) {
         if let Value::Array(_) = value {
-            return self.reject(place, None, "a list is no object with fields".into());
+            return self.reject(place, None, "a list is not an object with fields".into());
         }
-        let mut header = match fields::read::<Header>(value) {
+        let mut header = match fields::read::<Header>(&value) {
             Ok(header) => header,
             Err(reason) => return self.reject(place, None, reason),
         };
@@ -183,32 +203,32 @@ impl Decoded {
         match (header.kind.as_str(), place.item) {
             ("", _) => self.reject(place, None, "an object without a kind".into()),
             (kind, Some(_)) if list_of(kind).is_some() => {
-                self.reject(place, None, format!("a {kind} in a List: a List holds objects"));
+                self.reject(place, None, format!("a {kind} in a List: a List contains objects"));
             }
             (kind, None) if list_of(kind).is_some() => self.list(kinds, place.line, &header, value),
             _ => match kinds.iter().find(|kind| header.kind == kind.as_str()) {
-                Some(kind) => self.known(*kind, place, &header, value),
+                Some(kind) => self.known(*kind, place, &header, &value),
                 None => self.unknown(kinds, place, &header),
             },
         }
     }
 
-    fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, value: &Value) {
-        if let Some(problem) = misspelt::misspelt_list(value) {
+    fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, mut list: Value) {
+        if let Some(problem) = misspelt::misspelt_list(&list) {
             let reason = format!("{}: {problem}", header.kind);
             return self.reject(Place { line, item: None }, None, reason);
         }
-        let items = match value.get("items") {
-            None => &[],
-            Some(Value::Array(items)) => items.as_slice(),
+        let items = match list.get_mut("items").map(Value::take) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
             Some(_) => {
                 let reason = format!("{}: items is not a list", header.kind);
                 return self.reject(Place { line, item: None }, None, reason);
             }
         };
-        for (index, item) in (0..).zip(items) {
-            self.object(kinds, Place { line, item: Some((header, index)) }, item);
-        }
+        self.read_all(items, |decoded, index, item| {
+            decoded.object(kinds, Place { line, item: Some((header, index)) }, item);
+        });
     }
 
     fn known(&mut self, kind: Kind, place: Place<'_>, header: &Header, value: &Value) {
@@ -270,14 +290,14 @@ impl Decoded {
     }
 }
 
-/// What a list of an API server holds, by its kind: everything, or one kind.
+/// The kind of the items of a List: empty for `List`, whose items may have any kind. `None`: it is not a List.
 fn list_of(kind: &str) -> Option<&str> {
     let of = kind.strip_suffix("List")?;
     let is_read = Kind::ALL.iter().any(|kind| kind.as_str() == of);
     (of.is_empty() || is_read).then_some(of)
 }
 
-/// Reads an object of a kind that we know.
+/// Decodes an object of a supported kind.
 fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> {
     let version = match kind {
         Kind::EndpointSlice => "discovery.k8s.io/v1",
@@ -287,10 +307,10 @@ fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> 
     };
     if header.api_version != version {
         let found = &header.api_version;
-        return Err(format!("apiVersion {found:?}: {version} is what is read"));
+        return Err(format!("apiVersion {found:?}: only {version} is supported"));
     }
     if let Some(field) = tree::twice(value) {
-        return Err(format!("{field} is there twice"));
+        return Err(format!("{field} occurs twice"));
     }
     if let Some(problem) = misspelt::misspelt(&header.kind, value) {
         return Err(problem);
@@ -311,8 +331,8 @@ fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> 
     }
 }
 
-/// The documents of a YAML text, each with the line it begins at. A line that begins with `---` always ends a document, and
-/// so does one of `...`: YAML allows them nowhere else.
+/// The documents of a YAML text, each with its first line. A line that begins with `---`, or is `...`, always ends a
+/// document: YAML does not allow such lines elsewhere.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let is_marker =
         |line: &str| line == "---" || line.starts_with("--- ") || line.starts_with("---\t");
@@ -327,14 +347,14 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
                 _ if is_end => (at + line.len(), number + 1),
                 "" => (at + line.len(), number + 1),
                 comment if comment.starts_with('#') => (at + line.len(), number + 1),
-                // A document may begin behind its marker.
+                // A document may begin on the line of its marker.
                 _ => (at + line.len() - rest.len(), number),
             };
         }
         at += line.len();
     }
     all.push((start_line, text.get(start..).unwrap_or_default()));
-    // Directives (`%YAML 1.2`) stand before a marker, and say nothing that would be read otherwise.
+    // Directives such as `%YAML 1.2` come before a marker. They have no effect here.
     let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     let says_nothing = |document: &str| {
         let mut lines = document.lines();

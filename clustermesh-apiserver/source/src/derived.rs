@@ -1,4 +1,4 @@
-//! Endpoint slices for services that have none: from pods, or from Endpoints.
+//! Makes endpoint slices for services without any, from pods or from Endpoints.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -10,11 +10,11 @@ use mesh_model::{
 
 use crate::endpoints as from_pods;
 
-/// Pods by namespace and one of the labels that services select by.
+/// Pods by namespace, key and value of a label that some service selects.
 type Labelled<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>;
 
-/// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them: from
-/// the pods that a service selects, and from the Endpoints of one that selects none.
+/// Endpoint slices for services without any, as the kube-controller-manager makes them: from the pods that a service selects,
+/// or, for a service without a selector, from its Endpoints.
 pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods: Vec<&Pod> = Vec::new();
@@ -65,7 +65,7 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
         .collect()
 }
 
-/// Pods by what services select: each service looks at a few of its namespace's, and not at all of them.
+/// Indexes pods by the labels that services select, so that a service does not need to examine all pods.
 fn labelled<'a>(services: &[&'a Service], pods: &[&'a Pod]) -> Labelled<'a> {
     let selected: HashSet<(&str, &str)> = services
         .iter()

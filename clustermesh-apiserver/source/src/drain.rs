@@ -1,4 +1,4 @@
-//! What of a cluster its clients are to leave, for maintenance: `drain.yaml` in the cluster directory.
+//! `drain.yaml` in the cluster directory: what is drained for maintenance.
 
 use std::{
     collections::BTreeSet,
@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_files::{Moment, Progress, QUIET, Settling, Stamp};
+use mesh_model::excerpt;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -14,35 +15,35 @@ use crate::problem::Problem;
 /// What is drained.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
-    /// The whole cluster.
+    /// Whether the whole cluster is drained.
     pub cluster: bool,
-    /// Nodes by name.
+    /// The names of drained nodes.
     pub nodes: BTreeSet<String>,
 }
 
-/// Why a text is no `drain.yaml`.
+/// Why a text cannot be used as `drain.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
     /// Not YAML, or not of this shape.
     #[error("{0}")]
     Yaml(String),
     /// A name that no node can have.
-    #[error("{0:?} is no node's name")]
+    #[error("{0:?} is not a node name")]
     Node(String),
 }
 
-/// The file, and what is in force of it.
+/// The file, and the content in force.
 #[derive(Debug)]
 pub(crate) struct DrainFile {
     path: PathBuf,
-    /// `None` until it was understood once; one that is not there says that nothing is drained.
+    /// The content in force; `None` until the file has been read once. A missing file means that nothing is drained.
     drain: Option<Drain>,
-    /// What it holds now is in force.
+    /// Whether the current content of the file is in force.
     settled: bool,
     problem: Option<Problem>,
 }
 
-/// As it is written. A word that is misspelt is an error: it would leave a cluster undrained.
+/// The YAML of the file. Unknown fields are errors: with a misspelt field, the cluster would not be drained.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct DrainYaml {
@@ -50,15 +51,15 @@ struct DrainYaml {
     nodes: Vec<String>,
 }
 
-/// No honest file is larger.
+/// The maximum size of the file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// As long as Kubernetes lets a name be.
+/// The maximum length of a name in Kubernetes, in bytes.
 const MAX_NAME: usize = 253;
 
 // === impl Drain ===
 
 impl Drain {
-    /// Reads a `drain.yaml`. An empty one says that nothing is drained.
+    /// Parses a `drain.yaml`. An empty one means that nothing is drained.
     pub fn parse(text: &str) -> Result<Self, DrainError> {
         let yaml: Option<DrainYaml> = serde_saphyr::from_str(text)
             .map_err(|error| DrainError::Yaml(error.without_snippet().to_string()))?;
@@ -67,19 +68,19 @@ impl Drain {
         let is_name =
             |name: &String| !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(allowed);
         match nodes.iter().find(|name| !is_name(name)) {
-            Some(name) => Err(DrainError::Node(name.chars().take(MAX_NAME).collect())),
+            Some(name) => Err(DrainError::Node(excerpt(name, MAX_NAME).into_owned())),
             None => Ok(Self { cluster, nodes: nodes.into_iter().collect() }),
         }
     }
 
-    /// Writes it as `drain.yaml` has it.
+    /// The text of a `drain.yaml`.
     pub fn to_yaml(&self) -> Result<String, DrainError> {
         let Self { cluster, nodes } = self;
         let yaml = DrainYaml { cluster: *cluster, nodes: nodes.iter().cloned().collect() };
         serde_saphyr::to_string(&yaml).map_err(|error| DrainError::Yaml(error.to_string()))
     }
 
-    /// Reads the file at a path. One that is not there says that nothing is drained.
+    /// Reads the file at a path. A missing file means that nothing is drained. The error is a message without the path.
     pub fn read(path: &Path) -> Result<Self, String> {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -106,17 +107,17 @@ impl DrainFile {
         Self { path: path.into(), drain: None, settled: false, problem: None }
     }
 
-    /// Takes a look at it. One that cannot be understood, is in the middle of being written, or is gone for less than a second
-    /// leaves what was in force.
+    /// Looks at the file. If it is invalid, not completely written, or missing for less than a second, the previous content
+    /// stays in force.
     pub(crate) fn look(&mut self, settling: &mut Settling, at: Moment) {
         let stamp = || fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)).ok();
         let before = stamp();
         let read = Drain::read(&self.path);
         let progress = settling.look(&self.path, before, at);
-        // A drain that lacks a line would send clients back to a node that is about to go.
+        // An incomplete file would send clients back to a drained node, so do not trust an empty one too early.
         let nothing = read.as_ref().is_ok_and(Drain::is_empty);
         let needed = if nothing { Progress::Settled } else { Progress::Closed };
-        // There is no reason to wait for a file if the folder has not changed for long.
+        // Do not wait for a missing file if the folder has not changed for a while.
         let never = before.is_none() && self.drain.is_none() && is_old(self.path.parent(), at);
         self.settled = (progress >= needed || never) && stamp() == before;
         if !self.settled {
@@ -127,9 +128,9 @@ impl DrainFile {
             Ok(drain) => self.drain = Some(drain),
             Err(reason) => {
                 let stays = match self.drain {
-                    Some(_) => "what was in force stays",
+                    Some(_) => "the previous content stays in force",
                     None => {
-                        "what was in force is not known: until it is mended or removed nothing new is exported"
+                        "there is no previous content: until it is corrected or removed, nothing new is exported"
                     }
                 };
                 let reason = format!("{reason}; {stays}");
@@ -156,7 +157,7 @@ impl DrainFile {
     }
 }
 
-/// Whether nothing came to a folder, or went from it, within the last second.
+/// Whether a folder's entries have not changed for a second.
 fn is_old(folder: Option<&Path>, at: Moment) -> bool {
     let modified = folder.and_then(|folder| fs::metadata(folder).ok()?.modified().ok());
     modified.is_some_and(|modified| at.wall.duration_since(modified).is_ok_and(|age| age >= QUIET))
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_says() {
+    fn valid_files_are_parsed() {
         let drain = |cluster, nodes: &[&str]| Drain {
             cluster,
             nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
@@ -192,23 +193,26 @@ mod tests {
             ("cluster: maybe", "bool"),
             ("node: [n1]", "node"),
             ("nodes: n1", "sequence"),
-            ("nodes: ['']", "\"\" is no node's name"),
-            ("nodes: ['a/b']", "\"a/b\" is no node's name"),
+            ("nodes: ['']", "\"\" is not a node name"),
+            ("nodes: ['a/b']", "\"a/b\" is not a node name"),
             ("nodes: [", "line 1"),
             ("just text", ""),
         ] {
             let error = Drain::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
+        let long = Drain::parse(&format!("nodes: [{}]", "n".repeat(MAX_NAME + 1))).unwrap_err();
+        let begin = "n".repeat(MAX_NAME);
+        assert_eq!(long.to_string(), format!("\"{begin}…\" is not a node name"));
     }
 
     #[test]
-    fn a_broken_file_keeps_what_was_in_force_and_one_that_is_gone_ends_it() {
+    fn an_invalid_file_changes_nothing_and_a_removed_one_ends_the_drain() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("drain.yaml");
         let (mut file, mut settling, start) =
             (DrainFile::new(&path), Settling::default(), Moment::now());
-        // Files are written now, and looked at so many milliseconds later.
+        // Files are written now. The look takes place `ms` milliseconds after the start.
         let mut look = |file: &mut DrainFile, ms| {
             let after = std::time::Duration::from_millis(ms);
             file.look(&mut settling, Moment { now: start.now + after, wall: start.wall + after });
@@ -216,7 +220,10 @@ mod tests {
         fs::write(&path, "nodes: [").unwrap();
         look(&mut file, 1_500);
         let problem = file.problem().unwrap().to_string();
-        assert!(problem.contains("drain.yaml: ") && problem.contains("is not known"), "{problem}");
+        assert!(
+            problem.contains("drain.yaml: ") && problem.contains("there is no previous content"),
+            "{problem}"
+        );
         assert_eq!(file.drain(), None);
 
         fs::write(&path, "nodes: [n1]").unwrap();
@@ -225,10 +232,10 @@ mod tests {
         look(&mut file, 4_500);
         assert!(file.drain().unwrap().nodes.contains("n1"));
         let problem = file.problem().unwrap().to_string();
-        assert!(problem.ends_with("; what was in force stays"), "{problem}");
+        assert!(problem.ends_with("; the previous content stays in force"), "{problem}");
         fs::remove_file(&path).unwrap();
         look(&mut file, 6_000);
-        assert!(file.drain().unwrap().nodes.contains("n1"), "it is looked for twice");
+        assert!(file.drain().unwrap().nodes.contains("n1"), "a second look follows");
         look(&mut file, 7_000);
         assert_eq!((file.drain(), file.problem()), (Some(&Drain::default()), None));
     }

@@ -1,7 +1,7 @@
-//! Endpoint slices as the kube-controller-manager makes them: from a service's selector and the pods it selects.
+//! Makes endpoint slices from the pods that a service selects, as the kube-controller-manager does.
 //!
-//! Which slice an endpoint is in follows from its pod's name and from how many others begin like it, and not from a
-//! place in a list: every replica makes the same slices, and a pod that comes or goes changes one.
+//! The slice of an endpoint depends on the hash of its pod's name, and not on its position in a list. So every replica
+//! makes the same slices, and a pod that is added or removed changes only one slice.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use mesh_model::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// What can be in one slice: a family, and a set of port numbers.
+/// What all endpoints of a slice have in common: the address family and the ports.
 type Sort = (IpFamily, Vec<SlicePort>);
 
-/// An endpoint with the number that its pod's name stands for.
+/// An endpoint with the hash of its pod's name.
 type Placed = (u64, SliceEndpoint);
 
-/// As many endpoints as the controller puts into one slice.
+/// The maximum number of endpoints in a slice, as in the kube-controller-manager.
 const MAX_ENDPOINTS: usize = 100;
 
-/// The slices of a service from its pods (those of its namespace; others are passed over). Slices of their own for each
-/// family and each set of port numbers: a named target port may be another number in each pod.
+/// The slices of a service. Pods that it does not select are ignored. Each address family and each set of port numbers has
+/// its own slices, because a named target port may have a different number in each pod.
 pub(crate) fn slices<'a>(
     service: &Service,
     pods: impl Iterator<Item = &'a Pod>,
@@ -39,7 +39,7 @@ pub(crate) fn slices<'a>(
     for pod in selected {
         let place = number(pod.name.as_bytes());
         for family in &families {
-            // A pod is one endpoint, at its first address of the family.
+            // A pod has one endpoint for each family, at its first address of that family.
             let of_family = |ip: &&std::net::IpAddr| ip.is_ipv4() == (*family == IpFamily::V4);
             let Some(ip) = pod.ips.iter().find(of_family) else { continue };
             let ports: Vec<SlicePort> =
@@ -57,7 +57,7 @@ pub(crate) fn slices<'a>(
     slices
 }
 
-/// A service's endpoints are of its addresses' families, those of a headless one of the families that it names.
+/// The address families of a service's endpoints: those of its cluster IPs, or the `ipFamilies` of a headless service.
 fn families(service: &Service) -> Vec<IpFamily> {
     let both = [IpFamily::V4, IpFamily::V6];
     let has = |family: &IpFamily| match service.headless {
@@ -67,8 +67,8 @@ fn families(service: &Service) -> Vec<IpFamily> {
     both.into_iter().filter(has).collect()
 }
 
-/// One slice, as long as its endpoints fit into it; else two of those whose number has a 0 and a 1 at a bit, which is
-/// written behind their names. So slices that are not full exist only where the endpoints would fit into no fewer.
+/// Makes one slice if the endpoints fit into it. Else splits them by a bit of their hash, which is appended to the names of
+/// the slices, and divides each half again.
 fn divide(
     service: &Service,
     sort: &Sort,
@@ -94,7 +94,7 @@ fn divide(
     }
 }
 
-/// A number of a text that is the same in every build.
+/// A hash of a text that is the same in every build.
 fn number(text: &[u8]) -> u64 {
     let digest = Sha256::digest(text);
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -117,12 +117,16 @@ fn address_type(family: IpFamily) -> &'static str {
     }
 }
 
+/// Whether a service's selector picks a pod, whatever the pod's state. Without a selector it picks none.
+pub fn picks(service: &Service, pod: &Pod) -> bool {
+    !service.selector.is_empty()
+        && pod.namespace == service.namespace
+        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+}
+
 /// Whether a pod is one of a service's endpoints, ready or not.
 fn selects(service: &Service, pod: &Pod) -> bool {
-    pod.namespace == service.namespace
-        && !pod.finished
-        && !pod.ips.is_empty()
-        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+    picks(service, pod) && !pod.finished && !pod.ips.is_empty()
 }
 
 fn resolve(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
@@ -144,7 +148,7 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     })
 }
 
-/// Conditions as the endpoint slice controller sets them.
+/// An endpoint, with conditions and hints as the endpoint slice controller sets them.
 fn endpoint(
     service: &Service,
     pod: &Pod,
@@ -162,7 +166,7 @@ fn endpoint(
         ready: Some(service.publish_not_ready_addresses || (pod.ready && !pod.terminating)),
         serving: Some(pod.ready),
         terminating: Some(pod.terminating),
-        // Only a pod that is found by its host name under this service.
+        // Only for a pod whose `subdomain` is this service.
         hostname: pod.hostname.clone().filter(|_| pod.subdomain.as_ref() == Some(&service.name)),
         node: node.cloned(),
         zone: zone.cloned(),
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slice_a_family_and_set_of_numbers() {
+    fn each_family_and_set_of_port_numbers_has_a_slice() {
         let pods = [pod("a", 1, 8080), pod("b", 2, 8080), pod("c", 3, 9090)];
         let expected = [
             ("IPv4", 8080, vec!["10.1.1.1", "10.1.1.2"]),
@@ -266,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_selected() {
+    fn pods_are_selected_by_namespace_labels_and_state() {
         let base = pod("a", 1, 8080);
         for (change, selected) in [
             (&(|_: &mut Pod| {}) as &dyn Fn(&mut Pod), true),
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn host_names_belong_to_their_service() {
+    fn host_names_need_the_services_subdomain() {
         let mut pod = pod("a", 1, 8080);
         pod.hostname = Some("db-0".into());
         let hostname =
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_headless_service_is_of_the_families_that_it_names() {
+    fn a_headless_service_has_its_ip_families() {
         let mut headless = Service { headless: true, cluster_ips: Vec::new(), ..service() };
         let families = |service: &Service| -> Vec<String> {
             let all = slices_of(service, &pod("a", 1, 8080)).into_iter();
@@ -341,7 +345,7 @@ mod tests {
         assert_eq!(zone(BTreeMap::new()), None);
     }
 
-    /// As the endpoint slice controller has them: each endpoint is for its own zone, or its own node.
+    /// As in the endpoint slice controller: an endpoint is for clients in its own zone, or on its own node.
     #[test]
     fn hints_follow_from_traffic_distribution() {
         let zone = BTreeMap::from([(ZONE_LABEL.to_owned(), "east".to_owned())]);
@@ -369,7 +373,7 @@ mod tests {
         }
     }
 
-    /// Pods of one family; some are as many as one slice takes, and more.
+    /// `count` pods with IPv4 addresses.
     fn many(count: usize) -> Vec<Pod> {
         let pod = |n: usize| Pod {
             ips: vec![std::net::Ipv4Addr::from(0x0a01_0000 + u32::try_from(n).unwrap()).into()],
@@ -390,13 +394,13 @@ mod tests {
             let sizes = slices.values().map(|slice| slice.endpoints.len());
             assert!(sizes.clone().all(|size| size > 0 && size <= MAX_ENDPOINTS), "{count}");
             assert_eq!(sizes.sum::<usize>(), count);
-            // No more slices than pods would fit into if each was a quarter full.
+            // On average, slices are at least a quarter full.
             assert!(slices.len() <= 1 + count / 25, "{count}: {}", slices.len());
         }
     }
 
     #[test]
-    fn a_pod_that_comes_or_goes_changes_one_slice_or_divides_one() {
+    fn a_pod_that_is_added_or_removed_changes_or_splits_one_slice() {
         let pods = many(1_000);
         let mut before = by_name(&pods[..1]);
         let mut divided = 0;
@@ -406,7 +410,7 @@ mod tests {
             let gone = before.keys().filter(|name| !now.contains_key(*name)).count();
             match (new, gone) {
                 (1, 0) => {}
-                // A full one is two now, under names of their own: they are there before it goes.
+                // A full slice was split into others with new names, which are added before it is removed.
                 (2.., 1) => divided += 1,
                 other => panic!("{count} pods: {other:?}"),
             }
@@ -414,7 +418,7 @@ mod tests {
         }
         assert!((9..=40).contains(&divided), "{divided}");
 
-        // In whatever order they are reported, and whichever pod went from the middle.
+        // The order of pods does not matter, and neither does which pod is removed.
         let reversed: Vec<Pod> = pods.iter().rev().cloned().collect();
         assert_eq!(by_name(&reversed), before);
         let mut fewer = pods.clone();

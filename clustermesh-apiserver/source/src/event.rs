@@ -2,46 +2,45 @@
 
 use mesh_model::object::{Kind, Object, ObjectKey};
 
-/// A position in a source's history of one kind. Opaque to everyone but the source and those who compare two positions
-/// of it for being later.
+/// A position in the history of a source. Positions of one source can be compared: a later one is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceVersion(pub u64);
 
-/// What a source reports.
+/// An event of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
-    /// All objects of the kind follow; what is not among them when [`SourceEvent::Listed`] comes is gone. The first event
-    /// of each kind, and again whenever the source lost its place.
+    /// A complete list of the kind follows, until [`SourceEvent::Listed`]. Objects that are not in it no longer exist. This
+    /// is the first event of each kind. It is repeated when the source cannot continue its watch.
     Listing {
         /// The kind.
         kind: Kind,
     },
-    /// An object is there, new or changed.
+    /// An object is new or changed.
     Applied {
-        /// When.
+        /// The position of the change.
         resource_version: ResourceVersion,
         /// The object.
         object: Object,
     },
-    /// An object is gone.
+    /// An object was deleted.
     Deleted {
-        /// When.
+        /// The position of the change.
         resource_version: ResourceVersion,
-        /// Which.
+        /// The object's key.
         key: ObjectKey,
     },
-    /// All objects of the kind were reported.
+    /// The list of the kind is complete.
     Listed {
         /// The kind.
         kind: Kind,
-        /// As of when.
+        /// The position of the list.
         resource_version: ResourceVersion,
     },
-    /// Nothing of the kind changed up to here.
+    /// Nothing of the kind has changed up to this position.
     Bookmark {
         /// The kind.
         kind: Kind,
-        /// Up to when.
+        /// The position.
         resource_version: ResourceVersion,
     },
 }

@@ -1,7 +1,7 @@
-//! The fields of Kubernetes' kinds that the mesh uses, and what becomes of them.
+//! The fields of Kubernetes objects that the mesh uses, and their conversion.
 //!
-//! Unknown fields are ignored and absent ones have Kubernetes' defaults, so an object of any version is read. What an API
-//! server would refuse is refused here too, by field.
+//! Unknown fields are ignored, and absent ones have Kubernetes' defaults, so objects of any version are accepted. What an API
+//! server would refuse is refused here too, and the error names the field.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -21,7 +21,7 @@ pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, Cil
 pub(crate) use endpoints::Endpoints;
 pub(crate) use services::{Service, Slice};
 
-/// What says how to read the rest.
+/// The fields that decide how to decode an object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {
@@ -33,7 +33,7 @@ pub(crate) struct Header {
     pub(crate) metadata: Name,
 }
 
-/// What names an object.
+/// The name and namespace of an object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Name {
@@ -155,16 +155,16 @@ struct PodIp {
     ip: String,
 }
 
-/// The label that an API server puts on every namespace.
+/// The label that an API server adds to every namespace: its name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// On a pod: `off` leaves its connections alone at the socket.
+/// The annotation of a pod. With `off`, the socket hooks do not translate its connections.
 pub(crate) const SOCKET_LB_ANNOTATION: &str = "clustermesh.dev/socket-lb";
 const DEFAULT: &str = "default";
 
 // === impl Header ===
 
 impl Header {
-    /// What names the object, of a kind.
+    /// The key of the object, which has this kind.
     pub(crate) fn key(&self, kind: Kind) -> ObjectKey {
         let namespace = match kind.is_namespaced() {
             true => self.metadata.namespace(),
@@ -173,7 +173,7 @@ impl Header {
         ObjectKey { kind, namespace, name: self.metadata.name.clone() }
     }
 
-    /// In a list of one kind, as an API server answers with, the items need not say theirs.
+    /// Takes kind and version from a List of one kind, such as a PodList, whose items need not have them.
     pub(crate) fn inherit(&mut self, list: Option<&Self>) {
         let Some(list) = list else { return };
         let Some(kind) = list.kind.strip_suffix("List").filter(|kind| !kind.is_empty()) else {
@@ -191,12 +191,12 @@ impl Header {
 // === impl Name ===
 
 impl Name {
-    /// The namespace of a namespaced object.
+    /// The namespace, or `default` if it is empty.
     pub(crate) fn namespace(&self) -> String {
         namespace_or_default(self.namespace.as_deref())
     }
 
-    /// Refuses names that no API server takes: they would be parts of keys.
+    /// Refuses names that an API server would refuse, because they become parts of keys.
     pub(crate) fn check(&self, kind: Kind) -> Result<(), String> {
         let name = match kind {
             Kind::Namespace | Kind::Service => names::label(&self.name),
@@ -212,7 +212,7 @@ impl Name {
 // === impl Metadata ===
 
 impl Metadata {
-    /// The namespace of a namespaced object.
+    /// The namespace, or `default` if it is empty.
     pub(crate) fn namespace(&self) -> String {
         namespace_or_default(self.namespace.as_deref())
     }
@@ -247,7 +247,7 @@ impl Node {
             let kind = match kind.as_str() {
                 "InternalIP" => AddressKind::Internal,
                 "ExternalIP" => AddressKind::External,
-                // Names.
+                // Host names.
                 _ => continue,
             };
             let field = || format!("status.addresses[{index}].address");
@@ -257,7 +257,7 @@ impl Node {
         let mut pod_cidrs = Vec::new();
         for (field, range) in ranges {
             let range: IpNet =
-                range.parse().map_err(|_| format!("{field}: {range:?} is no pod range"))?;
+                range.parse().map_err(|_| format!("{field}: {range:?} is not a CIDR"))?;
             pod_cidrs.push(range.trunc());
         }
         Ok(Object::Node(object::Node {
@@ -287,7 +287,7 @@ impl Pod {
             ips.push(parse_ip(&ip, || field.clone())?);
         }
         let mut named_ports = Vec::new();
-        // An init container that is restarted always runs beside the others.
+        // An init container with the restart policy `Always` is a sidecar.
         let sidecars = spec.init_containers.into_iter().map(|container| {
             let ports =
                 if container.restart_policy == "Always" { container.ports } else { Vec::new() };
@@ -324,7 +324,7 @@ impl Pod {
     }
 }
 
-/// A field and the list that stands in its place where it is there, without empty ones, each with its path.
+/// The values of a list, or of the single field if the list is empty, without empty values. Each has its path.
 fn listed(one: String, list: Vec<String>, field: &'static str) -> Vec<(String, String)> {
     let all = match list.is_empty() {
         true => vec![(field.to_owned(), one)],
@@ -338,7 +338,8 @@ fn listed(one: String, list: Vec<String>, field: &'static str) -> Vec<(String, S
 
 fn parse_ip(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, String> {
     let ip: Result<IpAddr, _> = text.parse();
-    ip.map(|ip| ip.to_canonical()).map_err(|_| format!("{}: {text:?} is no IP address", field()))
+    ip.map(|ip| ip.to_canonical())
+        .map_err(|_| format!("{}: {text:?} is not an IP address", field()))
 }
 
 fn parse_port(number: i64, field: impl FnOnce() -> String) -> Result<u16, String> {

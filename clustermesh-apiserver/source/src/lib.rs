@@ -1,8 +1,8 @@
-//! Where a cluster's objects come from, behind one interface.
+//! The source of a cluster's objects.
 //!
-//! A source reports [`SourceEvent`]s: what is there, when all of a kind was reported, what changes. That is Kubernetes'
-//! own protocol of list and watch (`docs/adr/0004-one-source-interface.md` shows how each of its messages maps), so the
-//! exporter need not know whether a folder of manifests or an API server is behind it.
+//! A source reports [`SourceEvent`]s, which correspond to Kubernetes' list and watch protocol
+//! (`docs/adr/0004-one-source-interface.md`). So the exporter does not depend on whether the objects come from a folder of
+//! manifests or from an API server.
 
 mod admitted;
 mod annotation_names;
@@ -20,9 +20,10 @@ mod problem;
 pub use admitted::{Admitted, admit};
 pub use annotation_names::unknown_annotations;
 pub use copies::Copies;
-pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
+pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode, decode_in_pieces};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
+pub use endpoints::picks;
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
 pub use manifests::{MAX_FILE, ManifestsSource, ScanError, read_text};

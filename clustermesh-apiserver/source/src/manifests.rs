@@ -1,8 +1,8 @@
-//! Objects from a folder of manifests.
+//! The source that reads a folder of manifests.
 //!
-//! Nothing is removed by ignorance: a file that cannot be read or understood keeps the objects it had, a folder that is
-//! empty or cannot be read changes nothing, and what is missing is looked for twice, a second apart: in a file that is
-//! written in its place, in one that is empty, and where a file was.
+//! Nothing is removed by ignorance. The objects of a file that is invalid or cannot be read stay. A folder that is empty or
+//! cannot be read changes nothing. An object is only removed if it is missing in two looks, one second apart: from a file
+//! that is not written atomically, from an empty file, or with a file that was removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,36 +31,36 @@ use listing::Listing;
 mod file;
 mod listing;
 
-/// A folder of manifests, and what was last read from it.
+/// A folder of manifests, and the objects in force.
 #[derive(Debug)]
 pub struct ManifestsSource {
     folder: PathBuf,
-    /// Objects of other kinds are passed over.
+    /// Objects of other kinds are ignored.
     kinds: &'static [Kind],
     files: BTreeMap<PathBuf, ManifestFile>,
-    /// How far files and folders are.
+    /// The progress of files and folders.
     settling: Settling,
-    /// Folders that may be in the middle of being filled.
+    /// Whether a program may still be adding files to a folder.
     is_filling: bool,
-    /// Beside the folder.
+    /// The file `drain.yaml`.
     drain: Option<DrainFile>,
-    /// What was reported, made endpoint slices included.
+    /// The objects that were reported, with derived endpoint slices.
     reported: BTreeMap<ObjectKey, Object>,
     resource_version: ResourceVersion,
-    /// Each kind's listing was begun.
+    /// Whether the lists were begun.
     begun: bool,
     listed: bool,
-    /// Where each object is from that several files may have.
+    /// The file whose copy of each object is in force.
     owners: BTreeMap<ObjectKey, PathBuf>,
     problems: Vec<Problem>,
-    /// What the folder holds beside the mesh's objects.
+    /// What is ignored in the folder.
     notes: Vec<Problem>,
 }
 
-/// Why the folder says nothing.
+/// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// It cannot be read.
+    /// The folder cannot be read.
     #[error("{}: {source}", path.display())]
     Unreadable {
         /// The folder.
@@ -68,8 +68,8 @@ pub enum ScanError {
         /// Why.
         source: io::Error,
     },
-    /// There is no manifest in it.
-    #[error("{}: no manifest in it (*.yaml, *.yml, *.json). To remove the last object leave an empty file", path.display())]
+    /// The folder has no manifest.
+    #[error("{}: it has no manifest (*.yaml, *.yml, *.json). To remove the last object, leave an empty file", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum ScanError {
 // === impl ManifestsSource ===
 
 impl ManifestsSource {
-    /// The folder, which is not read yet. Positions begin after `since`.
+    /// The source of a folder. Does no IO yet. Positions of events begin after `since`.
     pub fn new(folder: &Path, since: ResourceVersion) -> Self {
         Self {
             folder: folder.into(),
@@ -98,30 +98,30 @@ impl ManifestsSource {
         }
     }
 
-    /// The same, but that it reads objects of these kinds only.
+    /// Limits it to objects of these kinds.
     pub fn of_kinds(self, kinds: &'static [Kind]) -> Self {
         Self { kinds, ..self }
     }
 
-    /// The same, with a `drain.yaml` at a path.
+    /// Adds the path of `drain.yaml`.
     pub fn with_drain(self, path: &Path) -> Self {
         Self { drain: Some(DrainFile::new(path)), ..self }
     }
 
-    /// What is drained by that file; not known before it was understood once.
+    /// What `drain.yaml` drains; `None` until the file has been read once.
     pub fn drain(&self) -> Option<&Drain> {
         self.drain.as_ref()?.drain()
     }
 
-    /// Takes note of what watches of the folder and of `drain.yaml` noticed, for the next scan.
+    /// Stores what watches of the folder and of `drain.yaml` noticed, for the next scan.
     pub fn note_written(&mut self, written: impl IntoIterator<Item = (PathBuf, Written)>) {
         self.settling.note(written);
     }
 
-    /// Reads what changed in the folder and says what follows from it. On an error nothing changed.
+    /// Reads the files that have changed, and returns the events.
     ///
     /// # Errors
-    /// When the folder is empty or cannot be read.
+    /// If the folder is empty or cannot be read. All objects stay then.
     pub fn scan(&mut self, at: Moment) -> Result<Vec<SourceEvent>, ScanError> {
         if let Some(drain) = &mut self.drain {
             drain.look(&mut self.settling, at);
@@ -138,29 +138,29 @@ impl ManifestsSource {
         Ok(self.report(now))
     }
 
-    /// When another scan says more, although nothing changes.
+    /// When to scan again even if nothing changes.
     pub fn next_look(&self) -> Option<Instant> {
         let files = self.files.values().filter_map(ManifestFile::next_look);
         self.settling.next_look().into_iter().chain(files).min()
     }
 
-    /// What is wrong in the folder now.
+    /// The current problems.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// What is in the folder and no object of the mesh, each kind once with its number. Nothing is wrong with it.
+    /// What is ignored in the folder, one entry for each kind with the number of objects. These are no problems.
     pub fn notes(&self) -> &[Problem] {
         &self.notes
     }
 
-    /// Whether everything was reported once. Not while a file is broken whose former content is not known, or may be in
-    /// the middle of being written: what it held must not be taken for removed.
+    /// Whether the lists have been completed once. They are not complete while a file that was never read is invalid or being
+    /// written: its objects must not count as removed.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// The content that the objects are from, in short: the same for every replica that read the same files.
+    /// A hash of the content in force, equal in all replicas that have read the same files. In hexadecimal.
     pub fn fingerprint(&self) -> String {
         let mut all = Sha256::new();
         for (path, file) in &self.files {
@@ -170,7 +170,7 @@ impl ManifestsSource {
             all.update([0]);
             all.update(digest);
         }
-        // A cluster that drains nothing has the fingerprint of the files alone.
+        // If nothing is drained, the hash depends only on the manifests.
         if let Some(drain) = self.drain().filter(|drain| !drain.is_empty()) {
             all.update("drain");
             all.update([u8::from(drain.cluster)]);
@@ -182,7 +182,7 @@ impl ManifestsSource {
         all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether what some file held before stays, because what it holds now was not understood, or may not be all of it.
+    /// Whether previous content of some file is in force, because its current content is invalid or may be incomplete.
     pub fn keeps_something(&self) -> bool {
         let drain = self.drain.as_ref().is_some_and(|drain| !drain.is_settled());
         let keeps = |file: &ManifestFile| !file.is_settled() || !file.kept().is_empty();
@@ -225,8 +225,8 @@ impl ManifestsSource {
         });
     }
 
-    /// All objects, each from one file, and the endpoint slices that follow from them. Of two files the one stays whose
-    /// object is in force; at the start it is the first by name.
+    /// All objects in force, with derived endpoint slices. If several files have an object, the copy in force stays; at the
+    /// start it is that of the first file by name.
     fn gather(&mut self) -> BTreeMap<ObjectKey, Object> {
         let mut objects = BTreeMap::new();
         let mut owners = BTreeMap::<ObjectKey, PathBuf>::new();
@@ -253,7 +253,7 @@ impl ManifestsSource {
                     objects.insert(key, object.clone());
                     continue;
                 }
-                // What it had and lacks now moves.
+                // It is not a copy if the owner no longer has it: the object moves to this file.
                 let keys = || self.files.get(owner).map(ManifestFile::keys).unwrap_or_default();
                 let held = held_by.entry(owner.clone()).or_insert_with(keys);
                 if held.contains(&key) {
@@ -262,7 +262,7 @@ impl ManifestsSource {
             }
         }
         self.problems.extend(copies.problems());
-        // What moves from one file to another is in the former until it is known to be gone from there.
+        // An object that moves to another file stays until it is certainly removed from the previous one.
         for (path, file) in &self.files {
             for object in file.kept() {
                 let key = object.key();
@@ -287,7 +287,7 @@ impl ManifestsSource {
         objects
     }
 
-    /// Says once of each kind what is not read, and how much of it there is.
+    /// Makes one message for each kind of thing that is ignored, with its number.
     fn note_passed_over(&mut self) {
         let mut all = BTreeMap::<&PassedOver, (Problem, usize)>::new();
         for (path, file) in &self.files {
@@ -337,13 +337,13 @@ impl ManifestsSource {
         events
     }
 
-    /// Whether all there is was read, and no program is in the middle of adding more.
+    /// Whether all files were read completely, and no program is adding files.
     fn is_whole(&self) -> bool {
         let drain = self.drain.as_ref().is_none_or(|drain| drain.drain().is_some());
         drain && !self.is_filling && self.files.values().all(ManifestFile::is_settled)
     }
 
-    /// How far it has read.
+    /// The position of the last event.
     pub fn resource_version(&self) -> ResourceVersion {
         self.resource_version
     }

@@ -1,14 +1,14 @@
-//! Something in a cluster directory that is not as it should be.
+//! Problems in a cluster directory.
 
 use std::path::PathBuf;
 
-/// Something in a file, or in the folder, that is not as it should be.
+/// A problem in a file, or with the folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {reason}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub struct Problem {
     /// The file, or the folder.
     pub file: PathBuf,
-    /// The line, counted from 1, where one is to blame.
+    /// The line, counted from 1, if the problem concerns one.
     pub line: Option<usize>,
     /// What is wrong.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! Prints what cannot run on this machine, and fails if it could.
+//! Prints the tests that cannot run on this machine, and fails if one of them could.
 
 use std::{io::Write as _, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Who may connect to an etcd, and what a peer may do there. Asked by `etcdctl` and `curl`, which share no code with us.
+//! Who may connect to an etcd, and what a peer may do there. Tested with `etcdctl` and `curl`, which do not use our code.
 
 use std::{
     fs,
@@ -11,15 +11,15 @@ use mesh_certs::{Ca, Profile};
 use crate::echo_service::two_clusters_with_echo;
 use crate::mesh::{Daemon, Mesh, daemons, eventually, output};
 
-/// Where an etcd is, as the other cluster's nodes reach it.
+/// An etcd as nodes of the other cluster reach it.
 struct Target<'a, M> {
     mesh: &'a M,
     from: (&'a str, &'a str),
     endpoint: String,
 }
 
-/// No certificate and a foreign one are refused; the peer's own reads what it is meant to and nothing else, and writes
-/// nothing; and agents reach the other cluster's etcd over the underlay.
+/// A client without a certificate, or with one of another CA, is refused. A peer may read the exported keys, but nothing
+/// else, and may not write. Agents reach the other cluster's etcd over the underlay.
 pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&other)[0].clone();
@@ -30,7 +30,7 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     let (ca, certificate, key) = (file("-ca.crt"), file(".crt"), file(".key"));
     let peer = [("--cacert", &ca), ("--cert", &certificate), ("--key", &key)];
 
-    // What a peer is for.
+    // The exported keys.
     let read = target.etcdctl(&peer, &["get", "--prefix", "cilium/state/", "--keys-only"]);
     let read = read.expect("a peer reads what is exported");
     for kind in ["identities/v1/id/", "ip/v1/", "nodes/v1/", "services/v1/"] {
@@ -47,7 +47,7 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
         assert!(read.contains(&format!("clustermesh/local/v1/{kind}")), "{read}");
     }
 
-    // What is the cluster's own, and everything that would change something.
+    // Keys that are not exported, and everything that changes something.
     let user = format!("remote-{other}");
     let refused: [&[&str]; 11] = [
         &["get", "--prefix", "clustermesh/"],
@@ -67,8 +67,8 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
         assert!(reason.contains("permission denied"), "{command:?}: {reason}");
     }
 
-    // TLS lets the peer in, and neither a client without a certificate nor one of another CA, whatever its name.
-    target.tls(Some((&certificate, &key))).expect("a peer is let in");
+    // TLS accepts the peer, and refuses a client without a certificate or with one of another CA, whatever its name.
+    target.tls(Some((&certificate, &key))).expect("a peer is accepted");
     let reason = target.tls(None).expect_err("no certificate");
     assert!(reason.contains("alert"), "refused by TLS: {reason}");
     let temporary = tempfile::tempdir().expect("a temporary folder");
@@ -87,7 +87,7 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     over_the_underlay(mesh, &one, &other);
 }
 
-/// Every agent has a connection to the other cluster's etcd at a node's address.
+/// Every agent is connected to the other cluster's etcd at the address of a node.
 fn over_the_underlay(mesh: &impl Mesh, one: &str, other: &str) {
     for daemon in daemons(mesh) {
         let Daemon::Agent(cluster, node) = daemon else { continue };
@@ -113,10 +113,11 @@ impl<M: Mesh> Target<'_, M> {
         self.run(words)
     }
 
-    /// Asks for the version, which needs no permission: a client that gets through TLS gets it.
+    /// Requests the version, which needs no permission: every client that TLS accepts gets it.
     fn tls(&self, files: Option<(&Path, &Path)>) -> Result<String, String> {
         let mut words = vec!["curl".to_owned(), "-sS".into(), "--max-time".into(), "5".into()];
-        // With 1.3 a client is done before the server looks at its certificate, and the reason may get lost.
+        // With TLS 1.3, the handshake is finished for the client before the server checks its certificate, so the reason
+        // may get lost.
         words.extend(["--tls-max".into(), "1.2".into()]);
         words.extend(["--insecure".into(), format!("{}/version", self.endpoint)]);
         if let Some((certificate, key)) = files {

@@ -1,4 +1,4 @@
-//! One agent is killed again and again, while there is something to do.
+//! An agent is killed repeatedly while backends change.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
@@ -6,8 +6,8 @@ use crate::{
     mesh::{Daemon, Mesh, wait_ready},
 };
 
-/// Ten kills of the agent on the client's node, every other one while new backends are on their way into its tables: no
-/// request fails, and each new run ends with what the manifests say.
+/// The agent on the client's node is killed ten times, every other time while it adds new backends to its tables. No
+/// request fails, and after each restart the kernels agree with the manifests.
 pub fn traffic_outlives_ten_kills_of_an_agent(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());

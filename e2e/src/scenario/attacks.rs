@@ -1,4 +1,4 @@
-//! A hostile cluster reports what it may not.
+//! A hostile cluster reports what it must not.
 
 mod certificates;
 mod claims;
@@ -23,28 +23,28 @@ use crate::{
     mesh::{Daemon, Mesh, connect, eventually, output},
 };
 
-/// Whom a row talks about.
+/// The clusters in the attack table.
 struct Victims {
-    /// The clusters that should take none of it as valid.
+    /// The honest clusters.
     honest: [String; 2],
-    /// The one that lies.
+    /// The hostile cluster.
     hostile: String,
-    /// An address of a pod, of each of the honest.
+    /// An address of a pod in each honest cluster.
     pods: [String; 2],
-    /// An address of a node, of each of the honest.
+    /// An address of a node in each honest cluster.
     nodes: [String; 2],
-    /// An address of a service of the first.
+    /// An address of a service in the first honest cluster.
     service: String,
 }
 
-/// What must not change: each node's tables and routes.
+/// What must not change: the tables and routes of each node.
 type Ground = BTreeMap<String, (Services, String)>;
 
-/// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not taken
-/// as valid, is counted and named, and the honest clusters' traffic does not notice.
+/// Two honest clusters and a hostile one, whose etcd an attacker controls. The honest agents refuse each row of the attack
+/// table, count it and report it, and their traffic is not affected.
 pub fn false_records_are_rejected(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
-        // As a cluster that exports services v1, and then as one that exports slices.
+        // First with services v1, then with endpoint slices.
         for form in [Form::Services, Form::Slices] {
             let (key, value) = rows::config_of(victims, form);
             etcdctl::put(mesh, &victims.hostile, &key, value.as_bytes());
@@ -60,12 +60,12 @@ pub fn false_records_are_rejected(mesh: &impl Mesh) {
     });
 }
 
-/// The same, for more than its budgets.
+/// The same for records that exceed the budgets.
 pub fn floods_are_stopped(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| floods::are_stopped(mesh, victims, unharmed));
 }
 
-/// The same, for what its canaries do not confirm, for more canaries than are read, and without a grant.
+/// The same for records without a canary, for too many canaries, and without a grant.
 pub fn what_is_not_confirmed_or_granted_is_left_out(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
         floods::unconfirmed_records_count(mesh, victims, unharmed);
@@ -74,12 +74,12 @@ pub fn what_is_not_confirmed_or_granted_is_left_out(mesh: &impl Mesh) {
     });
 }
 
-/// The same, for certificates of others.
+/// The same for certificates of others.
 pub fn strangers_are_refused(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| certificates::are_refused(mesh, victims, unharmed));
 }
 
-/// Attacks a mesh that has traffic. `unharmed` is to be asked after each attack.
+/// Attacks a mesh with traffic. The attacks must call the function after each attack: it checks that nothing changed.
 fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str))) {
     let [one, other, hostile] = mesh.clusters().try_into().expect("three clusters");
     for cluster in [&one, &other] {
@@ -90,7 +90,7 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     connect(mesh, &one, &hostile);
     connect(mesh, &other, &hostile);
     wait_for_history(mesh);
-    // No apiserver puts right what the attacker writes.
+    // Stop the apiserver, which would repair what the attacker writes.
     mesh.kill(&Daemon::Apiserver(hostile.clone()));
     let first = |ips: Vec<std::net::IpAddr>| ips[0].to_string();
     let pod = |cluster: &str| first(mesh.pod_ips(cluster, "echo"));
@@ -109,10 +109,10 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     });
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
-    assert_eq!(report.clusters.len(), 2, "no cluster answered but the honest: {report:#?}");
+    assert_eq!(report.clusters.len(), 2, "only the honest clusters answered: {report:#?}");
 }
 
-/// Writes what a row says, waits until every honest agent has answered as it should, and takes it back.
+/// Writes a row, waits until every honest agent has reacted as expected, and takes it back.
 fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
     let hostile = victims.hostile.as_str();
     let before = counted(mesh, victims);
@@ -134,7 +134,7 @@ fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
             let so = match row.expected {
                 Expected::Rejected(reason) => more > 0 && last.contains(reason),
                 Expected::Refused(reason) => ladder.contains(reason),
-                // The markers came after it on every watch, and were the only ones to be rejected.
+                // The markers came after it on every watch, and only they were rejected.
                 Expected::Nothing => more == markers.len() as u64,
             };
             if !so {
@@ -152,7 +152,7 @@ fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
     }
 }
 
-/// Waits until what a row before it broke is whole.
+/// Waits until the connection is restored after an earlier row.
 fn followed(mesh: &impl Mesh, victims: &Victims) {
     eventually("the hostile cluster is followed", || {
         let seen = hostile_status(mesh, victims);
@@ -163,7 +163,7 @@ fn followed(mesh: &impl Mesh, victims: &Victims) {
     });
 }
 
-/// How each honest agent sees the hostile cluster.
+/// The hostile cluster in the status of each honest agent.
 fn hostile_status(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
     let (_, status, _) = json::run(mesh.clustermesh(&["status"]));
     let clusters = status["clusters"].as_array().cloned().unwrap_or_default();
@@ -182,7 +182,7 @@ fn hostile_status(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
     found
 }
 
-/// How much each honest agent has rejected so far.
+/// The number of records that each honest agent has rejected so far.
 fn counted(mesh: &impl Mesh, victims: &Victims) -> BTreeMap<String, u64> {
     let seen = hostile_status(mesh, victims).into_iter();
     seen.map(|(agent, peer)| (agent, peer["rejected"].as_u64().unwrap_or_default())).collect()

@@ -1,4 +1,4 @@
-//! An agent starts while what it reads changes all the time, far away.
+//! An agent starts while the records of a distant cluster change all the time.
 
 use std::{
     fs,
@@ -15,15 +15,15 @@ use crate::{
     mesh::{Daemon, Mesh, wait_ready},
 };
 
-/// Pods that are there at first, and how often one is removed.
+/// The number of pods at first, and the interval in which one is removed.
 const PODS: usize = 600;
 const PERIOD: Duration = Duration::from_millis(50);
-/// Each way between the reader and the other cluster's etcd: a round trip of 100 ms.
+/// The delay each way between the reader and the other cluster's etcd: a round trip takes 100 ms.
 const DELAY_MILLIS: u32 = 50;
 
-/// A pod of the other cluster is removed every 50 ms, over a link with a round trip of 100 ms, while an agent starts that
-/// knows nothing of it: the agent is ready before the removals end, no request fails, and every kernel ends with what is
-/// left.
+/// A pod of the other cluster is removed every 50 ms, over a link with a round trip of 100 ms, while an agent starts
+/// without any state. The agent is ready before the removals end, no request fails, and every kernel ends with the
+/// remaining pods.
 pub fn an_agent_starts_while_pods_are_removed(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let folder = mesh.manifests(&other);
@@ -41,7 +41,7 @@ pub fn an_agent_starts_while_pods_are_removed(mesh: &impl Mesh) {
     let node = mesh.nodes(&one)[1].clone();
     let agent = Daemon::Agent(one.clone(), node.clone());
     mesh.stop(&agent);
-    // It knows nothing of other clusters from before.
+    // Delete its state of other clusters.
     let snapshots = mesh.state_dir(&one, &node).join("snapshots");
     fs::remove_dir_all(&snapshots).unwrap_or_else(|e| panic!("{}: {e}", snapshots.display()));
     let stop = AtomicBool::new(false);
@@ -72,9 +72,9 @@ pub fn an_agent_starts_while_pods_are_removed(mesh: &impl Mesh) {
     traffic.stop_unharmed().assert_clients(&client_ips(mesh, &one));
 }
 
-/// A global service of the removed pods. Where it is found is each cluster's own.
+/// A global service of the removed pods. Each cluster has its own cluster IP.
 fn service(cluster: &str) -> String {
-    // The lab counts its clusters from 1, by letters.
+    // The lab numbers clusters from 1, and names them by letters.
     let number = cluster.as_bytes()[0] - b'a' + 1;
     let ip = format!("fd00:100:{number}::f000");
     json!({
@@ -91,7 +91,7 @@ fn service(cluster: &str) -> String {
     .to_string()
 }
 
-/// A pod of the second cluster, by its manifest alone.
+/// The manifest of a pod of the second cluster. There is no such process.
 fn pod(number: usize) -> String {
     let ip = format!("fd00:10:2:2::{:x}", 0x1000 + number);
     json!({

@@ -1,4 +1,4 @@
-//! Pods through the chain of CNI plugins: who they are is known when they start, or as soon as it can be.
+//! Pods attached by a chain of CNI plugins: their identity is known when they start, or as soon as possible.
 
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 
@@ -11,8 +11,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// When `apply` returns, each pod's node knows it by the ID that the apiserver published, under its name and under its
-/// addresses; CHECK finds nothing; and when pods are gone, nothing of them is left.
+/// When `apply` returns, each pod's agent has the identity that the apiserver published for the pod and for its addresses.
+/// CHECK finds no error. After pods are removed, nothing of them is left.
 pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     mesh.apply(cluster, "echo", None);
@@ -54,8 +54,8 @@ pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
     assert_eq!(files.count(), 1, "the client's");
 }
 
-/// A pod starts while its node's agent is away, and while no apiserver publishes who it is; it is bound when they are
-/// back. Of one that ends meanwhile nothing stays. Traffic goes on all the while.
+/// A pod starts while its node's agent does not run, and while no apiserver publishes its identity. It is bound when they
+/// run again. Nothing is left of a pod that ends meanwhile. Traffic continues all the time.
 pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -80,7 +80,7 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     assert_eq!(pod["identity"], exported["identity"], "{exported:#}");
     json::of(mesh.check_pod(&one, "spare-0"));
 
-    // Those who were bound before are so again, by the files that outlived the agents.
+    // Pods that were bound before are bound again, from their files.
     let all = pods(mesh, &one);
     assert!(all.len() == 4 && all.iter().all(|pod| pod["state"] == "bound"), "{all:#?}");
 
@@ -93,15 +93,21 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
         if pods.len() == 3 { Ok(()) } else { Err(format!("{pods:#?}")) }
     });
 
-    // The control plane reports no pods: those that were bound stay so, and another waits.
+    // The control plane reports no pods. Bound pods stay bound, and a new pod waits.
     let (apiserver, etcd) = (Daemon::Apiserver(one.clone()), Daemon::Etcd(one.clone()));
     mesh.kill(&apiserver);
     mesh.kill(&etcd);
     agents.iter().for_each(|agent| mesh.kill(agent));
     agents.iter().for_each(|agent| mesh.start(agent));
-    let before = all.iter().filter(|pod| pod["name"] != "spare-0").cloned().collect::<Vec<_>>();
-    eventually("the pods are who they were", || {
-        let pods = try_pods(mesh, &one)?;
+    // The labels of an identity are known once the cluster is listed.
+    let without_labels = |mut pod: Value| {
+        pod["labels"].take();
+        pod
+    };
+    let before = all.iter().filter(|pod| pod["name"] != "spare-0").cloned().map(without_labels);
+    let before: Vec<Value> = before.collect();
+    eventually("the pods have their identities", || {
+        let pods: Vec<Value> = try_pods(mesh, &one)?.into_iter().map(without_labels).collect();
         if pods == before { Ok(()) } else { Err(format!("{pods:#?}, not {before:#?}")) }
     });
     mesh.start(&etcd);
@@ -124,12 +130,12 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{one} and {other}: {report:#?}");
 }
 
-/// An agent that is there and does not answer keeps no pod from starting, and binds it when it goes on.
+/// A pod starts even if its agent hangs. The agent binds it when it continues.
 pub fn an_agent_that_hangs_keeps_no_pod_from_starting(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     let agent = Daemon::Agent(cluster.clone(), mesh.nodes(cluster)[0].clone());
     mesh.freeze(&agent);
-    // It returns while the agent still hangs.
+    // The command returns while the agent still hangs.
     mesh.apply(cluster, CLIENT, None);
     mesh.thaw(&agent);
     eventually("the pod is bound", || {
@@ -139,7 +145,7 @@ pub fn an_agent_that_hangs_keeps_no_pod_from_starting(mesh: &impl Mesh) {
     });
 }
 
-/// CHECK names an address that is gone, an interface, and an attachment that the agent does not know.
+/// CHECK reports a missing address, a missing interface, and an attachment that the agent does not have.
 pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     mesh.apply(cluster, CLIENT, None);
@@ -153,7 +159,7 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
         assert!(ip.status().expect("ip runs").success());
     };
     address("delete", "24");
-    // In the chain another plugin notices first; asked by itself, ours does.
+    // In the chain, another plugin reports it first; called alone, ours reports it.
     let (code, _, complaint) = json::run(mesh.check_pod(cluster, CLIENT));
     assert_eq!(code, 1);
     assert!(complaint.contains("ptp CHECK"), "{complaint}");
@@ -167,7 +173,7 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     other.interface = "eth7";
     assert_eq!(by_hand(mesh, cluster, &node, "CHECK", &other).unwrap_err()["code"], 101);
 
-    // Another program takes the binding away.
+    // Another program removes the attachment's file.
     let file = &attachments(&mesh.pods_dir(cluster, &node))[0];
     let kept = fs::read(file).expect("the attachment");
     fs::remove_file(file).expect("it can be removed");
@@ -186,8 +192,8 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     });
 }
 
-/// Whatever is called by hand is answered as the specification has it: versions, errors with their codes, DEL of nothing,
-/// and ADD with what came before.
+/// Calls by hand are answered as in the CNI specification: versions, errors with their codes, DEL without an attachment,
+/// and ADD with a previous result.
 pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     let node = &mesh.nodes(cluster)[0];
@@ -199,7 +205,7 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
         json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"] })
     );
 
-    // A second ADD of the same is what the first was, and passes on what it got, down to unknown fields.
+    // A second ADD has the same result as the first. The previous result is passed on, also its unknown fields.
     let mut again = good.clone();
     again.input["prevResult"]["somebody"] = json!({ "s": ["own"] });
     let answer = by_hand(mesh, cluster, node, "ADD", &again).expect("a result");
@@ -230,7 +236,7 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
         assert!(details.contains(words), "{details}");
     }
 
-    // Of what never was, nothing has to be there.
+    // DEL succeeds for an attachment that never existed.
     let mut nothing = good.clone();
     nothing.container = "never".into();
     nothing.netns = String::new();
@@ -242,7 +248,7 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
     assert_eq!(attachments(&mesh.pods_dir(cluster, node)).len(), 1, "the client's stays");
 }
 
-/// What is wrong with a call.
+/// A change that makes a call invalid.
 type Change<'a> = &'a dyn Fn(&mut Call);
 
 /// A call of our plugin.
@@ -255,7 +261,7 @@ struct Call {
     input: Value,
 }
 
-/// What the runtime would call our plugin with for a pod that is attached.
+/// The call that a runtime would make for an attached pod.
 fn call(mesh: &impl Mesh, cluster: &str, pod: &str) -> Call {
     let node = mesh.node_of(cluster, pod);
     let folder = mesh.pods_dir(cluster, &node);
@@ -275,7 +281,7 @@ fn call(mesh: &impl Mesh, cluster: &str, pod: &str) -> Call {
     }
 }
 
-/// Calls our plugin on a node: what it says, or the error that it says.
+/// Calls our plugin on a node. Returns its result, or its error.
 fn by_hand(
     mesh: &impl Mesh,
     cluster: &str,
@@ -305,24 +311,24 @@ fn by_hand(
     if output.status.success() { Ok(answer) } else { Err(answer) }
 }
 
-/// What the agents of a cluster know of its pods.
+/// The pods that the agents of a cluster list.
 fn pods(mesh: &impl Mesh, cluster: &str) -> Vec<Value> {
     try_pods(mesh, cluster).unwrap_or_else(|complaint| panic!("{complaint}"))
 }
 
-/// The same, of agents that may be starting.
+/// The same, if the agents may still be starting.
 fn try_pods(mesh: &impl Mesh, cluster: &str) -> Result<Vec<Value>, String> {
     let list = mesh.clustermesh(&["pod", "list", "--context", cluster]);
     let (_, listed, complaint) = json::run(list);
     listed["pods"].as_array().cloned().ok_or_else(|| format!("{listed:#} {complaint}"))
 }
 
-/// What the apiserver published of a pod, by its name.
+/// The record of a pod that the apiserver published for its node.
 fn published(mesh: &impl Mesh, cluster: &str, node: &str, pod: &str) -> Value {
     value(mesh, cluster, &format!("clustermesh/local/v1/pods/{node}/default/{pod}"))
 }
 
-/// A key's value, through neither an agent nor our code.
+/// The value of a key, read by `etcdctl`.
 fn value(mesh: &impl Mesh, cluster: &str, key: &str) -> Value {
     let text = etcdctl::run(mesh, cluster, &["get", "--print-value-only", "--", key]);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{key}: {error} in {text:?}"))

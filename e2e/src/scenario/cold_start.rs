@@ -1,4 +1,4 @@
-//! A node that reboots while no etcd is there to sync from.
+//! A node reboots while no etcd is reachable.
 
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
@@ -16,8 +16,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
-/// The kernel has nothing, the local etcd is away, and so is the whole other cluster's control plane: the node begins
-/// with what it knew, its clients reach both clusters, and when all are back nothing of it is left but the reference.
+/// The kernel is empty, and neither the local etcd nor the other cluster's control plane runs. The agent starts from its
+/// snapshots, and clients reach both clusters. When all daemons run again, only what they report is left.
 pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
@@ -27,7 +27,7 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     }
     let wanted = wanted(mesh, &one, &[&one, &other]);
 
-    // As a reboot leaves it: no agent, no tables, no routes.
+    // As after a reboot: no agent, no tables, no routes.
     let agent = Daemon::Agent(one.clone(), node.clone());
     mesh.kill(&agent);
     fs::remove_dir_all(&pins).expect("pins to remove");
@@ -44,7 +44,7 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
         let found = try_services(&pins)?;
         if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
     });
-    // Another task makes the routes.
+    // Another task of the agent makes the routes.
     for family in ["-4", "-6"] {
         let show = ["ip", family, "route", "show", "proto", "201"];
         eventually(&format!("the node has a route ({family})"), || {
@@ -69,7 +69,7 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// Waits until what is on disk of a cluster has all its pods.
+/// Waits until the snapshot of a cluster has all its pods.
 fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) {
     let file = state.join("snapshots").join(cluster).with_extension("jsonl");
     let pods: BTreeSet<IpAddr> = mesh.pod_ips(cluster, "echo").into_iter().collect();
@@ -80,7 +80,7 @@ fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) 
     });
 }
 
-/// The backends that a snapshot has: what local nodes get of the local cluster, slices of another.
+/// The backends in a snapshot: in local records for the local cluster, in slices for another one.
 fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
     let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
     let mut lines = text.lines().skip(1).map(line);
@@ -109,7 +109,7 @@ fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
     endpoints.flat_map(|one| one.addresses).map(|ip| ip.parse().expect("an address")).collect()
 }
 
-/// The clusters of which a node's agent only knows what it knew before.
+/// The clusters whose records an agent only has from a snapshot.
 fn remembered(mesh: &impl Mesh, cluster: &str, node: &str) -> Vec<String> {
     let peers = crate::echo_service::agent_status(mesh, cluster, node)["peers"].clone();
     let peers = peers.as_array().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A cluster cannot reach another for so long that the other's etcd has forgotten what it missed.
+//! A cluster cannot reach another one for so long that the other's etcd has compacted the missed changes.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::{
     mesh::{Mesh, wait_ready, within},
 };
 
-/// How long a connection takes to be given up that only loses its packets: a ping and its deadline, 10 s each.
+/// How long a connection lives if all its packets are lost: a ping and its deadline, 10 s each.
 const GIVEN_UP: Duration = Duration::from_secs(30);
 
-/// What was added and what was removed meanwhile is in every kernel once the cut is healed, although the etcd no longer has
-/// the history of it; no request fails before, meanwhile, or after.
+/// After the partition ends, every kernel has the changes made meanwhile, although the etcd has compacted them. No request
+/// fails before, during or after the partition.
 pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&other, "spare", None);
@@ -33,14 +33,14 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
             reached => Err(format!("{reached} of {} still reach it", agents.len())),
         }
     });
-    // More of what has traffic, less of what has none: what is cut off cannot know that a pod is gone.
+    // Add pods that get traffic, and remove pods without traffic: a partitioned cluster cannot know that a pod is gone.
     mesh.apply(&other, "echo", Some(3));
     mesh.apply(&other, "spare", Some(0));
     etcdctl::compact(mesh, &other);
     mesh.apply(&other, "spare", Some(2));
     etcdctl::compact(mesh, &other);
     let (code, history, _) = json::run(mesh.check_history());
-    assert_eq!(code, 3, "a cluster that reaches nothing knows nothing: {history:#}");
+    assert_eq!(code, 3, "the partitioned cluster does not have the changes: {history:#}");
 
     mesh.heal();
     wait_ready(mesh);

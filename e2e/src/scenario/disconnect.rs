@@ -1,4 +1,4 @@
-//! A connection is taken back.
+//! Two clusters are disconnected.
 
 use crate::echo_service::{
     CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wait_for_backends_in,
@@ -10,10 +10,11 @@ use crate::{
     mesh::{Mesh, connect, eventually, frontends, peer_files},
 };
 
-/// Ours, as `ip route` names them: `mesh_routes::PROTOCOL`.
+/// Commands that list our routes, by their protocol `mesh_routes::PROTOCOL`.
 const ROUTES: [&str; 2] = ["ip -4 route show proto 201", "ip -6 route show proto 201"];
 
-/// Routes, backends and files are gone on both sides; the local pods answer throughout. Connected again, all is back.
+/// Routes, backends and files are removed on both sides, and the local pods answer all the time. After connecting again,
+/// everything is back.
 pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let before = routes(mesh);
@@ -26,7 +27,7 @@ pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
     };
     for (cluster, node, routes) in &before {
         let towards = if *cluster == one { &other } else { &one };
-        assert!(crossing(routes, towards), "{cluster}/{node} has a way to {towards}: {routes}");
+        assert!(crossing(routes, towards), "{cluster}/{node} has a route to {towards}: {routes}");
     }
     assert!(!peer_files(mesh, &one).is_empty() && !peer_files(mesh, &other).is_empty());
 
@@ -39,20 +40,20 @@ pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
     }
     for (cluster, node, _) in &before {
         let towards = if *cluster == one { &other } else { &one };
-        eventually(&format!("{cluster}/{node} has no way to {towards}"), || {
+        eventually(&format!("{cluster}/{node} has no route to {towards}"), || {
             let now = routes(mesh);
             let now = &now.iter().find(|(c, n, _)| (c, n) == (cluster, node)).expect("a node").2;
             if crossing(now, towards) { Err(now.clone()) } else { Ok(()) }
         });
         let pins = mesh.pins(cluster, node);
         let backends: usize = services(&pins).values().map(|backends| backends.len()).sum();
-        // A moment later: a program may be about to use one that it found before.
-        eventually("no backend is left that no service has", || match backend_entries(&pins) {
+        // Entries of backends are removed a moment later, because a program may still use one.
+        eventually("only backends of services are left", || match backend_entries(&pins) {
             left if left == backends => Ok(()),
             left => Err(format!("{left}, not {backends}")),
         });
     }
-    // Nothing is left to take back.
+    // Disconnecting again changes nothing.
     let again = json::of(mesh.clustermesh(&disconnect));
     assert_eq!(again["changes"], serde_json::json!([]));
 
@@ -69,7 +70,7 @@ pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2);
 }
 
-/// The routes of ours, node by node.
+/// Our routes on each node.
 fn routes(mesh: &impl Mesh) -> Vec<(String, String, String)> {
     let mut all = Vec::new();
     for cluster in mesh.clusters() {

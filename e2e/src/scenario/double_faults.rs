@@ -1,4 +1,4 @@
-//! Daemons are killed two at a time.
+//! Two daemons are killed at a time.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
@@ -6,19 +6,19 @@ use crate::{
     mesh::{Daemon, Mesh, wait_ready},
 };
 
-/// Pairs of daemons of which one could have made up for the other: they go together and come back together, the second
-/// one first. No request fails, and every kernel is what it was.
+/// Pairs of daemons that could compensate for each other are killed together, and started again, the second one first. No
+/// request fails, and every kernel is unchanged.
 pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let (etcd, apiserver) =
         (|c: &str| Daemon::Etcd(c.into()), |c: &str| Daemon::Apiserver(c.into()));
     let agent = |c: &str, at: usize| Daemon::Agent(c.into(), mesh.nodes(c)[at].clone());
     let pairs = [
-        // A cluster without a control plane; two clusters without theirs.
+        // One cluster without its control plane; two clusters without theirs.
         [etcd(&other), apiserver(&other)],
         [etcd(&one), etcd(&other)],
         [apiserver(&one), apiserver(&other)],
-        // An agent that starts while an etcd is away: the local cluster's, or the other's.
+        // An agent that starts while an etcd does not run: the local cluster's, or the other's.
         [agent(&one, 0), etcd(&one)],
         [agent(&one, 0), etcd(&other)],
         // All agents of a cluster, and both ends of a connection.
@@ -27,10 +27,10 @@ pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
     ];
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for pair in &pairs {
-        println!("killing {pair:?}");
+        println!("killing {} and {}", pair[0], pair[1]);
         pair.iter().for_each(|daemon| mesh.kill(daemon));
         wait_for_history(mesh);
-        // The first to come back is still without the other.
+        // The first daemon starts while the other one does not run.
         mesh.start(&pair[0]);
         wait_for_history(mesh);
         mesh.start(&pair[1]);

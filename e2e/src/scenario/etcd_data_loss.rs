@@ -1,4 +1,4 @@
-//! An etcd loses all it had, and begins a new history.
+//! An etcd loses its data, and begins a new history.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
@@ -7,16 +7,16 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// How far a new history is when its readers see it.
+/// The revision of the new history when readers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
-    /// Behind the old one: its revisions alone give it away.
+    /// Lower than that of the old history, so readers can detect it by the revision.
     Shorter,
-    /// Beyond the old one, as if it went on.
+    /// Higher than that of the old history, as if that continued.
     Longer,
 }
 
-/// The kernels end as the manifests say, with what changed meanwhile, and no request fails.
+/// No request fails, and in the end the kernels agree with the manifests, with the changes made meanwhile.
 pub fn an_etcd_loses_its_data(mesh: &impl Mesh, history: History) {
     let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&other, "spare", Some(2));
@@ -32,9 +32,9 @@ pub fn an_etcd_loses_its_data(mesh: &impl Mesh, history: History) {
     mesh.kill(&apiserver);
     mesh.kill(&etcd);
     mesh.wipe_etcd(&other);
-    // A pod that the old history had and the new one never will.
+    // A pod that is only in the old history.
     mesh.apply(&other, "spare", Some(1));
-    // Readers see it when it is as far as it should be, and not before.
+    // Readers are kept away until the new history has its revision.
     mesh.cut(&one, &format!("{other}/etcd"));
     mesh.start(&etcd);
     mesh.start(&apiserver);
@@ -54,7 +54,7 @@ pub fn an_etcd_loses_its_data(mesh: &impl Mesh, history: History) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// Makes a history longer by so many revisions, with a key that means nothing.
+/// Adds revisions to a history, by writes to an unused key.
 fn age(mesh: &impl Mesh, cluster: &str, revisions: i64) {
     for _ in 0..revisions {
         etcdctl::run(mesh, cluster, &["put", "age", "x"]);

@@ -1,4 +1,4 @@
-//! The local backends go, the other cluster answers; they come back, and both do.
+//! The local backends are removed, so only the other cluster answers. Then they are added again, and both answer.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     mesh::{Mesh, frontends},
 };
 
-/// Under load, without a failed request on the way there or back.
+/// No request of the load fails.
 pub fn the_other_cluster_takes_over_and_gives_back(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -22,7 +22,7 @@ pub fn the_other_cluster_takes_over_and_gives_back(mesh: &impl Mesh) {
 
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
-    assert!(report.reopened > 0, "flows to the local pods were ended in good order: {report:#?}");
+    assert!(report.reopened > 0, "flows to the local pods were reopened: {report:#?}");
 }
 
 /// The clusters that answer a hundred calls.

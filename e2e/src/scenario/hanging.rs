@@ -1,4 +1,4 @@
-//! Clients that wait for what never comes.
+//! Clients that wait for an answer that never comes.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -13,13 +13,14 @@ use crate::{
     mesh::{Mesh, frontends},
 };
 
-/// A connection that waits for what never comes.
+/// A connection that waits for an answer.
 pub(super) struct Hanging {
     child: Child,
     events: BufReader<ChildStdout>,
 }
 
-/// One for each frontend, all of which wait for pods of the other cluster, while both have some.
+/// Connects once to each frontend, so that all connections wait for pods of the other cluster, although both clusters have
+/// pods.
 pub(super) fn on_the_other(mesh: &impl Mesh, one: &str, other: &str) -> Vec<Hanging> {
     mesh.apply(one, "echo", Some(0));
     wait_for_backends(mesh, &[other]);
@@ -32,7 +33,7 @@ pub(super) fn on_the_other(mesh: &impl Mesh, one: &str, other: &str) -> Vec<Hang
     clients
 }
 
-/// One for each frontend of the service: TCP and UDP, in both families.
+/// Connects once to each frontend of the service: TCP and UDP, in both families.
 fn to_every_frontend(mesh: &impl Mesh, cluster: &str) -> Vec<Hanging> {
     let tcp = frontends(mesh, cluster, ECHO, "TCP");
     let mut clients: Vec<Hanging> =
@@ -62,14 +63,14 @@ impl Hanging {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// What happens next.
+    /// Waits for the next event.
     pub(super) fn event(&mut self) -> Event {
         let mut line = String::new();
         self.events.read_line(&mut line).expect("a line");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
     }
 
-    /// The cluster that answers next.
+    /// Waits for the next answer. Returns the cluster that answered.
     pub(super) fn answering(&mut self) -> String {
         match self.event() {
             Event::Answered(answer) => answer.cluster,

@@ -1,5 +1,5 @@
-//! Clusters, nodes and ways that fail: who is avoided, who is kept, and that all is as before when it is over. What is
-//! asserted is order and counts: times are `clustermesh bench cut`'s business.
+//! Clusters, nodes and links fail: which backends are avoided or kept, and that everything is as before afterwards. The
+//! scenarios check order and counts; `clustermesh bench cut` measures times.
 
 mod blips;
 mod drain;
@@ -30,14 +30,15 @@ pub use unreachable::{
     an_unreachable_peer_is_valid_for_its_staleness_budget, the_local_apiserver_is_unreachable,
 };
 
-/// The agent's metrics, by what every node has.
+/// A bash script that reads the agent's metrics. Every node has bash.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
-/// For how long it is watched that nothing fails.
+/// How long to check that nothing fails.
 const WATCHED: Duration = Duration::from_secs(2);
-/// A node that comes and goes has so many deaths and returns a minute, and no more.
+/// The maximum number of changes of a flapping node in a minute.
 const MOST_CHANGES_A_MINUTE: u64 = 11;
 
-/// A cluster is cut off: by one write it is out of use, from then on no new connection fails, and it is back by itself.
+/// A cluster becomes unreachable. With one write to the kernel it is no longer used, and from then on no new connection
+/// fails. It is used again when it is reachable.
 pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -52,7 +53,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     assert_eq!(kernel::cut(&pins), BTreeSet::new());
     traffic.stop_unharmed();
 
-    // Under load, of which a second may be lost: that is what it takes to notice.
+    // Under load. Requests may fail for a second, until the cut is detected.
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     mesh.cut(&one, &other);
     eventually("the cluster is cut", || {
@@ -67,7 +68,11 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     );
     thread::sleep(WATCHED);
     let report = after.stop_unharmed();
-    assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one], "no other cluster is asked");
+    assert_eq!(
+        report.clusters.keys().collect::<Vec<_>>(),
+        [&one],
+        "only the local cluster answers"
+    );
     let report = traffic.stop();
     assert!(report.answered > 0, "{report:#?}");
     assert_eq!(
@@ -89,8 +94,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one, &other]);
 }
 
-/// A node dies: its pods are used only when no other backend is left. Then they are: a backend that may be alive is
-/// better than none.
+/// A node dies. Its pods are used only if no other backend is left: a backend that may be alive is better than none.
 pub fn a_node_is_dead(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -109,7 +113,7 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     assert!(detail(&reported).contains(&second), "{reported:#}");
     unharmed(mesh, &one);
 
-    // No other backend is left: all pods of this cluster are gone, and the other's other node is dead too.
+    // Leave no other backend: remove all pods of this cluster, and kill the other cluster's other node.
     mesh.apply(&one, "echo", Some(0));
     let theirs = on_node(mesh, &other, &first);
     wait_until_led_to(mesh, &one, &node, &theirs);
@@ -123,7 +127,8 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     unharmed(mesh, &one);
 }
 
-/// The agents of a cluster are away: its nodes are there, and no table changes. One that is cut meanwhile is found.
+/// The agents of a cluster do not run. Its nodes are still alive, and no table changes. A node that is cut meanwhile is
+/// detected.
 pub fn agents_are_away(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -138,7 +143,7 @@ pub fn agents_are_away(mesh: &impl Mesh) {
         let reported = data_path(mesh, &one, &node, &other);
         if detail(&reported).contains(wanted) { Ok(()) } else { Err(format!("{reported:#}")) }
     };
-    // Their kernels answer.
+    // The kernels of the nodes answer.
     agents.iter().for_each(|agent| mesh.kill(agent));
     let before = count("probes_answered_total");
     within(Duration::from_secs(60), "their kernels answer", || {
@@ -149,14 +154,14 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     assert!(says("no agent").is_err());
     assert_eq!((count("node_deaths_total"), led_to(mesh, &one, &node)), (0, everybody.clone()));
 
-    // And where kernels do not, as those of nodes without our programs.
+    // The same if kernels do not answer, like those of nodes without our programs.
     for agent in &agents {
         mesh.start_with(agent, ("CLUSTERMESH_PROBE_ANSWER", "agent"));
     }
     wait_ready(mesh);
     agents.iter().for_each(|agent| mesh.kill(agent));
     eventually("its nodes answer without an agent", || says("; 2 have no agent"));
-    // Far more than the kernels' burst of six, and each node is missed after three.
+    // Far more than the kernels' burst of six, and a node counts as dead after three.
     let before = count("probes_refused_total");
     within(Duration::from_secs(60), "refusals are counted", || {
         let counted = count("probes_refused_total") - before;
@@ -181,7 +186,7 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     unharmed(mesh, &one);
 }
 
-/// A link that comes and goes makes so many changes a minute and no more, and is used again when it has been quiet.
+/// A flapping link causes a limited number of changes in a minute, and is used again when it has been stable.
 pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -189,20 +194,20 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     wait_until_probed(mesh, &one, &other);
     let mut flaps = 0;
     let began = Instant::now();
-    // Until it has come back twice, and a while longer.
+    // Until it has recovered twice, and a while longer.
     while metric(mesh, &one, &node, "node_relapses_total") < 4 || flaps < 8 {
         mesh.cut(&one, &other);
         thread::sleep(Duration::from_millis(1_000));
         mesh.heal();
         thread::sleep(Duration::from_millis(1_000));
         flaps += 1;
-        assert!(flaps < 15, "{flaps} flaps, and no relapse");
+        assert!(flaps < 15, "{flaps} flaps without damping");
     }
     let cuts = metric(mesh, &one, &node, "peer_unreachable_events_total");
     let minutes = began.elapsed().as_secs() / 60 + 1;
     assert!(cuts < flaps, "{cuts} of {flaps} were acted upon");
     assert!(cuts * 2 <= MOST_CHANGES_A_MINUTE * minutes + 1, "{cuts} cuts in {minutes} minutes");
-    // It stays away for as long as it must, and is back.
+    // It is not used until the damping ends, and then it is used again.
     within(Duration::from_secs(30), "it is in use again", || {
         let cut = kernel::cut(&pins);
         if cut.is_empty() { Ok(()) } else { Err(format!("{cut:?}")) }
@@ -211,14 +216,14 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     unharmed(mesh, &one);
 }
 
-/// The local uplink is cut: no node is taken for dead, nothing is changed, and it goes on when it is healed.
+/// The local uplink fails. No node counts as dead, nothing is changed, and everything works again when the uplink does.
 pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     wait_until_probed(mesh, &one, &other);
     wait_until_probed(mesh, &one, &one);
     let everybody = led_to(mesh, &one, &node);
-    // In one stroke, then peer by peer.
+    // First all at once, then peer by peer.
     let strokes: [&dyn Fn(); 2] = [&|| in_one_stroke(mesh, &one, &node, true), &|| {
         let place = format!("{one}/{node}");
         for another in mesh.nodes(&one).into_iter().filter(|another| *another != node) {
@@ -230,7 +235,7 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         let written = || metric(mesh, &one, &node, "table_changes_total");
         let before = written();
         stroke();
-        eventually("the node knows that it is alone", || {
+        eventually("the node detects that it is isolated", || {
             let reported = data_path(mesh, &one, &node, &other);
             let alone = detail(&reported).contains("this node may be isolated");
             if alone { Ok(()) } else { Err(format!("{reported:#}")) }
@@ -250,13 +255,13 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
                 if reported["state"] == "ok" { Ok(()) } else { Err(format!("{reported:#}")) }
             });
         }
-        assert_eq!(written(), before, "nothing was taken that had to be given back");
+        assert_eq!(written(), before, "nothing was changed");
         assert_eq!(led_to(mesh, &one, &node), everybody);
         unharmed(mesh, &one);
     }
 }
 
-/// Lets nothing pass over a node's link to others, or all again.
+/// Drops all packets on a node's link, or ends that.
 fn in_one_stroke(mesh: &impl Mesh, cluster: &str, node: &str, cut: bool) {
     let rules = match cut {
         true => {
@@ -270,21 +275,21 @@ fn in_one_stroke(mesh: &impl Mesh, cluster: &str, node: &str, cut: bool) {
     assert_eq!(output(mesh.on_node(cluster, node, &["nft", rules])), Ok(String::new()));
 }
 
-/// A load for a while, of which nothing is lost.
+/// Runs a load for a while. No request may fail.
 fn unharmed(mesh: &impl Mesh, cluster: &str) -> Report {
     let traffic = Traffic::start(mesh, cluster, CLIENT, ECHO);
     thread::sleep(WATCHED);
     traffic.stop_unharmed()
 }
 
-/// Where connections to the service are led by a node's kernel, in either protocol.
+/// The backends that a node's kernel uses for the service, which must be the same for both protocols.
 fn led_to(mesh: &impl Mesh, cluster: &str, node: &str) -> BTreeSet<SocketAddr> {
     let services = kernel::services(&mesh.pins(cluster, node));
     services.into_values().flatten().map(|destination| destination.address).collect()
 }
 
 fn wait_until_led_to(mesh: &impl Mesh, cluster: &str, node: &str, wanted: &BTreeSet<SocketAddr>) {
-    eventually(&format!("{cluster}/{node} leads to {wanted:?}"), || {
+    eventually(&format!("{cluster}/{node} uses the backends {wanted:?}"), || {
         let found = led_to(mesh, cluster, node);
         if found == *wanted { Ok(()) } else { Err(format!("{found:?}")) }
     });
@@ -312,7 +317,7 @@ fn detail(step: &Value) -> String {
     step["detail"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Only who answered once can be dead.
+/// Waits until all nodes of a peer have answered: only a node that has answered can be dead.
 fn wait_until_probed(mesh: &impl Mesh, cluster: &str, peer: &str) {
     for node in mesh.nodes(cluster) {
         eventually("its nodes answer probes", || {
@@ -322,7 +327,7 @@ fn wait_until_probed(mesh: &impl Mesh, cluster: &str, peer: &str) {
     }
 }
 
-/// A number that a node's agent counts.
+/// The value of a metric of a node's agent.
 fn metric(mesh: &impl Mesh, cluster: &str, node: &str, name: &str) -> u64 {
     let text = output(mesh.on_node(cluster, node, &["bash", "-c", METRICS])).expect("metrics");
     let name = format!("clustermesh_agent_{name} ");

@@ -1,4 +1,4 @@
-//! The IDs that pods have, while what pods are changes and while what remembers them is lost.
+//! Identity IDs while labels change, and while the journal or the etcd is lost.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,11 +11,11 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
-/// Each address with its ID.
+/// The ID of each address.
 type Identities = BTreeMap<String, u64>;
 
-/// All pods become others, by their namespace's labels: each new ID is published before an address has it, the old
-/// ones stay, and no request fails. An etcd that loses everything gets the same IDs again.
+/// The identities of all pods change with the labels of their namespace. Each new ID is published before an address has it,
+/// the old ones stay published, and no request fails. An etcd that lost its data gets the same IDs again.
 pub fn pods_are_relabelled(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     wait_for_history(mesh);
@@ -38,7 +38,10 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
             let address = etcdctl::get(mesh, cluster, &format!("cilium/state/ip/v1/default/{ip}"));
             let (address, identity) = (address.expect("it is there"), identity(mesh, cluster, *id));
             let known = identity.expect("a published ID")["create_revision"].as_i64();
-            assert!(known < address["mod_revision"].as_i64(), "{ip} has an ID that is unknown");
+            assert!(
+                known < address["mod_revision"].as_i64(),
+                "{ip} has an ID that is not published"
+            );
         }
         for id in before.values() {
             assert!(identity(mesh, cluster, *id).is_some(), "{id} may be read still");
@@ -54,14 +57,14 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
     mesh.start(&etcd);
     mesh.start(&apiserver);
     wait_ready(mesh);
-    assert_eq!(identities(mesh, &other), before, "the journal remembers");
+    assert_eq!(identities(mesh, &other), before, "the IDs come from the journal");
     wait_for_history(mesh);
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// A journal that is gone is recognised by what the etcd has; nothing is written, and nothing allocated anew. Both ways
-/// out lead to the same IDs.
+/// The apiserver detects a lost journal by the content of the etcd. It writes nothing, and allocates no IDs. Both remedies
+/// lead to the same IDs.
 pub fn a_journal_is_lost(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -122,7 +125,7 @@ fn identity(mesh: &impl Mesh, cluster: &str, id: u64) -> Option<Value> {
     etcdctl::get(mesh, cluster, &format!("cilium/state/identities/v1/id/{id}"))
 }
 
-/// What local nodes get of their pods is what others get.
+/// The IDs in records for local nodes are those in records for other clusters.
 fn read_by_nodes(mesh: &impl Mesh, cluster: &str, identities: &Identities) {
     let values = ["get", "--prefix", "--print-value-only", "clustermesh/local/v1/pods/"];
     let text = etcdctl::run(mesh, cluster, &values);

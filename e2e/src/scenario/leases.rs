@@ -1,4 +1,4 @@
-//! A lease runs out.
+//! A lease expires.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// The writer's heartbeat goes with its lease, while it lives and while it does not: the writer is unreachable, and
-/// nothing is removed. A writer that is back beats again.
+/// The writer's heartbeat disappears with its lease, while the writer runs and while it does not. Nothing is removed. A
+/// writer that runs puts the heartbeat again.
 pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -19,7 +19,7 @@ pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
     mesh.kill(&apiserver);
     mesh.start(&apiserver);
     wait_ready(mesh);
-    eventually("the writer beats again", || match beat(mesh, &other) {
+    eventually("the writer has put a heartbeat again", || match beat(mesh, &other) {
         Some(_) => Ok(()),
         None => Err("no heartbeat".into()),
     });
@@ -27,7 +27,7 @@ pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
     mesh.kill(&apiserver);
     revoke(mesh, &other);
     wait_for_history(mesh);
-    // A reader that begins now finds no heartbeat either, and all the rest.
+    // A reader that starts now finds no heartbeat, but all records.
     for node in mesh.nodes(&one) {
         let agent = Daemon::Agent(one.clone(), node);
         mesh.kill(&agent);
@@ -41,14 +41,14 @@ pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// Takes the heartbeat's lease away, and the heartbeat with it.
+/// Revokes the heartbeat's lease, which deletes the heartbeat.
 fn revoke(mesh: &impl Mesh, cluster: &str) {
     let lease = beat(mesh, cluster).expect("a heartbeat has a lease");
     etcdctl::run(mesh, cluster, &["lease", "revoke", &format!("{lease:x}")]);
     assert_ne!(beat(mesh, cluster), Some(lease), "it is gone");
 }
 
-/// The lease of the heartbeat that is there.
+/// The lease of the heartbeat; `None` if there is no heartbeat.
 fn beat(mesh: &impl Mesh, cluster: &str) -> Option<i64> {
     etcdctl::get(mesh, cluster, "cilium/.heartbeat")?["lease"].as_i64()
 }

@@ -1,4 +1,4 @@
-//! A peer reports more than it may.
+//! A peer exceeds its budget.
 
 use std::fs;
 
@@ -15,9 +15,9 @@ use crate::{
     mesh::{Mesh, eventually, wait_ready},
 };
 
-/// A flood of changes, then a record too many: the peer's pods that are known serve on, nothing more is taken of it,
-/// the local cluster's changes are, and status shows it. Lifted, or with a larger budget, the peer is as it
-/// reports.
+/// First a peer makes too many changes, then it has too many records. Its known pods stay in use, nothing new is accepted
+/// from it, changes of the local cluster are accepted, and the status shows the quarantine. After the quarantine is lifted,
+/// or with a larger budget, agents have what the peer reports.
 pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -29,7 +29,7 @@ pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     mesh.apply(&other, "echo", Some(8));
     wait_for_quarantine(mesh, &one, &other, "changes");
     let (code, _, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
-    assert_eq!(code, 3, "a peer in quarantine is seen");
+    assert_eq!(code, 3, "the status shows the quarantine");
     mesh.apply(&one, "echo", Some(3));
     wait_for_backends_of(mesh, &one, &one);
     for node in mesh.nodes(&one) {
@@ -41,7 +41,7 @@ pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     wait_ready(mesh);
     wait_for_backends(mesh, &[&one, &other]);
 
-    // Not one record more than there are. Its services are slices, of which the status shows none.
+    // A budget of exactly the existing records. The peer's services are slices, which the status does not count.
     let tree = format!("cilium/state/endpointslices/v1/{other}/");
     let slices = etcdctl::run(mesh, &other, &["get", "--prefix", "--keys-only", &tree]);
     let slices = slices.lines().filter(|line| line.starts_with(&tree)).count();
@@ -64,7 +64,7 @@ pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// Changes what the file by which `cluster` follows `peer` grants it. Returns what it granted before.
+/// Changes the grant of `peer` in the peer file of `cluster`. Returns the previous grant.
 pub(super) fn set_grant(
     mesh: &impl Mesh,
     cluster: &str,
@@ -82,7 +82,7 @@ pub(super) fn set_grant(
     before
 }
 
-/// Writes what `peer` may cost into the file by which `cluster` follows it.
+/// Sets the budget of `peer` in the peer file of `cluster`.
 pub(super) fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
     set_grant(mesh, cluster, peer, |grant| {
         Some(Grant { budget: Some(budget), ..grant.expect("a grant") })
@@ -104,7 +104,7 @@ pub(super) fn lift(mesh: &impl Mesh, cluster: &str, peer: &str) {
     assert!(agents.iter().all(|agent| agent["lifted"] == Value::Bool(true)), "{lifted}");
 }
 
-/// Waits until every node of a cluster has a peer in quarantine for a reason that has `word` in it.
+/// Waits until every node of a cluster has a peer in quarantine, for a reason that contains `word`.
 pub(super) fn wait_for_quarantine(mesh: &impl Mesh, cluster: &str, peer: &str, word: &str) {
     for node in mesh.nodes(cluster) {
         eventually(&format!("{cluster}/{node} has {peer} in quarantine"), || {
@@ -116,7 +116,7 @@ pub(super) fn wait_for_quarantine(mesh: &impl Mesh, cluster: &str, peer: &str, w
     }
 }
 
-/// Waits until a cluster's nodes have all pods of `of`, whatever they have of others.
+/// Waits until a cluster's nodes have all pods of the cluster `of`.
 fn wait_for_backends_of(mesh: &impl Mesh, cluster: &str, of: &str) {
     let pods = mesh.pod_ips(of, "echo");
     for node in mesh.nodes(cluster) {
@@ -144,7 +144,7 @@ fn backends_of(mesh: &impl Mesh, cluster: &str, node: &str, of: &str) -> Vec<std
     ips
 }
 
-/// What a node's agent says of a peer.
+/// A peer in the status of a node's agent.
 fn peer(mesh: &impl Mesh, cluster: &str, node: &str, name: &str) -> Value {
     let peers = agent_status(mesh, cluster, node)["peers"].clone();
     let peers = peers.as_array().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A cluster whose control plane has two replicas, an etcd each.
+//! A cluster whose control plane has two replicas, each with its own etcd.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -14,10 +14,10 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready, within},
 };
 
-/// Longer than a replica may show no sign of life before another is tried, and than one that is behind is waited for.
+/// Longer than readers wait for a replica without signs of life, or for one that is behind.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
 
-/// Both replicas hold the same, and are two etcds.
+/// Waits until both replicas have the same keys. Returns the IDs of their etcds.
 fn same_content(mesh: &impl Mesh, cluster: &str) -> Vec<String> {
     let keys = |replica| {
         let mut keys = String::new();
@@ -33,7 +33,7 @@ fn same_content(mesh: &impl Mesh, cluster: &str) -> Vec<String> {
     })
 }
 
-/// The etcd that each of a cluster's agents follows another cluster in, by its id.
+/// The ID of the etcd in which each agent of a cluster follows another cluster.
 fn followed(mesh: &impl Mesh, cluster: &str, other: &str) -> Vec<String> {
     let of = |node: String| {
         let agent = agent_status(mesh, cluster, &node);
@@ -44,7 +44,7 @@ fn followed(mesh: &impl Mesh, cluster: &str, other: &str) -> Vec<String> {
     mesh.nodes(cluster).into_iter().map(of).collect()
 }
 
-/// An etcd's id, as its own answers carry it.
+/// The ID of an etcd, from its own answers.
 fn etcd_id(mesh: &impl Mesh, cluster: &str, replica: u8) -> String {
     let status = mesh.etcdctl_at(cluster, replica, &["endpoint", "status", "--write-out=json"]);
     let status: Value = serde_json::from_str(&output(status).expect("an answer")).expect("JSON");
@@ -52,8 +52,8 @@ fn etcd_id(mesh: &impl Mesh, cluster: &str, replica: u8) -> String {
     format!("{id:x}")
 }
 
-/// Has all agents of a cluster follow another in its first replica: which of them let them in first is chance. Returns
-/// the ids of both etcds.
+/// Makes all agents of a cluster follow the other one in its first replica. Without this, the choice of the replica is
+/// random. Returns the IDs of both etcds.
 fn all_read_the_first(mesh: &impl Mesh, cluster: &str, other: &str) -> [String; 2] {
     let ids = [1, 2].map(|replica| etcd_id(mesh, other, replica));
     assert_ne!(ids[0], ids[1], "two etcds");
@@ -65,7 +65,7 @@ fn all_read_the_first(mesh: &impl Mesh, cluster: &str, other: &str) -> [String; 
     ids
 }
 
-/// How often each kernel's tables were written to by agents: a metric of theirs, by node.
+/// The number of writes of each agent to its tables, from a metric.
 fn writes(mesh: &impl Mesh, cluster: &str) -> Vec<u64> {
     let of = |node: String| {
         let fetch = ["bash", "-c", METRICS];
@@ -78,11 +78,11 @@ fn writes(mesh: &impl Mesh, cluster: &str) -> Vec<u64> {
     mesh.nodes(cluster).into_iter().map(of).collect()
 }
 
-/// The agent's metrics, by what every node has.
+/// A bash script that reads the agent's metrics. Every node has bash.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
 
-/// The replica that every agent reads is killed, etcd and apiserver: its readers go over to the other, nothing is
-/// written that need not be, and what changes meanwhile arrives.
+/// The replica that all agents read is killed: etcd and apiserver. Its readers change to the other replica without
+/// unnecessary writes, and changes made meanwhile arrive.
 pub fn a_replica_is_killed(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     same_content(mesh, &other);
@@ -101,7 +101,8 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
     mesh.apply(&other, "echo", Some(2));
     wait_for_backends(mesh, &[&one, &other]);
 
-    // It comes back, and the other goes. What it did not see while it was away it knows before an agent reads there.
+    // The replica is started again, and the other one is killed. It has the changes that it missed before an agent reads
+    // there.
     start(mesh, &other, 1);
     eventually("it is ready", || ready(mesh, &other));
     same_content(mesh, &other);
@@ -117,17 +118,17 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// A replica whose apiserver stood still is not accepted when it reports less; an agent that reads there goes back to
-/// the other.
+/// Agents do not accept the data of a replica whose apiserver was frozen, because it is older. They change back to the
+/// other replica.
 pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let ids = all_read_the_first(mesh, &one, &other);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    // The second one knows nothing of the third pod.
+    // The second replica does not have the third pod.
     mesh.kill(&Daemon::ApiserverOf(other.clone(), 2));
     mesh.apply(&other, "echo", Some(3));
     wait_for_backends(mesh, &[&one, &other]);
-    // Its position is put every five seconds.
+    // The position is put every five seconds.
     let position = || {
         etcdctl::get(mesh, &other, "cilium/.heartbeat.position")
             .map(|kv| kv["mod_revision"].clone())
@@ -142,13 +143,13 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
         let found = followed(mesh, &one, &other);
         if found.iter().all(|id| *id == ids[1]) { Ok(()) } else { Err(format!("{found:?}")) }
     });
-    // Looked at for longer than a list takes.
+    // Wait longer than a list takes.
     for _ in 0..10 {
         wait_for_backends(mesh, &[&one, &other]);
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    assert_eq!(writes(mesh, &one), before, "what it does not know was not taken for gone");
-    // The first is back: as the second's writer is away, it is left again.
+    assert_eq!(writes(mesh, &one), before, "missing records were not removed");
+    // The first replica runs again. As the writer of the second one does not run, agents leave it.
     mesh.start(&Daemon::Etcd(other.clone()));
     arrive(mesh, &one, &other, &ids[0]);
     mesh.start(&Daemon::ApiserverOf(other.clone(), 2));
@@ -159,7 +160,7 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// Both replicas see new pods at once, and give them the same IDs.
+/// Both replicas read new pods at the same time, and give them the same IDs.
 pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -175,7 +176,7 @@ pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
         });
         ids_are_one_to_one(mesh, &other);
     }
-    // Killed in the middle of it, both begin with what is remembered.
+    // Both are killed meanwhile, and start from the journal.
     let pods: String = (0..40).map(|n| pod(5, n)).collect();
     write(manifests.join("race.yaml"), &pods);
     for daemon in [Daemon::Apiserver(other.clone()), Daemon::ApiserverOf(other.clone(), 2)] {
@@ -210,7 +211,7 @@ fn start(mesh: &impl Mesh, cluster: &str, replica: u8) {
     replica_of(cluster, replica).iter().for_each(|daemon| mesh.start(daemon));
 }
 
-/// The daemons of a replica: what fills the etcd first, so that no apiserver puts a last key.
+/// The daemons of a replica, the apiserver first, so that it does not put a last key when its etcd is killed.
 fn replica_of(cluster: &str, replica: u8) -> [Daemon; 2] {
     let cluster = cluster.to_owned();
     match replica {
@@ -219,7 +220,7 @@ fn replica_of(cluster: &str, replica: u8) -> [Daemon; 2] {
     }
 }
 
-/// Waits until all agents of a cluster follow another in this etcd, with all it has.
+/// Waits until all agents of a cluster follow another one in this etcd, and are synced.
 fn arrive(mesh: &impl Mesh, cluster: &str, other: &str, id: &str) {
     within(PATIENCE, "they follow the other replica", || {
         for node in mesh.nodes(cluster) {

@@ -1,4 +1,4 @@
-//! An agent is started again and again, and no connected client notices.
+//! An agent is restarted repeatedly, and established connections are not affected.
 
 use std::time::Instant;
 
@@ -9,24 +9,24 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// What an agent finds when it is back.
+/// How an agent is restarted.
 #[derive(Clone, Copy, Debug)]
 enum Restart {
-    /// It was stopped, and finds what it left.
+    /// It was stopped, and starts with its state.
     Stopped,
-    /// It was killed, and finds what it left.
+    /// It was killed, and starts with its state.
     Killed,
-    /// It was killed, and the other cluster's etcd is away when it starts.
+    /// It was killed, and the other cluster's etcd does not run when it starts.
     PeerAway,
-    /// It was killed while new backends were on their way into its tables; these go again once it is back.
+    /// It was killed while it added new backends to its tables. These are removed again after its start.
     Growing,
 }
 
 const RESTARTS: [Restart; 4] =
     [Restart::Stopped, Restart::Killed, Restart::PeerAway, Restart::Growing];
 
-/// So many restarts of the agent on the client's node: no request fails, and each of 50 connections and 50 connected UDP
-/// sockets to backends that live is the same in the end as it was in the beginning.
+/// Restarts the agent on the client's node. No request fails, and each of 50 connections and 50 connected UDP sockets to
+/// backends survives all restarts.
 pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
     let (one, other) = two_clusters_with_echo(mesh);
     let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());
@@ -35,7 +35,8 @@ pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
     let began = Instant::now();
     for (number, restart) in (1..=restarts).zip(RESTARTS.into_iter().cycle()) {
         restart.make(mesh, &agent, [&one, &other]);
-        println!("restart {number} of {restarts} ({restart:?}), {} s", began.elapsed().as_secs());
+        let (how, seconds) = (restart.as_str(), began.elapsed().as_secs());
+        println!("restart {number} of {restarts} ({how}), {seconds} s");
     }
     let report = traffic.stop_unharmed();
     println!("{restarts} restarts took {} s", began.elapsed().as_secs());
@@ -47,6 +48,15 @@ pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
 }
 
 impl Restart {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "the agent was stopped",
+            Self::Killed => "the agent was killed",
+            Self::PeerAway => "the agent was killed, and the other cluster's etcd before it",
+            Self::Growing => "the agent was killed while backends were added",
+        }
+    }
+
     fn make(self, mesh: &impl Mesh, agent: &Daemon, [one, other]: [&str; 2]) {
         let etcd = Daemon::Etcd(other.to_owned());
         match self {
@@ -70,7 +80,7 @@ impl Restart {
             }
         });
         if matches!(self, Self::PeerAway) {
-            // It has taken its tables over, and knows the peer from its snapshot alone.
+            // It has taken its tables over, and has the peer's records from its snapshot.
             wait_for_backends(mesh, &[one, other]);
             mesh.start(&etcd);
         }

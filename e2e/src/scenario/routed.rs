@@ -1,4 +1,4 @@
-//! Clusters whose nodes reach each other through a router alone, as in most clouds: no next hop is on a link.
+//! Clusters whose nodes reach each other only through a router, as in most clouds: no other node is on the link.
 
 use std::process::Command;
 
@@ -12,11 +12,11 @@ use crate::{
 
 /// The router's addresses.
 const ROUTER: [&str; 2] = ["172.31.255.254", "fd00:172::fffe"];
-/// The number that the agent's routes have in the kernel.
+/// The routing protocol ID of the agent's routes.
 const PROTOCOL: &str = "201";
 
-/// The kernel refuses routes over nodes that are not on a link, and the network leads to their pods by itself: nothing is
-/// wrong, and clients keep their addresses. An agent that is to make no routes makes none.
+/// The kernel refuses routes with a next hop that is not on a link, but the network routes to the pods itself. This is no
+/// problem, and clients keep their addresses. An agent with `--own-routes=false` makes no routes.
 pub fn a_router_between_all_nodes(mesh: &impl Mesh, underlay: &str) {
     let (one, other) = two_clusters_with_echo(mesh);
     put_router_between(mesh, underlay);
@@ -31,19 +31,22 @@ pub fn a_router_between_all_nodes(mesh: &impl Mesh, underlay: &str) {
         let step = steps.into_iter().find(|step| step["name"] == "data-path").unwrap_or_default();
         (step["state"].clone(), step["detail"].as_str().unwrap_or_default().to_owned(), status)
     };
-    eventually("the network leads to all pods of the other cluster, and nothing is wrong", || {
-        let (state, detail, status) = path();
-        let routed = detail.contains("4 of 4 pod ranges are routed by the network");
-        let problems = status["problems"].to_string();
-        match state == "ok" && routed && !problems.contains("route to") {
-            true => Ok(()),
-            false => Err(format!("{state}: {detail} {problems}")),
-        }
-    });
-    assert_eq!(routes(mesh, &one, node), "", "the kernel takes none");
+    eventually(
+        "the network routes to all pods of the other cluster, and there is no problem",
+        || {
+            let (state, detail, status) = path();
+            let routed = detail.contains("4 of 4 pod ranges are routed by the network");
+            let problems = status["problems"].to_string();
+            match state == "ok" && routed && !problems.contains("route to") {
+                true => Ok(()),
+                false => Err(format!("{state}: {detail} {problems}")),
+            }
+        },
+    );
+    assert_eq!(routes(mesh, &one, node), "", "the kernel refuses them");
     wait_ready(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    // An agent that is to leave routes to the network does not even try.
+    // An agent that leaves routes to the network does not try to make them.
     let agent = Daemon::Agent(one.clone(), node.clone());
     mesh.stop(&agent);
     mesh.start_with(&agent, ("CLUSTERMESH_ROUTES", "off"));
@@ -53,7 +56,7 @@ pub fn a_router_between_all_nodes(mesh: &impl Mesh, underlay: &str) {
         let untried = !detail.contains("routed by the network");
         if state == "ok" && untried { Ok(()) } else { Err(format!("{state}: {detail}")) }
     });
-    // Back on a link, it still makes none; an agent that makes routes does.
+    // On a common link again, it still makes no routes, but an agent that makes routes does.
     for name in &nodes {
         on_link(mesh, &one, name);
     }
@@ -78,7 +81,7 @@ fn routes(mesh: &impl Mesh, cluster: &str, node: &str) -> String {
     ["-4", "-6"].map(of).concat().trim().to_owned()
 }
 
-/// Each node has its address for itself, and everything else is the router's.
+/// Gives each node a link with the router only, and routes everything over it.
 fn put_router_between(mesh: &impl Mesh, underlay: &str) {
     let sysctls = [
         "net.ipv6.conf.br0.disable_ipv6=0",
@@ -113,7 +116,7 @@ fn put_router_between(mesh: &impl Mesh, underlay: &str) {
     }
 }
 
-/// A node's pod ranges, in the order of its addresses: the lab numbers both alike.
+/// A node's pod ranges, in the order of its addresses. The lab numbers both in the same way.
 fn pod_ranges(mesh: &impl Mesh, cluster: &str, node: &str) -> Vec<String> {
     let number = |at: Option<usize>| at.map(|at| at + 1).expect("one of the lab's");
     let cluster_id = number(mesh.clusters().iter().position(|name| name == cluster));
@@ -141,7 +144,7 @@ fn off_link(mesh: &impl Mesh, cluster: &str, node: &str) {
             true => on_node(&format!("-4 address delete {ip}/16 dev eth0")),
             false => on_node(&format!("-6 address change {ip}/64 dev eth0 noprefixroute")),
         }
-        // They stay in the kernel when their link goes, and nothing else would show that none can be made.
+        // The routes would stay in the kernel, and then nothing would show that they cannot be made.
         on_node(&format!("{family} route flush proto {PROTOCOL}"));
     }
 }

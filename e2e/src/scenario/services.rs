@@ -1,4 +1,4 @@
-//! What Services ask for, and which backends their clients get: by the kernel's tables, and by who answers.
+//! Settings of Services, and the backends that their clients get, according to the kernel's tables and to the answers.
 
 mod shop;
 
@@ -21,11 +21,11 @@ const WEIGHTS_OF: &str = "clustermesh.dev/weights-of";
 const TIERS: &str = "clustermesh.dev/tiers";
 const MINIMUM: &str = "clustermesh.dev/minimum-healthy";
 
-/// Enough to tell shares apart.
+/// The number of requests: enough to distinguish shares.
 const REQUESTS: u32 = 5_000;
 const RATE: u32 = 1_800;
 
-/// Clusters with two pods each, connected, and a client in the first.
+/// Connects all clusters, with two pods in each and a client in the first.
 fn with_pods(mesh: &impl Mesh) -> Vec<String> {
     let clusters = mesh.clusters();
     for cluster in &clusters {
@@ -38,8 +38,8 @@ fn with_pods(mesh: &impl Mesh) -> Vec<String> {
     clusters
 }
 
-/// Under load: affinity prefers a cluster's backends, without a ready backend there the others answer, and they give
-/// back; one that shuts down is asked when no other is left. No request fails on the way.
+/// Under load: affinity prefers a cluster's backends. Without a ready backend there, the others are used, until there is
+/// one again. A terminating backend is used if no other is left. No request fails.
 pub fn affinity_fails_over_and_back(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b) = (clusters[0].as_str(), clusters[1].as_str());
@@ -74,7 +74,8 @@ pub fn affinity_fails_over_and_back(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, a));
 }
 
-/// Three clusters: connections fall on backends as weights, tiers and a minimum say, within five standard errors.
+/// Three clusters: connections are distributed by weights, tiers and a minimum of healthy backends, within five standard
+/// errors.
 pub fn weights_tiers_and_a_minimum_spread_as_they_say(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b, c) = (clusters[0].as_str(), clusters[1].as_str(), clusters[2].as_str());
@@ -92,14 +93,14 @@ pub fn weights_tiers_and_a_minimum_spread_as_they_say(mesh: &impl Mesh) {
     };
     spread(&mine, "a/0 37.5, a/1 37.5, b/0 12.5, b/1 12.5");
 
-    // c is half of what it should be, and carries half; the rest goes to the others by their weights.
+    // Half of c's backends are healthy, so it gets half of the connections. The rest goes to the others by their weights.
     let tiers = [GLOBAL, (TIERS, "b;a,c"), (WEIGHTS, "a=3"), (MINIMUM, "100%")];
     mine.annotate(mesh, a, &tiers);
     mine.wait(mesh, a, "b/0 50, b/1 50");
     theirs.set(mesh, b, [Condition::Ready, Condition::NotReady]);
     spread(&mine, "a/0 18.75, a/1 18.75, b/0 50, c/0 6.25, c/1 6.25");
 
-    // A weight is a cluster's share, whether it has three pods, two or one.
+    // A weight is the share of a cluster, whether it has three pods, two or one.
     theirs.set(mesh, b, [Condition::Ready, Condition::Ready]);
     mesh.apply(a, "echo", Some(3));
     let weights = (WEIGHTS, "a=90,b=10,c=0");
@@ -114,15 +115,16 @@ pub fn weights_tiers_and_a_minimum_spread_as_they_say(mesh: &impl Mesh) {
     mine.set(mesh, a, [Condition::Ready, Condition::Ready]);
     theirs.set(mesh, b, [Condition::Ready, Condition::NotReady]);
 
-    // Half is enough now.
+    // Half of the backends is enough now.
     mine.annotate(mesh, a, &[GLOBAL, (TIERS, "b;a,c"), (MINIMUM, "50%")]);
     mine.wait(mesh, a, "b/0 100");
     theirs.set(mesh, b, [Condition::NotReady, Condition::NotReady]);
     mine.wait(mesh, a, "a/0 25, a/1 25, c/0 25, c/1 25");
 }
 
-/// A service that is not global has its own cluster's backends, whatever others of its name have; it turns global and back
-/// under load. One of its name in another namespace is another service, and a headless one has no frontend.
+/// A service that is not global only uses backends of its cluster, even if other clusters have a service of that name. It
+/// becomes global and back under load. The same name in another namespace is another service, and a headless service has no
+/// frontend.
 pub fn only_what_is_global_is_shared(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b) = (clusters[0].as_str(), clusters[1].as_str());
@@ -146,7 +148,7 @@ pub fn only_what_is_global_is_shared(mesh: &impl Mesh) {
         mine.annotate(mesh, a, &[]);
         mine.wait(mesh, a, own);
     }
-    // Withheld, it still uses the others'.
+    // A service that is not shared still uses backends of other clusters.
     mine.annotate(mesh, a, &[GLOBAL, ("service.cilium.io/shared", "false")]);
     mine.wait(mesh, a, all);
     let theirs = Shop::new("web", &[GLOBAL]);
@@ -165,7 +167,7 @@ pub fn only_what_is_global_is_shared(mesh: &impl Mesh) {
     });
 }
 
-/// With session affinity a client's connections end at one backend; without, at all.
+/// With session affinity, all connections of a client go to one backend; without it, to all backends.
 pub fn clients_come_back_to_their_backend(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b) = (clusters[0].as_str(), clusters[1].as_str());
@@ -192,8 +194,9 @@ pub fn clients_come_back_to_their_backend(mesh: &impl Mesh) {
     assert_eq!(pods(&mine).len(), 4);
 }
 
-/// Two nodes a cluster, each with one pod. Connections stay on their node, where that is asked for, and are refused where it
-/// has no ready pod; hints keep them in the zone of their node, as long as all pods have them.
+/// Two nodes in each cluster, each with one pod. With `internalTrafficPolicy: Local`, connections stay on their node, and
+/// are refused if it has no ready pod. Topology hints keep them in the zone of their node, as long as all endpoints have
+/// hints.
 pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b) = (clusters[0].as_str(), clusters[1].as_str());
@@ -201,7 +204,7 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     let here = mesh.node_of(a, CLIENT);
     let nodes = mesh.nodes(a);
     let there = nodes.iter().find(|node| **node != here).expect("two nodes");
-    // Which of the two pods is on the client's node.
+    // The pod that is on the client's node.
     let (near, far) = if mesh.node_of(a, "echo-0") == here { (0, 1) } else { (1, 0) };
     assert_eq!(
         [near, far].map(|n| mesh.node_of(a, &format!("echo-{n}"))),
@@ -231,7 +234,7 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     assert!(code != 0, "it is refused: {complaint}");
     mine.set(mesh, a, [Condition::Ready; 2]);
     mine.wait_on(mesh, a, &here, &only(near));
-    // The judge of kernels says the same, node by node.
+    // `check-history` agrees, for each node.
     wait_for_history(mesh);
 
     // The nodes have no zones yet.
@@ -252,7 +255,7 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     mine.wait(mesh, a, own);
 }
 
-/// Each node of a cluster is in a zone of its own, which has its name.
+/// Puts each node of a cluster into its own zone, which has the node's name.
 fn name_zones(mesh: &impl Mesh, cluster: &str) {
     let path = mesh.manifests(cluster).join("nodes.json");
     let text = fs::read_to_string(&path).expect("the nodes' manifest");

@@ -1,4 +1,4 @@
-//! A pod that asks to be left alone connects to the address that it names, and to no other.
+//! A pod without socket load balancing: its connections are not translated.
 
 use crate::echo_service::{CLIENT, ECHO, ECHO_PORT};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
 /// The pod of `e2e/manifests/alone.yaml`.
 const ALONE: &str = "alone";
 
-/// It reaches pods by their own addresses and none by a service's, while a pod beside it reaches both; so it stays when
-/// its agent is killed, while the control plane is away, and when the agent is back.
+/// The pod reaches pods by their addresses, but not by a service's address, while another pod reaches both. This stays so
+/// when its agent is killed, while the control plane does not run, and when the agent runs again.
 pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     for manifest in ["echo", CLIENT, ALONE] {
@@ -35,12 +35,12 @@ pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
         calls(mesh, cluster, ALONE, "TCP", &direct)?;
         for (protocol, service) in &services {
             if calls(mesh, cluster, ALONE, protocol, service).is_ok() {
-                return Err(format!("{service}/{protocol} is answered"));
+                return Err(format!("{service}/{protocol} answers"));
             }
         }
         Ok(())
     };
-    eventually("the pod is left alone", alone);
+    eventually("the pod's connections are not translated", alone);
 
     let agent = Daemon::Agent(cluster.clone(), mesh.node_of(cluster, ALONE));
     let (apiserver, etcd) = (Daemon::Apiserver(cluster.clone()), Daemon::Etcd(cluster.clone()));
@@ -49,7 +49,7 @@ pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
     }
     assert_eq!(alone(), Ok(()), "without an agent");
     mesh.start(&agent);
-    eventually("the agent knows its pods again", || {
+    eventually("the agent has its pods again", || {
         let list = ["pod", "list", "--context", cluster];
         let (_, pods, complaint) = json::run(mesh.clustermesh(&list));
         let known =
@@ -66,7 +66,7 @@ pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
     }
 }
 
-/// Calls once from a pod.
+/// Sends one request from a pod.
 fn calls(
     mesh: &impl Mesh,
     cluster: &str,

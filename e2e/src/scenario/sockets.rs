@@ -1,4 +1,4 @@
-//! Clients hang on a pod that is gone, and get an error.
+//! Clients that wait for a removed or unreachable pod get an error.
 
 use std::net::SocketAddr;
 
@@ -12,12 +12,11 @@ use crate::{
     mesh::{Mesh, frontends},
 };
 
-/// `errno`, as clients see it.
+/// The `errno` that clients get.
 const ECONNABORTED: i32 = 103;
 
-/// UDP clients of a service that wait for a pod of the other cluster. The pod goes, and its cluster takes it back: each
-/// gets an error, connects again, and is answered by a pod that is there. One that connected to the pod by its own
-/// address is left alone.
+/// UDP clients of a service wait for a pod of the other cluster. The pod is removed: each client gets an error, connects
+/// again, and an existing pod answers. A client that connected to the pod's own address is not affected.
 pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
@@ -46,8 +45,8 @@ pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
     assert_eq!(status["counters"]["udp_sockets_ended"], 2, "{status:#}");
 }
 
-/// The other cluster is cut off for long: TCP and UDP clients that wait for one of its pods get an error, and are
-/// answered by ours.
+/// The other cluster is unreachable for long. TCP and UDP clients that wait for one of its pods get an error, connect
+/// again, and local pods answer.
 pub fn sockets_to_a_cluster_that_is_cut_off_end(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let mut clients = on_the_other(mesh, &one, &other);

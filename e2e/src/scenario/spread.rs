@@ -1,4 +1,4 @@
-//! Connections spread over both clusters.
+//! Connections are distributed over both clusters.
 
 use crate::echo_service::{CLIENT, ECHO, PROTOCOLS, client_ips, two_clusters_with_echo};
 use crate::{
@@ -6,12 +6,12 @@ use crate::{
     mesh::{Mesh, frontends},
 };
 
-/// Requests of each kind.
+/// The number of requests of each kind.
 const REQUESTS: u32 = 5_000;
 const RATE: u32 = 1_500;
 
-/// TCP and connected UDP, v4 and v6: every backend of both clusters has its share, servers see the client's own address,
-/// and `getpeername` names the service (the load counts anything else as failed).
+/// TCP and connected UDP, IPv4 and IPv6: every backend of both clusters gets its share, servers see the client's address,
+/// and `getpeername` returns the service's address (else the load counts a failure).
 pub fn connections_spread_over_both_clusters(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let clients = client_ips(mesh, &one);

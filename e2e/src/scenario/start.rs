@@ -1,4 +1,4 @@
-//! An agent starts while the local cluster's etcd is away.
+//! An agent starts while the local cluster's etcd does not run.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// It gets the other cluster's pods and not the services that lead to them: the other cluster alone answers, and goes
-/// on answering.
+/// It gets the other cluster's pods, but not the local services. Only the other cluster answers requests, without
+/// interruption.
 pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
@@ -31,7 +31,7 @@ pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
         if synced == mesh.nodes(&one).len() { Ok(()) } else { Err(format!("{synced}: {status:#}")) }
     });
     let (code, history, _) = json::run(mesh.check_history());
-    assert_eq!(code, 0, "who knows no services knows nothing of what leads nowhere: {history:#}");
+    assert_eq!(code, 0, "without services there are no wrong frontends: {history:#}");
     mesh.start(&etcd);
     wait_ready(mesh);
     wait_for_history(mesh);

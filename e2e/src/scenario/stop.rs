@@ -1,4 +1,4 @@
-//! Daemons are asked to stop, as on every upgrade.
+//! Daemons are stopped by a signal, as in an upgrade.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
     mesh::{Daemon, Mesh, wait_ready},
 };
 
-/// Agents that are asked to stop leave the kernel as it is: no request fails while they are away, their tables are the
-/// same, and those that come after them find them so.
+/// Agents that stop leave the kernel unchanged: no request fails while they do not run, and the agents that start later
+/// take the tables over.
 pub fn agents_that_are_stopped_leave_everything(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -22,7 +22,7 @@ pub fn agents_that_are_stopped_leave_everything(mesh: &impl Mesh) {
     for round in 0..2 {
         agents.iter().for_each(|agent| mesh.stop(agent));
         assert_eq!(tables(), before, "round {round}");
-        // No agent is there to take what changes meanwhile.
+        // No agent runs that could apply this change.
         std::thread::sleep(std::time::Duration::from_secs(1));
         assert_eq!(tables(), before, "round {round}");
         agents.iter().for_each(|agent| mesh.start(agent));

@@ -1,4 +1,4 @@
-//! Tables of other sizes and layouts, and full ones.
+//! Tables with other sizes and layouts, and full tables.
 
 use std::{fs, path::PathBuf};
 
@@ -15,8 +15,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// The agent on the client's node comes back with larger tables, with smaller ones, and with ones that would not hold what
-/// is in use: it refuses to begin with those, and no request fails.
+/// The agent on the client's node restarts with larger tables, with smaller ones, and with tables that are too small for
+/// the current entries: with these it refuses to start. No request fails.
 pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
@@ -41,11 +41,11 @@ pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
     }
     mesh.stop(&agent);
     mesh.start_with(&agent, ("CLUSTERMESH_MAX_BACKENDS", "2"));
-    eventually("it does not begin", || {
+    eventually("it does not start", || {
         let status = agent_status(mesh, &one, &node);
         if status["error"].is_string() { Ok(()) } else { Err(status.to_string()) }
     });
-    assert_eq!(services(&pins), before, "what there is goes on");
+    assert_eq!(services(&pins), before, "the previous tables stay in use");
     mesh.stop(&agent);
     mesh.start(&agent);
     wait_ready(mesh);
@@ -56,8 +56,9 @@ pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// The agent on the client's node meets tables that another release left, which it cannot read: the programs go on with
-/// these until its own are filled. While the local cluster's etcd is away, and nothing is on disk, that is not so.
+/// The agent on the client's node finds tables of another release, which it cannot read. Programs continue to use these
+/// until the agent has filled its own. It waits with that while the local cluster's etcd does not run and there is no
+/// snapshot.
 pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
@@ -84,7 +85,7 @@ pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
     mesh.stop(&Daemon::Etcd(one.clone()));
     fs::remove_dir_all(mesh.state_dir(&one, &node).join("snapshots")).expect("snapshots");
     mesh.start(&agent);
-    eventually("the agent says what it waits for", || {
+    eventually("the agent reports what it waits for", || {
         let status = agent_status(mesh, &one, &node);
         let waits = "the programs and tables of another release are still in place";
         if says(&status, &[waits, "the local cluster"]) { Ok(()) } else { Err(status.to_string()) }
@@ -99,8 +100,8 @@ pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// A table has no room for new backends: status names it and the service, what there was goes on working, and once there is
-/// room the rest is there, without a restart.
+/// A table is full. The status names the table and the service, existing backends work, and the others are added when there
+/// is room, without a restart.
 pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
@@ -117,9 +118,9 @@ pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     wait_ready(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
-    // A pod of echo is four backends: TCP and UDP, of both families.
+    // A pod of echo has four backends: TCP and UDP, in both families.
     let more = u32::try_from((size - used) / 4 + 1).expect("a few");
-    // The local cluster's, which may fill what peers leave.
+    // Add pods of the local cluster, which may use the room that peers leave.
     mesh.apply(&one, "echo", Some(2 + more));
     let at_least = format!("set --max-backends to at least {}", 2 * size);
     let status = eventually("the table and the service are named", || {
@@ -148,7 +149,7 @@ pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// All backends of the echo service, as the agent of the first node explains them.
+/// All backends of the echo service in `service explain` of the first node's agent.
 fn explained(mesh: &impl Mesh, cluster: &str) -> Vec<Value> {
     let node = &mesh.nodes(cluster)[0];
     let args = ["service", "explain", ECHO, "--context", cluster, "--node", node];
@@ -167,7 +168,7 @@ fn tables(pins: &std::path::Path) -> Vec<PathBuf> {
     folders.filter(|folder| folder.join("cm_services").exists()).collect()
 }
 
-/// Whether one of an agent's problems has all these words.
+/// Whether one of an agent's problems contains all these texts.
 fn says(status: &Value, words: &[&str]) -> bool {
     let problems = status["problems"].as_array().cloned().unwrap_or_default();
     let problems = problems.iter().filter_map(Value::as_str);

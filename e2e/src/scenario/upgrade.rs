@@ -1,4 +1,4 @@
-//! An agent of an earlier release and this one's take turns on a node.
+//! Agents of an earlier release and of this one alternate on a node.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,9 +12,9 @@ use crate::{
     release::Releases,
 };
 
-/// All agents are of the release before groups of maps had layouts of their own. The one on the client's node is exchanged
-/// for ours, for its predecessor, and for ours again, under load: no request fails, the tables are the same, and each leaves
-/// nothing but what is its own. The mesh must have been made beside `releases`, with the earlier one in use.
+/// All agents belong to the release before groups of maps had their own layouts. Under load, the agent on the client's node
+/// is replaced by ours, by the earlier one, and by ours again. No request fails, the tables stay equal, and each agent
+/// removes what only the other one uses. The mesh must use the executables in `releases`, with the earlier agent.
 pub fn agents_of_the_release_before_groups_take_turns(mesh: &impl Mesh, releases: &Releases) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
@@ -44,7 +44,7 @@ pub fn agents_of_the_release_before_groups_take_turns(mesh: &impl Mesh, releases
         let status = agent_status(mesh, &one, &node);
         assert_eq!(status["tables"][0]["name"], "cm_services", "{status:#}");
         if ours {
-            // An agent that starts anew goes on counting.
+            // An agent that starts again continues the counters.
             translated = status["counters"]["translated"].as_u64().expect("a number");
             mesh.stop(&agent);
             mesh.start(&agent);
@@ -59,14 +59,14 @@ pub fn agents_of_the_release_before_groups_take_turns(mesh: &impl Mesh, releases
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// What is below a pin root, without hashes and sizes of layouts.
+/// The folders below a pin root, without hashes and sizes of layouts.
 fn folders(pins: &Path) -> Vec<String> {
     let entries = fs::read_dir(pins).expect("pins").flatten();
     let name = |entry: fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         name.split('-').next().unwrap_or_default().to_owned()
     };
-    // Links at interfaces come a moment later, when the node's addresses are known.
+    // Links at interfaces are made a moment later, when the node's addresses are known.
     let names = entries.map(name).filter(|name| name != "probe");
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -1,4 +1,5 @@
-//! The table of allowed imports in `ARCHITECTURE.md` is what the workspace does.
+//! The imports between the packages are those that the table in `ARCHITECTURE.md` allows, and no file takes part in a
+//! circle.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod logs;
 mod modules;
 
 use std::{
@@ -21,7 +23,7 @@ use serde_json::Value;
 
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// What each package imports of the others, tests included.
+/// The packages of the workspace that each package imports, also in its tests.
 fn actual() -> Imports {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut metadata = Command::new(env!("CARGO"));
@@ -56,7 +58,7 @@ fn allowed(text: &str) -> Imports {
     allowed
 }
 
-/// What is imported and not allowed, and rows and entries that are not needed.
+/// Imports that are not allowed, and rows and entries that are not needed.
 fn deviations(actual: &Imports, allowed: &Imports) -> Vec<String> {
     let mut found = Vec::new();
     for (package, imports) in actual {
@@ -75,20 +77,20 @@ fn deviations(actual: &Imports, allowed: &Imports) -> Vec<String> {
         allowed
             .keys()
             .filter(|name| !actual.contains_key(*name))
-            .map(|n| format!("{n} is no package")),
+            .map(|n| format!("{n} is not a package")),
     );
     found
 }
 
 #[test]
-fn imports_are_as_the_table_says() {
+fn imports_are_those_that_the_table_allows() {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md");
     let allowed = allowed(&fs::read_to_string(text).unwrap());
     let found = deviations(&actual(), &allowed);
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Rules that the table must keep whatever is written into it.
+/// Imports that the table must not allow.
 #[test]
 fn some_imports_are_never_allowed() {
     let actual = actual();
@@ -113,11 +115,12 @@ fn some_imports_are_never_allowed() {
             );
         }
     }
-    // The lab starts daemons and writes files: what it shows is the daemons' doing.
+    // The lab starts daemons and writes files. It must not import the daemons' code: what a lab shows is what the daemons
+    // do.
     for forbidden in ["mesh-dataplane", "mesh-etcd", "mesh-etcd-setup", "mesh-routes", "mesh-sys"] {
         assert!(!reached["mesh-lab"].contains(forbidden), "the lab imports {forbidden}");
     }
-    // Stages do not know each other.
+    // The stages of the agent do not import each other.
     let stages = [
         "mesh-follow",
         "mesh-merge",
@@ -133,11 +136,11 @@ fn some_imports_are_never_allowed() {
             assert!(!reached[stage].contains(*other), "{stage} imports {other}");
         }
     }
-    assert!(reached["mesh-model"].is_empty(), "the vocabulary stands by itself");
+    assert!(reached["mesh-model"].is_empty(), "the vocabulary imports nothing");
 }
 
 #[test]
-fn a_deviation_is_found() {
+fn deviations_are_found() {
     let imports = |all: &[(&str, &[&str])]| -> Imports {
         all.iter()
             .map(|(name, of)| (name.to_string(), of.iter().map(|s| s.to_string()).collect()))
@@ -147,13 +150,14 @@ fn a_deviation_is_found() {
     let allowed =
         allowed("## Allowed imports\n| `a` | – |\n| `b` | `c` |\n| `d` | |\n## Next\n| `c` | |");
     let found = deviations(&actual, &allowed);
-    let expected = ["a may not import b", "b does not import c", "c has no row", "d is no package"];
+    let expected =
+        ["a may not import b", "b does not import c", "c has no row", "d is not a package"];
     assert_eq!(found, expected);
 }
 
-/// Files of a crate that need each other are one file, or lack a third one that both need.
+/// Two files that need each other should be one file, or share a third one.
 #[test]
-fn no_files_name_each_other_in_a_circle() {
+fn no_files_import_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
     let mut found = Vec::new();
     for source in sources(&root) {
@@ -176,13 +180,14 @@ fn no_files_name_each_other_in_a_circle() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// The root file of every crate, the kernel programs' included.
+/// The root file of every crate, including the kernel programs.
 fn sources(root: &Path) -> Vec<PathBuf> {
-    let listed = Command::new("git")
-        .arg("-C")
-        .arg(root)
-        .args(["ls-files", "*/src/lib.rs", "*/src/main.rs"])
-        .output();
+    listed(root, &["*/src/lib.rs", "*/src/main.rs"])
+}
+
+/// The files that git knows by these patterns.
+fn listed(root: &Path, patterns: &[&str]) -> Vec<PathBuf> {
+    let listed = Command::new("git").arg("-C").arg(root).arg("ls-files").args(patterns).output();
     let listed = listed.unwrap();
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -192,9 +197,37 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// From info on, logs are for operators.
+#[test]
+fn logs_have_words_and_no_names_of_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let mut found = Vec::new();
+    for file in listed(&root, &["*/src/*.rs"]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let calls = logs::debug_output(text.parse().unwrap());
+        found.extend(calls.into_iter().map(|call| format!("{}: {call}", file.display())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_log_of_a_types_name_is_found() {
+    for (code, is_found) in [
+        ("tracing::info!(peer = %name, ?kind, \"synced\");", true),
+        ("select! { () = x => { warn!(kind = ?self.kind, \"synced\") } }", true),
+        ("error!(\"{kind:?}\")", true),
+        ("let span = tracing::info_span!(\"peer\", ?kind);", true),
+        ("tracing::debug!(?kind, \"synced\");", false),
+        ("tracing::info!(peer = %self.name()?, %kind, \"is it? yes\");", false),
+        ("format!(\"{kind:?}\")", false),
+    ] {
+        assert_eq!(!logs::debug_output(code.parse().unwrap()).is_empty(), is_found, "{code}");
+    }
+}
+
 /// With its admin API, and with its tests.
 #[test]
-fn the_agents_binary_is_wiring() {
+fn the_agent_s_binary_is_only_wiring() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/bin/src")];
     let mut lines = 0;
     while let Some(folder) = folders.pop() {
@@ -206,5 +239,8 @@ fn the_agents_binary_is_wiring() {
             }
         }
     }
-    assert!((1_000..=2_500).contains(&lines), "{lines} lines: move what is no wiring to a library");
+    assert!(
+        (1_000..=2_500).contains(&lines),
+        "{lines} lines: move code that is not wiring to a library"
+    );
 }

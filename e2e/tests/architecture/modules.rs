@@ -1,9 +1,9 @@
-//! The files of a crate as a graph: which file names something of which other one, and the circles in it.
+//! The files of a crate as a graph of which file uses which other one, and the circles in it.
 //!
-//! An edge is a path, in a `use` or in code: `crate::…`, `super::…`, `self::…`, or one that begins with a module that the
-//! file declares. What another module only hands on (`pub use`) counts as what it is handed on from. Tests are left out.
-//! A child that names a module it is inside of makes no edge: these are one thing in several files. A parent's `use` of its
-//! child does, so that a child cannot reach its parent's users by a detour.
+//! An edge is a path in a `use` or in code: `crate::…`, `super::…`, `self::…`, or one that begins with a module that the
+//! file declares. A name that a module reexports (`pub use`) counts as a name of the module that defines it. Tests are left
+//! out. A path from a module to one that contains it is not an edge: they are one unit in several files. A path from a
+//! parent to its child is an edge, so that a child cannot depend on the users of its parent by a detour.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,21 +20,21 @@ use syn::{
 /// The path of a module inside its crate; the root is empty.
 type ModulePath = Vec<String>;
 
-/// The files of one crate, and whom each names.
+/// The files of one crate, and the files that each uses.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    /// Edges by file, relative to the crate's folder; each with the names that make it.
+    /// For each file, the files that it uses, and the names that it uses of each.
     pub(crate) edges: BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>,
 }
 
-/// A module as it was read.
+/// A module as parsed.
 #[derive(Debug)]
 struct Module {
     file: PathBuf,
     children: BTreeSet<String>,
-    /// Names that it hands on, and from where.
+    /// Reexported names, with the path of each.
     reexports: BTreeMap<String, ModulePath>,
-    /// All that it names, from its own place.
+    /// All paths that it uses, from the crate's root.
     paths: BTreeSet<ModulePath>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn files(root: &Path) -> Files {
         for path in &module.paths {
             let Some(target) = resolve(path, &modules) else { continue };
             let other = &modules[&target];
-            // The file's own one is the last of these.
+            // The modules that contain this one, and itself.
             if (0..=at.len()).any(|end| modules[&at[..end]].file == other.file) {
                 continue;
             }
@@ -89,10 +89,11 @@ impl Files {
     }
 }
 
-/// The module that a path leads to: the longest part of it that is one, or where that has the rest from.
+/// The module that a path denotes: that of its longest prefix that is a module; or, if that reexports the next name, the
+/// module that this comes from.
 fn resolve(path: &[String], modules: &BTreeMap<ModulePath, Module>) -> Option<ModulePath> {
     let mut path = path.to_vec();
-    // A chain of faces is short; one that is a circle by itself ends here.
+    // Chains of reexports are short. The limit ends a chain that is a circle.
     for _ in 0..16 {
         let end = (0..=path.len()).rev().find(|end| modules.contains_key(&path[..*end]))?;
         let module = &modules[&path[..end]];
@@ -110,7 +111,7 @@ fn read(file: &Path, folder: &Path, at: ModulePath, modules: &mut BTreeMap<Modul
     take(&parsed.items, file, folder, at, modules);
 }
 
-/// A module's items; `folder` is where its children's files are.
+/// Reads a module's items. `folder` has the files of its children.
 fn take(
     items: &[Item],
     file: &Path,
@@ -159,14 +160,14 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Collects what a module names.
+/// Collects the paths that a module uses.
 struct Names<'a> {
     at: &'a [String],
     module: &'a mut Module,
 }
 
 impl Names<'_> {
-    /// Takes a path, if it leads into this crate.
+    /// Adds a path if it is inside this crate, and returns it from the crate's root.
     fn path(&mut self, path: &[String]) -> Option<ModulePath> {
         let mut at: ModulePath = self.at.to_vec();
         let mut rest = path;
@@ -210,7 +211,7 @@ impl Names<'_> {
         }
     }
 
-    /// Paths in what a macro is given.
+    /// Adds the paths in the arguments of a macro.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -263,7 +264,7 @@ impl<'ast> Visit<'ast> for Names<'_> {
         self.use_tree(&item.tree, &[], handed_on);
     }
 
-    // A visibility imports nothing.
+    // A visibility, as `pub(in path)`, is not an import.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

@@ -1,4 +1,4 @@
-//! One thing after another that a peer may ask of an etcd, and what it gets.
+//! Requests of a peer to an etcd, and their results.
 
 use std::{future::Future, pin::Pin};
 
@@ -13,15 +13,15 @@ use tonic::Code;
 
 /// A row of a table.
 pub(crate) struct Probe {
-    /// Its first cell.
+    /// The first cell of the row.
     pub(crate) row: &'static str,
     /// The etcd's flags.
     pub(crate) flags: &'static [&'static str],
-    /// What is found: the cell of a version.
+    /// Tries it and returns the text of the cell.
     pub(crate) try_it: for<'a> fn(&'a Scene) -> Pin<Box<dyn Future<Output = String> + 'a>>,
 }
 
-/// An etcd of cluster a that is set up for the peer b.
+/// The etcd of cluster a, set up for the peer b.
 pub(crate) struct Scene {
     etcd: Etcd,
     admin: RawEtcd,
@@ -37,7 +37,7 @@ macro_rules! probe {
     };
 }
 
-/// What no peer should be able to do.
+/// The probes of the table of attacks.
 pub(crate) const ATTACKS: [Probe; 7] = [
     probe!("reads `clustermesh/local/` by a transaction in a transaction", nested_read),
     probe!("writes by a transaction in a transaction", nested_write),
@@ -48,7 +48,7 @@ pub(crate) const ATTACKS: [Probe; 7] = [
     probe!("writes, by a put", plain_write),
 ];
 
-/// What differs, or is more than a role says.
+/// The probes of the table of differences.
 pub(crate) const BEHAVIOURS: [Probe; 14] = [
     probe!("the ID in the answer that refuses a watch", refused_watch_id),
     probe!("the ID in the answer that refuses a watch with an ID of its own", refused_own_watch_id),
@@ -66,12 +66,12 @@ pub(crate) const BEHAVIOURS: [Probe; 14] = [
     probe!("a peer defragments", defragment),
 ];
 
-/// Flags of an etcd that is full soon.
+/// Flags for an etcd with little space.
 const FULL: &[&str] = &["--quota-backend-bytes=1000000"];
-/// What only the local nodes may read.
+/// A key that only local nodes may read.
 const LOCAL: &str = "clustermesh/local/v1/secret";
 const SECRET: &str = "for local nodes only";
-/// What a peer may read.
+/// A key that a peer may read.
 const READABLE: &str = "cilium/cluster-config/a";
 const NODE: &str = "cilium/state/nodes/v1/a/n1";
 
@@ -95,20 +95,20 @@ impl Scene {
         Self { etcd, admin, peer }
     }
 
-    /// As the etcd says it.
+    /// The version that the etcd reports.
     pub(crate) async fn version(&self) -> String {
         let status = self.admin.ask("Maintenance/Status", &Message::default()).await.unwrap();
         text(&status, 2)
     }
 
-    /// What the administrator reads.
+    /// The value that the administrator reads.
     async fn value(&self, key: &str) -> Option<String> {
         let found = self.admin.ask("KV/Range", &range(key)).await.unwrap();
         let kv = bytes(&found, 2)?;
         Some(text(&Message::decode(&kv), 5))
     }
 
-    /// Writes until the etcd takes no more.
+    /// Writes until the etcd is full.
     async fn fill(&self) {
         let large = "x".repeat(100_000);
         for n in 0..100 {
@@ -160,11 +160,11 @@ async fn open_watch(scene: &Scene) -> String {
         let events = response.0.iter().any(|(field, _)| *field == 11);
         if events {
             let found = String::from_utf8_lossy(&response.encode()).contains(SECRET);
-            // With the key alone it may have what is its own.
+            // If the watch got only the readable key, it got what the role allows.
             if found {
                 return succeeds();
             }
-            assert!(watch.is_quiet().await, "no more comes");
+            assert!(watch.is_quiet().await, "no more events come");
             return "only its key".into();
         }
     }
@@ -211,7 +211,7 @@ async fn refused_watch(scene: &Scene, create: Message) -> String {
     let mut watch = scene.peer.watch();
     watch.send(&Message::default().message(1, &create));
     let response = watch.next().await;
-    assert_eq!(number(&response, 4), 1, "it is cancelled: {response:?}");
+    assert_eq!(number(&response, 4), 1, "the watch is cancelled: {response:?}");
     assert!(text(&response, 6).contains("permission denied"), "{response:?}");
     number(&response, 2).to_string()
 }
@@ -270,13 +270,13 @@ async fn watch_after_removal(scene: &Scene) -> String {
     let user = Message::default().bytes(1, "remote-b");
     scene.admin.ask("Auth/UserDelete", &user).await.unwrap();
     scene.admin.ask("KV/Put", &put(NODE, "after")).await.unwrap();
-    // Whatever comes is an event or the end of the watch; one that gets neither fails for lack of an answer.
+    // The next response is an event or the end of the watch. Without either, waiting for it fails.
     let response = watch.next().await;
     if number(&response, 4) == 1 { "ends".into() } else { "goes on".into() }
 }
 
 async fn snapshot(scene: &Scene) -> String {
-    // A stream whose first message comes as the answer.
+    // The answer is the first message of the stream.
     outcome(scene.peer.ask_first("Maintenance/Snapshot", &Message::default()).await)
 }
 
@@ -294,11 +294,11 @@ fn refused() -> String {
     "refused".into()
 }
 
-/// A refusal for lack of rights, and of no other kind.
+/// Checks that a request was refused for lack of rights, and for no other reason.
 fn denied((code, why): (Code, String)) -> String {
     let rights = matches!(code, Code::PermissionDenied | Code::Unauthenticated)
         || code == Code::InvalidArgument && why.contains("user name")
-        // Where an etcd forgets to say which code this is.
+        // Some errors of etcd have no code.
         || code == Code::Unknown && why == "auth: permission denied";
     assert!(rights, "{code:?}: {why}");
     refused()
@@ -308,7 +308,7 @@ fn outcome(answer: Result<Message, (Code, String)>) -> String {
     answer.map_or_else(denied, |_| "done".into())
 }
 
-/// What a write did to [`NODE`], besides what was answered.
+/// The result of a write to [`NODE`]. What it did must be what the etcd answered.
 async fn written(
     scene: &Scene,
     answer: Result<Message, (Code, String)>,
@@ -317,11 +317,11 @@ async fn written(
     let found = scene.value(NODE).await;
     match answer {
         Ok(_) => {
-            assert_eq!(found.as_deref(), wanted, "what was answered was done");
+            assert_eq!(found.as_deref(), wanted, "the write was answered and done");
             succeeds()
         }
         Err(refusal) => {
-            assert_eq!(found.as_deref(), Some("{}"), "what was refused was not done");
+            assert_eq!(found.as_deref(), Some("{}"), "the write was refused and not done");
             denied(refusal)
         }
     }
@@ -347,7 +347,7 @@ fn txn(operation: &Message) -> Message {
     Message::default().message(2, operation)
 }
 
-/// From the first revision on.
+/// A request for a watch from the first revision.
 fn create_watch(key: &str, end: &[u8]) -> Message {
     let create = Message::default().bytes(1, key);
     let create = if end.is_empty() { create } else { create.bytes(2, end) };
@@ -365,7 +365,7 @@ fn text(message: &Message, field: u64) -> String {
     String::from_utf8(bytes(message, field).unwrap_or_default()).unwrap()
 }
 
-/// A number; 0, which does not travel, where there is none.
+/// A number of a message. Protobuf does not transmit 0, so a missing field is 0.
 fn number(message: &Message, field: u64) -> i64 {
     let found = message.0.iter().find_map(|(number, value)| match value {
         Field::Number(value) if *number == field => Some(value.cast_signed()),

@@ -129,10 +129,13 @@ impl Dump {
     pub fn entries(&self) -> Result<Entries, DumpError> {
         let mut all = Entries::new();
         for (key, service) in self.frontends()? {
-            if service.tag() != key.tag() {
-                return Err(self.inconsistent(format!("a frontend has another's value: {key:?}")));
-            }
             let frontend = (address(key.address(), key.port()), key.protocol());
+            if service.tag() != key.tag() {
+                let (address, protocol) = frontend;
+                return Err(self.inconsistent(format!(
+                    "the frontend {address} of IP protocol {protocol} has another's value"
+                )));
+            }
             all.insert(frontend, self.entry(service)?);
         }
         Ok(all)

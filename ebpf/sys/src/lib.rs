@@ -1,8 +1,12 @@
 //! Kernel interfaces that the tables need and aya does not offer: arrays as memory, batches, iterators, links, and what
-//! is loaded and attached.
-#![expect(unsafe_code, reason = "bpf(2), mmap(2), ioctl(2); each use says why it is sound")]
+//! is loaded and attached. And whether the clock is kept right.
+#![expect(
+    unsafe_code,
+    reason = "bpf(2), mmap(2), ioctl(2), adjtimex(2); each use says why it is sound"
+)]
 
 mod batch;
+mod clock;
 mod interface;
 mod iterator;
 mod link;
@@ -18,6 +22,7 @@ use std::{
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD};
 
 pub use batch::{Batch, lookup_all, lookup_some};
+pub use clock::is_clock_synchronised;
 pub use interface::is_ethernet;
 pub use iterator::Iterator;
 pub use link::{Link, LinkInfo};

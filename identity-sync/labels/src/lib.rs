@@ -201,5 +201,14 @@ mod tests {
             labels.to_string(),
             "k8s:app=cart;k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop;k8s:io.cilium.k8s.policy.cluster=alpha;k8s:io.cilium.k8s.policy.serviceaccount=default;k8s:io.kubernetes.pod.namespace=shop;"
         );
+
+        // A filter that names labels to keep drops no pod's account.
+        let few = LabelFilter::new(["tier"]).unwrap();
+        let of = |account: &str| {
+            let pod = Pod { service_account: account.into(), ..pod.clone() };
+            few.identity(&pod, &namespace, "alpha").to_string()
+        };
+        assert!(!of("default").contains("k8s:app=cart;"), "{}", of("default"));
+        assert_ne!(of("default"), of("payments"));
     }
 }

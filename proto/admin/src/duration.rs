@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// A duration as in `500ms`, `90s`, `1m30s`, `2h` or `30d`.
+/// Parses a duration such as `500ms`, `90s`, `1m30s`, `2h` or `30d`. A day has 24 hours.
 ///
 /// # Errors
-/// It is something else; as a sentence for the user.
+/// If it is no duration, is negative, or has years or months. The error is a message for the user.
 pub fn with_unit(text: &str) -> Result<Duration, String> {
     let span = text.parse::<Span>().ok();
     let days = SpanRelativeTo::days_are_24_hours();
@@ -16,7 +16,8 @@ pub fn with_unit(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "not a duration, as in 500ms, 90s, 1m30s, 2h or 30d".into())
 }
 
-/// The same, or a plain number of seconds, as flags took it before there were units; until the next minor release.
+/// Like [`with_unit`], but also accepts a number of seconds without a unit, as flags did before they had units. This form
+/// goes with the next minor release.
 ///
 /// # Errors
 /// As [`with_unit`].

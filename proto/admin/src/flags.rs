@@ -1,9 +1,9 @@
-//! The flags of a daemon, as they are in force.
+//! The command line of a daemon.
 
 use clap::{Arg, ArgMatches, Command, Parser};
 
-/// Parses the command line and the environment, or ends the process with what is wrong. Beside the arguments: all flags as
-/// they are in force, defaults and environment included, in the form in which one would write them.
+/// Parses the command line and the environment. Returns the arguments, and all flags with their values in force as one
+/// line (`--a=1 --b=2`), defaults and environment included. Prints an error and ends the process if they are not valid.
 pub fn parse<A: Parser>() -> (A, String) {
     let mut command = A::command();
     let matches = command.get_matches_mut();

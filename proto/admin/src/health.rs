@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! The HTTP endpoints `/healthz`, `/readyz` and `/metrics`.
 
 use std::{
     net::SocketAddr,
@@ -10,40 +10,40 @@ use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
 
-/// What a daemon shows to a kubelet and to Prometheus.
+/// What a daemon serves to a kubelet and to Prometheus. Clones share their state.
 #[derive(Clone)]
 pub struct Health {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// Why the daemon is not ready; empty when it is.
+    /// Why the daemon is not ready, one sentence each; empty if it is ready.
     unready: Mutex<Vec<String>>,
     metrics: Metrics,
 }
 
 impl Health {
-    /// Not ready yet, with these metrics.
+    /// The health of a daemon that is starting, so not ready.
     pub fn new(metrics: Metrics) -> Self {
         let unready = Mutex::new(vec!["starting".to_owned()]);
         Self { inner: Arc::new(Inner { unready, metrics }) }
     }
 
-    /// Says what keeps the daemon from being ready; nothing, if it is.
+    /// Sets the reasons why the daemon is not ready. An empty list means that it is ready.
     pub fn set(&self, unready: Vec<String>) {
         self.inner.metrics.set_ready(unready.is_empty());
         *self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner) = unready;
     }
 
-    /// What keeps the daemon from being ready.
+    /// The reasons why the daemon is not ready; empty if it is ready.
     pub fn unready(&self) -> Vec<String> {
         self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves until dropped.
+    /// Serves HTTP at an address until the future is dropped.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// If the address cannot be bound.
     pub async fn serve(self, address: SocketAddr) -> std::io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         let router = Router::new()

@@ -16,11 +16,11 @@ pub use socket::{
     Daemon, SocketError, answer_within, connect, connect_pods, serve, serve_with_pods,
 };
 pub use stop::{exit_code, stop_signal};
-/// How a daemon answers what it cannot do.
+/// A daemon's error answer.
 pub use tonic::{Code, Status};
 pub use words::plain;
 
-/// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
+/// The admin API, generated from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(
     missing_docs,
     unreachable_pub,

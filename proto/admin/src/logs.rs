@@ -1,4 +1,4 @@
-//! Logs: what a daemon writes to standard error while it runs.
+//! Logs, which a daemon writes to standard error.
 
 use std::{io, io::IsTerminal as _};
 
@@ -17,21 +17,21 @@ use limit::{Limited, OncePerMinute};
 
 mod limit;
 
-/// Writes lines without the numbers of the kernel's errors. A line comes in one piece.
+/// Removes the kernel's error numbers from log lines. It relies on receiving each line in one call of `write`.
 struct Plain<W>(W);
 
 /// The flags about logs.
 #[derive(Clone, Debug, Args)]
 pub struct LogArgs {
-    /// How log lines are written: by default text on a terminal and JSON elsewhere
+    /// The format of log lines; by default text on a terminal and JSON elsewhere
     #[arg(long, value_enum, env = "CLUSTERMESH_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// Which log lines are written, as in `info` or `info,mesh_follow=debug`
+    /// The level of log lines to write, for example `info` or `info,mesh_follow=debug`
     #[arg(long, default_value = "info", env = "CLUSTERMESH_LOG_LEVEL")]
     pub log_level: String,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -40,16 +40,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging cannot begin.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The level is none.
+    /// `--log-level` cannot be parsed.
     #[error("--log-level: {0}")]
     Level(#[from] ParseError),
-    /// It began already.
+    /// It was started already.
     #[error(transparent)]
     Again(#[from] TryInitError),
-    /// There is no thread for the counts of repeated warnings.
+    /// The thread that reports repeated warnings cannot be started.
     #[error("the thread that reports repeated warnings: {0}")]
     Thread(io::Error),
 }
@@ -75,14 +75,14 @@ impl<W: io::Write> io::Write for Plain<W> {
     }
 }
 
-/// Begins to log to standard error. Called once, first.
+/// Starts logging to standard error. Call it once, before anything else.
 ///
-/// A warning is written once a minute for each peer and kind: for the place in the code that it comes from and its fields
-/// `peer`, `cluster` and `kind`. After that minute one more line reports how many were held back, with one of them as the
-/// example. A peer that can be wrong in a million ways fills no disk, and costs no more than counting.
+/// Each kind of warning is written once a minute. Warnings are of one kind if they come from the same line of code and have
+/// the same fields `peer`, `cluster` and `kind`. After that minute, one more line reports how many were suppressed, with the
+/// first of them as an example. So a peer that sends a million bad records cannot fill the disk.
 ///
 /// # Errors
-/// When the level cannot be parsed, or logging began already.
+/// If the level cannot be parsed, logging was started already, or there is no thread for the reports.
 pub fn init(args: &LogArgs) -> Result<(), LogError> {
     let terminal = io::stderr().is_terminal();
     let format =
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// Collects what is logged.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -134,15 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_costs_nothing() {
+    fn log_lines_below_the_level_are_disabled_at_their_call_sites() {
         let limit = OncePerMinute::default();
         let subscriber = subscriber("info", LogFormat::Text, false, limit, io::sink).unwrap();
-        // The call sites of other levels are switched off, libraries' on the path of each change among them.
+        // This hint disables the call sites of lower levels, also those of libraries.
         assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
     }
 
     #[test]
-    fn lines_have_no_numbers_of_errors() {
+    fn log_lines_have_no_kernel_error_numbers() {
         let (log, limit) = (Log::default(), OncePerMinute::default());
         let writer = {
             let log = log.clone();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_one_line_and_its_count() {
+    fn repeated_warnings_are_one_line_and_a_count() {
         let (log, limit) = (Log::default(), OncePerMinute::default());
         let writer = {
             let log = log.clone();

@@ -1,7 +1,7 @@
-//! What a daemon counts, as Prometheus reads it.
+//! A daemon's Prometheus metrics.
 //!
-//! Names are `clustermesh_<daemon>_<what>`, in base units; counters end in `_total`. Labels are `peer`, `kind` and `reason`, and
-//! never the name of a pod or a service. `docs/metrics.md` has all of them.
+//! Names are `clustermesh_<daemon>_<what>`, in base units; counters end in `_total`. Labels are `peer`, `kind` and
+//! `reason`, and never the name of a pod or a service. `docs/metrics.md` lists all metrics.
 
 use std::{borrow::Cow, fmt};
 
@@ -34,7 +34,8 @@ pub struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// What every daemon has: its build, its process, and whether it is ready. `prefix` is `clustermesh_<daemon>`.
+    /// The metrics that every daemon has: its build, its process, and whether it is ready. `prefix` is
+    /// `clustermesh_<daemon>`; `former` are old names that are still exported.
     pub fn new(prefix: &'static str, former: &'static [Former]) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::Process));
@@ -46,7 +47,7 @@ impl Metrics {
         ];
         let labels = labels.map(|(name, value)| (Cow::from(name), Cow::from(value)));
         let build = registry.sub_registry_with_labels(labels.into_iter());
-        let help = "Always 1; the labels say what was built";
+        let help = "Always 1; the labels describe the build";
         build.register(format!("{prefix}_build_info"), help, ConstGauge::new(1_u32));
         let mut metrics = Self { registry, prefix, former, ready: Gauge::default() };
         let help = "1 while /readyz answers 200, else 0";
@@ -54,20 +55,20 @@ impl Metrics {
         metrics
     }
 
-    /// Adds one. `name` is without the daemon's prefix and a counter's `_total`, `help` without its full stop.
+    /// Adds a metric. `name` has neither the daemon's prefix nor a counter's `_total`; `help` has no full stop at its end.
     pub fn register(&mut self, name: &str, help: &str, metric: impl Metric) {
         self.registry.register(format!("{}_{name}", self.prefix), help, metric);
     }
 
-    /// Whether the daemon is ready.
+    /// Sets whether the daemon is ready.
     pub fn set_ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// All of it in Prometheus' text format, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
-    /// None in practice: a metric that does not encode.
+    /// If a metric cannot be encoded, which does not happen in practice.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut encoded = String::new();
         encode_registry(&mut encoded, &self.registry)?;

@@ -1,32 +1,32 @@
-//! What can be wrong with a daemon, each with what to do. `docs/status.md` has all of it, held by a test.
+//! The problems that a daemon reports, each with a remedy. A test compares them with `docs/status.md`.
 
 use crate::{
     v1::{Problem, State},
     words::plain,
 };
 
-/// The codes with their remedies, in one place.
+/// Defines the codes and their remedies.
 macro_rules! codes {
     ($($variant:ident $code:literal $remedy:literal,)*) => {
         /// The kind of a problem.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[allow(missing_docs, reason = "each is its code, and docs/status.md says what it means")]
+        #[allow(missing_docs, reason = "the code names the problem, and docs/status.md describes it")]
         pub enum ProblemCode {
             $($variant,)*
         }
 
         impl ProblemCode {
-            /// All of them.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The kind in a stable word.
+            /// The code, a stable word.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $code,)*
                 }
             }
 
-            /// What to do. `PEER` stands for the cluster that the problem is about.
+            /// What to do. `PEER` is a placeholder for the cluster that the problem concerns.
             pub fn remedy(self) -> &'static str {
                 match self {
                     $(Self::$variant => $remedy,)*
@@ -38,73 +38,73 @@ macro_rules! codes {
 
 codes! {
     LocalEtcd "local-etcd"
-        "see whether the local cluster's etcd and apiserver run: clustermesh status --verbose, and their logs",
+        "check that the local cluster's etcd and apiserver run: clustermesh status --verbose, and their logs",
     Programs "programs"
         "see the agent's log; mount cgroup2 and a BPF file system where they are missing, or name them with --cgroup-root and --pin-root",
     PeerFile "peer-file"
-        "mend the file that is named, or write it anew: clustermesh connect",
+        "correct the file that the message names, or write it again: clustermesh connect",
     RecordsRefused "records-refused"
-        "have PEER export only what its grant covers, or widen the grant in the peer file: clustermesh connect",
+        "correct what PEER exports outside its grant, or widen the grant in the peer file: clustermesh connect",
     MissingGrant "missing-grant"
-        "write the peer file anew, which adds the grant: clustermesh connect",
+        "write the peer file again, which adds the grant: clustermesh connect",
     PeerStale "peer-stale"
-        "bring PEER's etcd back, or leave it: clustermesh disconnect",
+        "bring PEER's etcd back, or disconnect: clustermesh disconnect",
     LocalApiserver "local-apiserver"
         "start the local cluster's apiserver, or see its log",
     PodsWaiting "pods-waiting"
-        "see whether the local cluster's manifests have these pods, and whether its apiserver runs",
+        "check that the local cluster's manifests have these pods, and that its apiserver runs",
     Snapshots "snapshots"
-        "make room or give rights in the agent's --state-dir; until then a restart forgets unreachable peers",
+        "check free space and permissions of the agent's --state-dir; until then an agent that restarts forgets unreachable peers",
     Attachments "attachments"
-        "mend or remove the file that is named",
+        "correct or remove the file that the message names",
     Sockets "sockets"
-        "see the agent's log; connections to backends that are gone end by their own timeouts until then",
+        "see the agent's log; until then, connections to removed backends end by their own timeouts",
     NodesUnverified "nodes-unverified"
-        "have the Node report its InternalIP, and let the probe port through the firewall",
+        "check that the Node object has an InternalIP, and that the firewall passes the probe port",
     Health "health"
-        "see that the probe port is free and that probes get through the firewall",
+        "check that the probe port is free, and that the firewall passes probes",
     ProbeAnswer "probe-answer"
-        "see the agent's log; the agent answers probes itself until then",
+        "see the agent's log; until then, the agent answers probes itself",
     Routes "routes"
-        "see `ip route` and the names in the message: two nodes must not have one range, and next hops must be reachable",
+        "check `ip route` and the nodes that the message names: two nodes must not have the same range, and next hops must be reachable",
     Repaired "repaired"
-        "find the program that changes what is the agent's, and stop it; the agent has put it right",
+        "find the program that changes the agent's tables, hooks, routes or rules, and stop it; the agent has repaired them",
     TableFilling "table-filling"
-        "restart the agent with a larger table, by the flag that is named",
+        "restart the agent with a larger table: the message names the flag",
     TableFull "table-full"
-        "restart the agent with a larger table, by the flag that is named; what is missing is added by itself",
+        "restart the agent with a larger table: the message names the flag; the agent then adds what is missing",
     CertificateExpiring "certificate-expiring"
-        "issue it anew before it ends: clustermesh certs rotate",
+        "renew it before it expires: clustermesh certs rotate",
     ManifestsUnread "manifests-unread"
-        "see that the folder of manifests is there and can be read",
+        "check that the folder of manifests exists and can be read",
     SourceAway "source-away"
-        "see that the folder of manifests is there and can be read",
+        "check that the folder of manifests exists and can be read",
     Etcd "etcd"
-        "see whether the etcd runs, and its log",
+        "check that the etcd runs; see its log",
     EtcdCapacity "etcd-capacity"
-        "start the etcd with the flags that are named, or compact and defragment it",
+        "start the etcd with the version or flags that the message names, or compact and defragment it",
     Credentials "credentials"
-        "put files in place that belong together: clustermesh certs rotate",
+        "install files that belong together: clustermesh certs rotate",
     Object "object"
-        "mend the object that is named",
+        "correct the object that the message names",
     ClusterConfig "cluster-config"
-        "mend cluster.yaml and restart the daemons; what PEER has is in its peer file",
+        "correct cluster.yaml and restart the daemons; the peer file of PEER has its ID and ranges",
     UsersFile "users-file"
-        "mend users.yaml, or write it anew: clustermesh connect",
+        "correct users.yaml, or write it again: clustermesh connect",
     RefusedKey "refused-key"
         "make the object smaller, or give the etcd a larger --max-request-bytes",
     EtcdRepaired "etcd-repaired"
-        "find who changes the etcd beside the apiserver; it has been put right",
+        "find what else changes the etcd; the apiserver has repaired it",
     ForeignWriter "foreign-writer"
         "stop the other program that writes to this etcd",
     DrainFile "drain-file"
-        "take the node out of drain.yaml: clustermesh undrain CLUSTER/NODE",
+        "remove the node from drain.yaml: clustermesh undrain CLUSTER/NODE",
     FileWatch "file-watch"
         "raise the limit: sysctl fs.inotify.max_user_instances=1024",
 }
 
 impl ProblemCode {
-    /// A problem of this kind, as a sentence that names what is wrong.
+    /// A problem of this kind. `message` is a sentence that names what is wrong, and where.
     pub fn problem(self, message: impl Into<String>) -> Problem {
         Problem {
             code: self.as_str().into(),
@@ -114,7 +114,7 @@ impl ProblemCode {
         }
     }
 
-    /// A problem of this kind with a cluster.
+    /// A problem of this kind that concerns a cluster.
     pub fn of_peer(self, peer: &str, message: impl Into<String>) -> Problem {
         let remedy = self.remedy().replace("PEER", peer);
         Problem { remedy, peer: peer.into(), ..self.problem(message) }
@@ -122,7 +122,7 @@ impl ProblemCode {
 }
 
 impl Problem {
-    /// The object or file that it is about.
+    /// Sets the object or file that the problem concerns.
     #[must_use]
     pub fn about(self, object: impl Into<String>) -> Self {
         Self { object: object.into(), ..self }
@@ -130,7 +130,7 @@ impl Problem {
 }
 
 impl State {
-    /// Of what is ready or not, and has problems or none.
+    /// The state of something that is ready or not, and has problems or none.
     pub fn of(ready: bool, problems: bool) -> Self {
         match (ready, problems) {
             (false, _) => Self::NotReady,
@@ -139,7 +139,7 @@ impl State {
         }
     }
 
-    /// The state in a stable word; of a daemon that does not report one, by whether it is ready.
+    /// The state as a stable word. Older daemons report no state; that counts as not ready.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -149,20 +149,24 @@ impl State {
     }
 }
 
-/// What to do where a connection stands at a phase; by its name, as in [`crate::v1::Step`].
+/// What to do if a connection fails at a phase. `phase` is a name as in [`crate::v1::Step`].
 pub fn phase_remedy(phase: &str) -> &'static str {
     match phase {
-        "resolve" => "see the endpoint and the host aliases in the peer file, and the name server",
-        "tcp" => "see whether the cluster's etcd runs, and whether a firewall is in the way",
+        "resolve" => {
+            "check the endpoint and the host aliases in the peer file, and the name server"
+        }
+        "tcp" => "check that the cluster's etcd runs, and that no firewall is in the way",
         "tls" => "see docs/certificates.md; for an expired certificate: clustermesh certs rotate",
         "authenticated" => {
-            "its apiserver makes the user within seconds of clustermesh connect: see that it runs, and that its users.yaml has this cluster"
+            "check that the cluster's apiserver runs, and that its users.yaml has this cluster: the apiserver creates the user within seconds of clustermesh connect"
         }
         "config" => {
-            "see that the cluster's apiserver runs, and that name and ID are as in the peer file"
+            "check that the cluster's apiserver runs, and that name and ID are as in the peer file"
         }
-        "synced" => "see whether the cluster's apiserver runs: it vouches for what its etcd holds",
-        "data-path" => "see the nodes' uplinks, routes and firewalls",
+        "synced" => {
+            "check that the cluster's apiserver runs: it marks the list in its etcd as complete"
+        }
+        "data-path" => "check the nodes' uplinks, routes and firewalls",
         _ => "see the agent's log",
     }
 }
@@ -174,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_is_one_and_says_what_to_do() {
+    fn each_code_is_unique_and_has_a_remedy() {
         let codes: BTreeSet<&str> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(codes.len(), ProblemCode::ALL.len());
         for code in ProblemCode::ALL {
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_each_code_and_phase() {
+    fn the_document_lists_each_code_and_phase() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/status.md");
         let document = std::fs::read_to_string(path).unwrap();
         let rows = |start: &str| -> BTreeSet<String> {
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_degrades_what_is_ready_and_nothing_else() {
+    fn a_problem_degrades_only_what_is_ready() {
         for (ready, problems, word) in [
             (true, false, "ready"),
             (true, true, "degraded"),

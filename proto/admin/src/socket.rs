@@ -1,4 +1,4 @@
-//! The admin API's Unix socket.
+//! The admin API's Unix socket: server and client.
 
 use std::{
     error::Error,
@@ -33,7 +33,7 @@ use crate::words::plain;
 /// Why a socket cannot be served or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The file.
+    /// The socket's file cannot be created or opened.
     #[error("{}: {}", path.display(), reason(source))]
     Io {
         /// The socket.
@@ -41,7 +41,7 @@ pub enum SocketError {
         /// Why.
         source: io::Error,
     },
-    /// No daemon listens there, or one of another protocol.
+    /// The daemon does not answer on the socket, or the socket is no longer served.
     #[error("{}: {reason}", path.display())]
     Unreachable {
         /// The socket.
@@ -52,13 +52,13 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// Whether the socket is another user's.
+    /// Whether the user may not open the socket.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
-/// What is wrong with a socket's file, and what to do.
+/// What is wrong with a socket's file, as a message with a remedy.
 fn reason(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "permission denied: run it as root (sudo)".into(),
@@ -70,12 +70,13 @@ fn reason(source: &io::Error) -> String {
     }
 }
 
-/// Serves the admin API on a socket that only its owner may open, until dropped.
+/// Serves the admin API on a socket that only its owner can open, until the future is dropped. Replaces a socket that a
+/// previous run left. Fails if the socket cannot be created.
 pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
     listen(path, Server::builder().add_service(AdminServer::new(admin))).await
 }
 
-/// Serves the admin API and the node's pods on a socket that only its owner may open, until dropped.
+/// Serves the admin API and the pods API on one socket, as [`serve`] does.
 pub async fn serve_with_pods(
     path: &Path,
     admin: impl Admin,
@@ -90,7 +91,7 @@ async fn listen(path: &Path, services: Router) -> Result<(), SocketError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(error)?;
     }
-    // A predecessor that crashed left its socket; one that lives holds the lock of the state folder.
+    // A previous run left its socket. No other daemon is running with it: this one has the lock of the state folder.
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
         _ => {}
@@ -103,7 +104,7 @@ async fn listen(path: &Path, services: Router) -> Result<(), SocketError> {
         .map_err(|_| SocketError::Unreachable { path: path.into(), reason: UNSERVED.into() })
 }
 
-/// A connection to a daemon. What fails is said of the daemon and not of the transport.
+/// A connection to a daemon. Its errors describe the daemon, not the transport.
 #[derive(Clone, Debug)]
 pub struct Daemon {
     channel: Channel,
@@ -111,16 +112,16 @@ pub struct Daemon {
     limit: Duration,
 }
 
-/// What became of a socket that is no longer served: its listener failed.
+/// The error if the listener failed.
 const UNSERVED: &str = "the socket can no longer be served: restart the daemon";
 
-/// How long a daemon may take to answer. It answers from memory: one that does not is stuck.
+/// How long a daemon may take to answer, by default. It answers from memory, so a daemon that takes longer hangs.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What is waited for instead, where a user says so.
+/// The time that the user has set instead.
 static LIMIT: OnceLock<Duration> = OnceLock::new();
 
-/// How long this process waits for daemons' answers from now on, in place of five seconds. The first call counts.
+/// Sets how long this process waits for answers of daemons, instead of five seconds. Only the first call has an effect.
 pub fn answer_within(limit: Duration) {
     let _ = LIMIT.set(limit);
 }
@@ -129,7 +130,7 @@ fn limit() -> Duration {
     LIMIT.get().copied().unwrap_or(ANSWER)
 }
 
-/// Connects to a daemon's admin API.
+/// Connects to a daemon's admin API. Fails if nothing listens on the socket.
 pub async fn connect(path: &Path) -> Result<AdminClient<Daemon>, SocketError> {
     connect_within(path, limit()).await
 }
@@ -138,14 +139,14 @@ async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daem
     daemon(path, limit).await.map(AdminClient::new)
 }
 
-/// Connects to an agent's pods.
+/// Connects to an agent's pods API. Fails if nothing listens on the socket.
 pub async fn connect_pods(path: &Path) -> Result<PodsClient<Daemon>, SocketError> {
     daemon(path, limit()).await.map(PodsClient::new)
 }
 
 async fn daemon(path: &Path, limit: Duration) -> Result<Daemon, SocketError> {
     let socket = path.to_owned();
-    // Asked for once by itself: the error of a failed file is lost in the transport's.
+    // Connect once without the transport, whose error does not contain that of the file.
     UnixStream::connect(path)
         .await
         .map_err(|source| SocketError::Io { path: path.into(), source })?;
@@ -170,7 +171,7 @@ impl Daemon {
     }
 }
 
-/// What a failed transport means, and what to do.
+/// What a transport error means, as a message with a remedy.
 fn failure(error: &(dyn Error + 'static), limit: Duration) -> String {
     match is_late(error) {
         true => {
@@ -213,8 +214,8 @@ mod tests {
     use super::*;
     use crate::v1::StatusRequest;
 
-    /// What a question to a daemon comes to that takes connections and does this with them.
-    async fn asked(name: &str, keep: bool) -> Status {
+    /// The error of a request to a server that accepts connections and then hangs (`keep`) or closes them.
+    async fn error_of_request(name: &str, keep: bool) -> Status {
         let folder = std::env::temp_dir().join(format!("mesh-admin-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("agent.sock");
@@ -237,15 +238,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_transport_is_a_sentence_about_the_daemon() {
-        let hung = asked("hung", true).await;
+    async fn transport_errors_describe_the_daemon() {
+        let hung = error_of_request("hung", true).await;
         assert!(hung.message().contains("agent.sock: no answer within 50ms"), "{hung:?}");
-        let closed = asked("closed", false).await;
+        let closed = error_of_request("closed", false).await;
         assert!(closed.message().contains("agent.sock: the connection was closed"), "{closed:?}");
     }
 
     #[test]
-    fn a_socket_that_cannot_be_opened_says_what_to_do() {
+    fn errors_of_sockets_have_a_remedy() {
         for (kind, says) in [
             (io::ErrorKind::PermissionDenied, "run it as root (sudo)"),
             (io::ErrorKind::NotFound, "the daemon does not run"),

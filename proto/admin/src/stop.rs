@@ -1,4 +1,4 @@
-//! How a daemon is asked to stop, and how it ends.
+//! The signals that stop a daemon, and its exit code.
 
 use std::{fmt, io, process::ExitCode};
 
@@ -6,10 +6,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::words::plain;
 
-/// Handles SIGTERM and SIGINT from now on. What is returned ends with the first of them.
+/// Handles SIGTERM and SIGINT from now on. The returned future ends with the first of them.
 ///
 /// # Errors
-/// Where the process cannot have handlers of signals.
+/// If the signal handlers cannot be installed.
 pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -21,7 +21,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// How a daemon ends: with 1 where it failed, and why in one line, causes included.
+/// A daemon's exit code: 0, or 1 if it failed. Then the error and its causes are printed in one line.
 #[allow(clippy::print_stderr, reason = "the log may be what failed")]
 pub fn exit_code(ended: Result<(), impl fmt::Display>) -> ExitCode {
     match ended {

@@ -1,4 +1,4 @@
-//! What was built.
+//! The version of this build.
 
 use crate::v1::Version;
 
@@ -8,10 +8,10 @@ pub const WIRE_REVISION: u32 = 1;
 /// The product's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit it was built from, or `unknown`.
+/// The commit from which it was built (12 hexadecimal digits), or `unknown`.
 pub const COMMIT: &str = env!("CLUSTERMESH_COMMIT");
 
-/// All of it, for the admin API.
+/// The version for the admin API.
 pub fn version() -> Version {
     Version {
         version: VERSION.into(),
@@ -21,12 +21,12 @@ pub fn version() -> Version {
     }
 }
 
-/// The hash of the kernel tables' layout.
+/// The hash of the kernel tables' layout, in 8 hexadecimal digits.
 pub fn layout() -> String {
     format!("{:08x}", mesh_layout::layout_hash())
 }
 
-/// All of it in a line, for `--version`.
+/// The version in one line, for `--version`.
 pub fn line() -> &'static str {
     static LINE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     LINE.get_or_init(|| {

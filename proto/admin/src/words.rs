@@ -1,11 +1,11 @@
-//! What operators read of errors.
+//! Error texts without the kernel's error numbers.
 
 use std::borrow::Cow;
 
-/// What the standard library puts behind the kernel's words.
+/// The standard library appends this to the kernel's error text, then a number and `)`.
 const NUMBER: &str = " (os error ";
 
-/// A text without the numbers of the kernel's errors: `Permission denied (os error 13)` is `Permission denied`.
+/// Removes the kernel's error numbers: `Permission denied (os error 13)` becomes `Permission denied`.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let (mut plain, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once(NUMBER) {
@@ -32,10 +32,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_errors_are_left_out() {
+    fn error_numbers_are_removed() {
         let denied = io::Error::from_raw_os_error(13);
         let text = format!("a.yaml: {denied}; b.yaml: {denied}.");
-        assert!(text.contains("os error 13"), "else there is nothing to prove: {text}");
+        assert!(
+            text.contains("os error 13"),
+            "the standard library no longer appends the number: {text}"
+        );
         assert_eq!(plain(&text), "a.yaml: Permission denied; b.yaml: Permission denied.");
         for same in ["", "nothing of it", "an (os error that is none)", " (os error 5"] {
             assert_eq!(plain(same), same);

@@ -1,22 +1,23 @@
-//! How long to wait before something that failed is tried again: the one policy of all daemons (`docs/adr/0001`).
+//! How long daemons wait before they retry something that failed (`docs/adr/0001`).
 //!
-//! Pauses double from the first to the longest, each with jitter, so that what failed together is not tried again together.
-//! They begin anew when an attempt was of use, which is the caller's to say: a connection that was opened is of no use yet.
+//! Pauses double from the first to the longest, each with jitter, so that operations which failed together are not retried
+//! together. The caller decides when an attempt was successful, and then starts again with the first pause. An open
+//! connection alone is not a success.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// The bounds of pauses.
+/// The shortest and the longest pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The first pause is this at least, and twice this at most.
+    /// The first pause is at least this long, and at most twice as long.
     pub first: Duration,
-    /// No pause is longer, and after many failures none is shorter than half of it.
+    /// No pause is longer. After many failures, no pause is shorter than half of it.
     pub longest: Duration,
 }
 
-/// Pauses between attempts at one thing.
+/// The pauses between attempts of one operation.
 #[derive(Debug)]
 pub struct Backoff {
     policy: Policy,
@@ -25,15 +26,15 @@ pub struct Backoff {
 }
 
 impl Policy {
-    /// Of connections to an etcd: a stopped one is found again within ten seconds of its start.
+    /// For connections to an etcd: a reader connects within ten seconds after the etcd has started again.
     pub const CONNECTION: Self =
         Self { first: Duration::from_millis(50), longest: Duration::from_secs(10) };
-    /// Of an object in the kernel that could not be made as wanted.
+    /// For objects in the kernel that could not be written.
     pub const OBJECT: Self =
         Self { first: Duration::from_millis(100), longest: Duration::from_secs(300) };
 
     fn pauses(self, seed: u64) -> ExponentialBackoff {
-        // The jitter is added: as much again as the pause, at most.
+        // Jitter adds at most the pause itself, so the delay is limited to half of the longest pause.
         ExponentialBuilder::default()
             .with_min_delay(self.first)
             .with_max_delay(self.longest / 2)
@@ -48,17 +49,17 @@ impl Policy {
 // === impl Backoff ===
 
 impl Backoff {
-    /// Nothing failed yet. Two with different seeds wait for different times.
+    /// The state before the first failure. Different seeds give different pauses.
     pub fn new(policy: Policy, seed: u64) -> Self {
         Self { policy, seed, pauses: policy.pauses(seed) }
     }
 
-    /// Another attempt failed: how long to wait for the next.
+    /// Call it when an attempt failed. Returns how long to wait before the next attempt.
     pub fn failed(&mut self) -> Duration {
         self.pauses.next().unwrap_or(self.policy.longest).min(self.policy.longest)
     }
 
-    /// An attempt was of use: the next pause is the first again.
+    /// Call it when an attempt was successful. The next pause is the first again.
     pub fn reset(&mut self) {
         self.seed = self.seed.wrapping_add(1);
         self.pauses = self.policy.pauses(self.seed);
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_longest_and_begin_again() {
+    fn pauses_grow_to_the_longest_until_reset() {
         for policy in [Policy::CONNECTION, Policy::OBJECT] {
             let mut backoff = Backoff::new(policy, 7);
             let first = backoff.failed();
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_together_is_not_tried_again_together() {
+    fn different_seeds_give_different_pauses() {
         let pauses = |seed| {
             let mut backoff = Backoff::new(Policy::OBJECT, seed);
             (0..10).map(|_| backoff.failed()).collect::<Vec<Duration>>()

@@ -7,21 +7,21 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-/// Where it normally is.
+/// Its usual mount point.
 pub const BPF_FS: &str = "/sys/fs/bpf";
 
-/// Whether a path is in one.
+/// Whether a path is in a BPF file system.
 ///
 /// # Errors
-/// Where the path is none.
+/// If the path does not exist or cannot be examined.
 pub fn is_bpf_fs(path: &Path) -> io::Result<bool> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Mounts one at [`BPF_FS`] if there is none, as in a container.
+/// Mounts a BPF file system at [`BPF_FS`] if there is none, as in a container.
 ///
 /// # Errors
-/// Without the right to mount, or without sysfs.
+/// If the process may not mount, or [`BPF_FS`] does not exist because sysfs is not mounted.
 pub fn mount_bpf_fs() -> io::Result<()> {
     let at = Path::new(BPF_FS);
     if is_bpf_fs(at)? {

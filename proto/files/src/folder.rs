@@ -11,7 +11,7 @@ use crate::{
     watch::Written,
 };
 
-/// A folder of text files, and how far each of them is.
+/// A folder of text files, and which of them are completely written.
 #[derive(Debug)]
 pub struct TextFolder {
     path: PathBuf,
@@ -21,29 +21,31 @@ pub struct TextFolder {
 /// A file of the folder.
 #[derive(Debug)]
 pub enum TextFile {
-    /// Its text. Its writer closed it, or has not touched it for a second.
+    /// The text. Its writer has closed the file, or has not changed it for a second.
     Whole(String),
-    /// Its writer may be in the middle of it.
+    /// A writer may not have finished it.
     BeingWritten,
-    /// It cannot be read, or is no text ([`io::ErrorKind::InvalidData`]).
+    /// It cannot be read, is not UTF-8 ([`io::ErrorKind::InvalidData`]), or is longer than 1 MiB
+    /// ([`io::ErrorKind::FileTooLarge`]).
     Unreadable(io::Error),
 }
 
-/// A longer file is not read, in bytes.
+/// The maximum length of a file, in bytes. Longer ones are not read.
 const MAX_BYTES: u64 = 1024 * 1024;
 
 // === impl TextFolder ===
 
 impl TextFolder {
-    /// The folder at a path, which is not looked at yet.
+    /// The folder at a path. Does no IO yet.
     pub fn new(path: &Path) -> Self {
         Self { path: path.into(), settling: Settling::default() }
     }
 
-    /// Reads the files right in the folder, by name, but hidden ones. `written`: what a watch of it noticed.
+    /// Reads the files of the folder, without hidden files and subfolders. The key is the file's name. `written` is what a
+    /// watch noticed since the last call.
     ///
     /// # Errors
-    /// When the folder cannot be read, or is not there.
+    /// If the folder does not exist or cannot be read.
     pub fn read(
         &mut self,
         written: BTreeMap<PathBuf, Written>,
@@ -70,17 +72,17 @@ impl TextFolder {
         Ok(files)
     }
 
-    /// When another look says more, although nothing changes.
+    /// When to read again even if nothing changes: a file may count as complete then.
     pub fn next_look(&self) -> Option<std::time::Instant> {
         self.settling.next_look()
     }
 }
 
-/// The files right in a folder with their texts, by name, but hidden ones; as they are now, whole or not. One that cannot be
-/// read, is longer than 1 MiB or no text is there with the reason.
+/// Reads the files of a folder, without hidden files and subfolders, whether they are completely written or not. The key is
+/// the file's name. A file that cannot be read, is longer than 1 MiB or is not UTF-8 has an error instead of a text.
 ///
 /// # Errors
-/// When the folder cannot be read, or is not there.
+/// If the folder does not exist or cannot be read.
 pub fn texts(folder: &Path) -> io::Result<BTreeMap<String, io::Result<String>>> {
     let text = |(name, stamp): (String, Stamp)| {
         let text = read(&folder.join(&name), stamp);
@@ -89,18 +91,18 @@ pub fn texts(folder: &Path) -> io::Result<BTreeMap<String, io::Result<String>>> 
     Ok(files_in(folder)?.into_iter().map(text).collect())
 }
 
-/// The files right in a folder by name, but hidden ones.
+/// The files of a folder by name, without hidden files and subfolders.
 fn files_in(folder: &Path) -> io::Result<BTreeMap<String, Stamp>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        // Follows links: that is how Kubernetes mounts files.
+        // Follows symlinks: Kubernetes mounts the files of ConfigMaps and Secrets as symlinks.
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() && !name.starts_with('.') => {
                 found.insert(name.to_owned(), Stamp::of(&metadata));
             }
-            // Removed since it was listed, a link to nothing, a folder.
+            // Removed since it was listed, a dangling symlink, or a subfolder.
             _ => {}
         }
     }
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_by_name_when_they_are_whole() {
+    fn files_are_read_when_they_are_complete() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
         write("a", b"one");
@@ -148,7 +150,7 @@ mod tests {
             };
             read.map(text).collect::<Vec<_>>()
         };
-        // Just written, and no watch saw it.
+        // The files are new, and no watch reported that they are complete.
         let writing = ["a", "binary", "large"].map(|name| format!("{name} is being written"));
         assert_eq!(read(&[], 0), writing);
         let seen = [("a", Written::Closed), ("binary", Written::Renamed)];

@@ -1,8 +1,9 @@
-//! Files that several processes share: written whole or not at all, locked by one writer, watched by many readers.
+//! Files that several processes share: written atomically, locked by one writer, watched by many readers.
 //!
-//! An ADR says why this is a crate: `docs/adr/0002-one-crate-for-shared-files.md`.
+//! `docs/adr/0002-one-crate-for-shared-files.md` explains why this is a crate.
 
 mod bpf_fs;
+mod cgroup2;
 mod folder;
 mod lock;
 mod settling;
@@ -10,6 +11,7 @@ mod watch;
 mod write;
 
 pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
+pub use cgroup2::{MOUNT_CGROUP2, first_cgroup2};
 pub use folder::{TextFile, TextFolder, texts};
 pub use lock::{Lock, LockError};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};

@@ -1,4 +1,4 @@
-//! One writer at a time.
+//! A file lock: one writer at a time.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,16 +10,16 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// A lock on a file, held until dropped; the kernel drops it with the process, so a crash leaves none behind.
+/// An exclusive lock on a file, until it is dropped. The kernel releases it when the process ends, also after a crash.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
 }
 
-/// Why a lock was not got.
+/// Why a file could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process has the lock.
     #[error("{} is in use by another process", .0.display())]
     Held(PathBuf),
     /// The file cannot be opened or locked.
@@ -32,11 +32,11 @@ pub enum LockError {
     },
 }
 
-/// How often a lock that another has is tried.
+/// The time between two attempts to get a lock.
 const RETRY: Duration = Duration::from_millis(20);
 
 impl Lock {
-    /// Locks `path`, which is created where it does not exist. Never waits.
+    /// Locks `path`, and creates it if it does not exist. Fails at once if another process has the lock.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.into(), source };
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
@@ -47,7 +47,7 @@ impl Lock {
         }
     }
 
-    /// Locks `path` as soon as its holder releases it, and fails after `patience`. Blocks the thread.
+    /// Locks `path` as soon as it is free. Fails after `patience`. Blocks the thread.
     pub fn wait(path: &Path, patience: Duration) -> Result<Self, LockError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn excludes() {
+    fn only_one_holder_has_a_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let first = Lock::acquire(&path).unwrap();

@@ -1,8 +1,8 @@
-//! Whether a file is as its writer wants it, or in the middle of being written.
+//! Decides whether a file is completely written.
 //!
-//! Shells, `git checkout`, `scp` and `rsync --inplace` write a file in its place: for a while a reader finds nothing in it,
-//! or a part. No system call says how long. [`Settling`] has no IO and no clock: looks at files and what a watch noticed go
-//! in, how far each file is comes out.
+//! Shells, `git checkout`, `scp` and `rsync --inplace` do not replace a file atomically: for a while it is empty, or has only
+//! its first part. No system call tells how long. [`Settling`] has no IO and no clock: its inputs are stamps of files and the
+//! events of a watch, and its output is the progress of each file.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,8 @@ use std::{
 
 use crate::watch::Written;
 
-/// Tells two contents of a file apart without reading it. Files that are written within a clock's tick and keep their
-/// length are distinguished by their inode, which an atomic write changes.
+/// Distinguishes two contents of a file without reading it. Two writes of the same length within one tick of the clock can
+/// only be distinguished if the second one is atomic, because that changes the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
@@ -23,62 +23,63 @@ pub struct Stamp {
     inode: u64,
 }
 
-/// How far a file is.
+/// How completely a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Progress {
-    /// Its writer may be in the middle of it: what is missing may follow, and its end may be cut off.
+    /// A writer may not have finished: the file may be empty or truncated.
     Writing,
-    /// Its writer closed it: nothing is cut off. What is missing may still follow, from a writer who empties it first.
+    /// Its writer has closed it, so it is not truncated. It may still be empty, because some writers first empty a file and
+    /// then open it again.
     Closed,
-    /// It was renamed into its place, or has not changed for [`QUIET`]; where a watch saw that a program writes it and
-    /// has not closed it, for ten seconds: what is missing is meant to be.
+    /// It is complete: it was renamed into place, or has not changed for [`QUIET`], or for ten seconds if a watch saw a
+    /// program write to it and not close it.
     Settled,
 }
 
-/// When a look is taken.
+/// The time of a look at a file, by two clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// By the clock that never jumps.
+    /// The monotonic clock.
     pub now: Instant,
-    /// By the one that files are stamped with.
+    /// The clock of the files' modification times.
     pub wall: SystemTime,
 }
 
-/// How far each file of a folder is.
+/// The progress of each file of a folder.
 #[derive(Debug, Default)]
 pub struct Settling {
     files: BTreeMap<PathBuf, Seen>,
-    /// What a watch noticed that no look has met yet.
+    /// What a watch noticed since the last look at each file.
     written: BTreeMap<PathBuf, Written>,
 }
 
-/// A file as the last look found it.
+/// A file as it was at the last look.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// `None`: it is not there.
+    /// `None`: it does not exist.
     stamp: Option<Stamp>,
-    /// Since when it looks so.
+    /// When it was first seen with this stamp.
     since: Instant,
     progress: Progress,
-    /// A watch saw that a program writes it, and not that it was closed since.
+    /// A watch saw a program write to it, and not close it since.
     is_open: bool,
 }
 
-/// What has not changed for so long is as its writer wants it.
+/// A file that has not changed for so long counts as complete.
 pub const QUIET: Duration = Duration::from_secs(1);
-/// The same of what a program is known to have open: `(sleep 2; kubectl get …) > all.yaml`.
+/// The same for a file that a program has open, as in `(sleep 2; kubectl get …) > all.yaml`.
 const OPEN: Duration = Duration::from_secs(10);
 
 // === impl Stamp ===
 
 impl Stamp {
-    /// A file's stamp.
+    /// The stamp of a file.
     pub fn of(metadata: &Metadata) -> Self {
         let (modified, length) = (metadata.modified().ok(), metadata.len());
         Self { modified, length, inode: metadata.ino() }
     }
 
-    /// In bytes.
+    /// The file's length in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -87,7 +88,7 @@ impl Stamp {
 // === impl Moment ===
 
 impl Moment {
-    /// This one.
+    /// The current time.
     pub fn now() -> Self {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
@@ -96,12 +97,12 @@ impl Moment {
 // === impl Settling ===
 
 impl Settling {
-    /// Takes note of what a watch noticed, for the next look.
+    /// Stores what a watch noticed, for the next look at each file.
     pub fn note(&mut self, written: impl IntoIterator<Item = (PathBuf, Written)>) {
         self.written.extend(written);
     }
 
-    /// Takes a look at a file, which has this stamp or is not there, and says how far it is.
+    /// Looks at a file and returns its progress. `stamp` is `None` if it does not exist.
     pub fn look(&mut self, path: &Path, stamp: Option<Stamp>, at: Moment) -> Progress {
         let noticed = self.written.remove(path);
         let known = self.files.get(path);
@@ -114,30 +115,30 @@ impl Settling {
         let before = before.map(|seen| Seen { is_open, ..seen });
         let old = stamp.and_then(|stamp| at.wall.duration_since(stamp.modified?).ok());
         let progress = match (before, noticed) {
-            // Its name was given to another file, which is complete.
+            // Another file got this name. A writer that renames a file has completed it.
             (_, Some(Written::Renamed)) if stamp.is_some() => Progress::Settled,
             (Some(seen), _) if at.now >= seen.since + seen.quiet() => Progress::Settled,
             (Some(seen), Some(Written::Closed)) => seen.progress.max(Progress::Closed),
             (Some(seen), _) => seen.progress,
             (None, Some(Written::Closed)) if stamp.is_some() => Progress::Closed,
-            // It was not written for so long: it was there before the first look, or it was moved here.
+            // It is new to us but has not been written for a while, for example because it was moved here.
             (None, None) if old.is_some_and(|old| old >= QUIET) => Progress::Settled,
             (None, _) => Progress::Writing,
         };
         let since = before.map_or(at.now, |seen| seen.since);
-        // What is not there is not being written.
+        // A file that does not exist is not open.
         let is_open = is_open && stamp.is_some();
         self.files.insert(path.into(), Seen { stamp, since, progress, is_open });
         progress
     }
 
-    /// Forgets all files but these. What was noticed of files that were not looked at is forgotten too.
+    /// Forgets all files but the known ones, and everything that a watch noticed.
     pub fn retain(&mut self, known: impl Fn(&Path) -> bool) {
         self.files.retain(|path, _| known(path));
         self.written.clear();
     }
 
-    /// When another look says more, although nothing changes.
+    /// When to look again even if nothing changes, because a file may be settled then.
     pub fn next_look(&self) -> Option<Instant> {
         let unsettled = self.files.values().filter(|seen| seen.progress != Progress::Settled);
         unsettled.map(|seen| seen.since + seen.quiet()).min()
@@ -147,7 +148,7 @@ impl Settling {
 // === impl Seen ===
 
 impl Seen {
-    /// How long it must not have changed.
+    /// How long it must be unchanged to be settled.
     fn quiet(&self) -> Duration {
         if self.is_open { OPEN } else { QUIET }
     }
@@ -167,7 +168,7 @@ mod tests {
             Self { settling: Settling::default(), start: Moment::now() }
         }
 
-        /// A stamp of a file that was written so many milliseconds after the start.
+        /// The stamp of a file that was written `at` milliseconds after the start.
         fn stamp(&self, at: u64, length: u64) -> Option<Stamp> {
             let modified = Some(self.start.wall + Duration::from_millis(at));
             Some(Stamp { modified, length, inode: 1 })
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_written_in_its_place_settles_when_it_was_quiet() {
+    fn a_file_that_is_not_written_atomically_settles_after_a_second() {
         let mut folder = Folder::new();
         let [empty, half, all] = [(0, 0), (400, 50), (800, 100)].map(|(at, n)| folder.stamp(at, n));
         assert_eq!(folder.look(empty, 10), Progress::Writing);
@@ -203,14 +204,14 @@ mod tests {
         assert_eq!(folder.next(), Some(1_810), "a second after it was seen like this");
         assert_eq!(folder.look(all, 1_810), Progress::Settled);
         assert_eq!(folder.next(), None);
-        // The next writer, who takes his time.
+        // Another writer, which keeps the file open.
         folder.note(Written::Partly);
         let next = folder.stamp(2_000, 0);
         assert_eq!(folder.look(next, 2_010), Progress::Writing);
         assert_eq!(folder.look(next, 5_000), Progress::Writing, "it is open");
         assert_eq!(folder.next(), Some(12_010));
         assert_eq!(folder.look(next, 12_010), Progress::Settled);
-        // One of whom no watch tells.
+        // A writer that no watch reports.
         folder.note(Written::Closed);
         assert_eq!(folder.look(folder.stamp(13_000, 5), 13_000), Progress::Closed);
         assert_eq!(folder.look(folder.stamp(14_000, 0), 14_000), Progress::Writing);
@@ -218,32 +219,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_renamed_or_old_is_settled_at_once() {
+    fn a_renamed_or_old_file_is_settled_at_once() {
         let mut folder = Folder::new();
         let new = folder.stamp(0, 10);
         assert_eq!(folder.look(new, 1_000), Progress::Settled, "written before the first look");
         let other = folder.stamp(2_000, 10);
         folder.note(Written::Renamed);
         assert_eq!(folder.look(other, 2_001), Progress::Settled);
-        // From the future, where clocks disagree: it is waited for like any other.
+        // A modification time in the future is treated like any other.
         let future = folder.stamp(900_000, 10);
         assert_eq!(folder.look(future, 3_000), Progress::Writing);
         assert_eq!(folder.look(future, 4_000), Progress::Settled);
-        // A closed file that is written again is not closed.
+        // A closed file is written again.
         folder.note(Written::Closed);
         folder.note(Written::Partly);
         assert_eq!(folder.look(folder.stamp(5_000, 3), 5_000), Progress::Writing);
     }
 
     #[test]
-    fn what_is_gone_is_looked_at_twice() {
+    fn a_removed_file_is_settled_after_a_second() {
         let mut folder = Folder::new();
         let file = folder.stamp(0, 10);
         folder.look(file, 1_000);
         assert_eq!(folder.look(None, 2_000), Progress::Writing);
         assert_eq!(folder.next(), Some(3_000));
         assert_eq!(folder.look(None, 3_000), Progress::Settled);
-        // Back again, by a rename that was noticed before it was gone once more.
+        // A rename was noticed, but the file is gone again.
         folder.note(Written::Renamed);
         assert_eq!(folder.look(None, 3_500), Progress::Settled);
         folder.settling.retain(|_| false);

@@ -1,7 +1,8 @@
-//! Noticing that something in a folder changed.
+//! Watches folders for changes.
 //!
-//! A process has one inotify instance, however many folders it watches: a machine has few of them (128 a user, by default),
-//! and each agent and apiserver of it needs one. Without one, folders are looked at every second, and [`watch_fallback`] says why.
+//! A process uses one inotify instance for all its folders: instances are limited (128 for each user by default), and each
+//! agent and apiserver on a machine needs one. Without an instance, folders are polled every second, and [`watch_fallback`]
+//! gives the reason.
 
 use std::{
     collections::BTreeMap,
@@ -21,78 +22,78 @@ use notify::{
 };
 use tokio::{sync::Notify, time};
 
-/// Wakes its owner after anything in a folder, or below it, may have changed. The owner reads the folder again and compares,
-/// so a missed, doubled or late event costs time and never truth.
+/// Wakes its owner when something in a folder, or below it, may have changed. The owner then reads the folder and compares.
+/// So a lost, duplicate or late event costs time, but never leads to a wrong state.
 ///
-/// Symlink swaps, as Kubernetes does them for mounted Secrets, are events of the folder itself.
+/// Kubernetes updates mounted Secrets by swapping a symlink, which is an event of the folder itself.
 #[derive(Debug)]
 pub struct FolderWatch {
     instance: Arc<Instance>,
     subscription: Arc<Subscription>,
 }
 
-/// How files of a watched folder were written. Clones are one.
+/// How files of a watched folder were written. Clones share one log.
 #[derive(Clone, Debug)]
 pub struct WriteLog(Arc<Subscription>);
 
-/// What a watch saw of a file's writer.
+/// The last thing that a watch saw a file's writer do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It was written to, and its writer may be about to go on.
+    /// It created the file or wrote to it, and may continue.
     Partly,
-    /// Its writer closed it.
+    /// It closed the file.
     Closed,
-    /// It was renamed into its place: a writer that does so has written all of it before.
+    /// It renamed a file to this name. A writer that does so has completed the file before.
     Renamed,
 }
 
-/// One folder that is watched.
+/// A folder that one [`FolderWatch`] watches.
 #[derive(Debug)]
 struct Subscription {
     folder: PathBuf,
     mode: RecursiveMode,
     changed: Notify,
-    /// The folder as the kernel knows it; `None` while it is not watched.
+    /// The folder's canonical path; `None` while it is not watched.
     watched: Mutex<Option<PathBuf>>,
-    /// The watched folder was removed, or is at another place.
+    /// The watched folder was removed or moved.
     lost: AtomicBool,
-    /// Files that were written, if the owner wants to know.
+    /// Files that were written since the log was last read; `None` if there is no log.
     written: Mutex<Option<BTreeMap<PathBuf, Written>>>,
 }
 
-/// An inotify instance, and the subscribers to its events. Its thread takes the subscriptions' lock alone: a caller
-/// that asks the watcher for something waits for that thread.
+/// An inotify instance, and the subscribers to its events. The instance's thread must not take the lock of the watcher: a
+/// caller that holds that lock waits for the thread.
 struct Instance {
     make: fn(Arc<Subscriptions>) -> notify::Result<Box<dyn Watcher + Send>>,
     watcher: Mutex<Option<Box<dyn Watcher + Send>>>,
     subscriptions: Arc<Subscriptions>,
-    /// Why folders are not watched that could be.
+    /// Why existing folders are not watched, as a message; `None` if all are.
     fallback: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
 struct Subscriptions(Mutex<Vec<Arc<Subscription>>>);
 
-/// How long a burst of events is waited out: an editor or `kubectl` writes several files for one change.
+/// How long to wait after an event for more events: an editor or `kubectl` writes several files for one change.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How often a reader looks although nothing was reported: some file systems report nothing.
+/// The polling interval of a watched folder. Some file systems report no events.
 const POLL: Duration = Duration::from_secs(10);
-/// The same, where nothing can be reported: there is no inotify instance, or no folder yet.
+/// The polling interval of a folder that is not watched: there is no inotify instance, or the folder does not exist yet.
 const POLL_UNWATCHED: Duration = Duration::from_secs(1);
 
-/// The process's own.
+/// The instance of this process.
 static INSTANCE: LazyLock<Arc<Instance>> = LazyLock::new(|| Arc::new(Instance::new(make_inotify)));
 
-/// Makes inotify instances unavailable to this process, as where its user has no more of them.
+/// Set by [`exhaust_instances`].
 static EXHAUSTED: AtomicBool = AtomicBool::new(false);
 
-/// Has this process watch no folder that it does not watch yet, as where its user has no more inotify instances: for tests of
-/// what readers do then. Called before the first [`FolderWatch`].
+/// For tests: makes this process behave as if its user had no more inotify instances. Call it before the first
+/// [`FolderWatch`] is made.
 pub fn exhaust_instances() {
     EXHAUSTED.store(true, Ordering::Relaxed);
 }
 
-/// Waits for a time, such as that of the next look; for ever where there is none.
+/// Sleeps until `due`; for ever if it is `None`.
 pub async fn until(due: Option<Instant>) {
     match due {
         Some(due) => time::sleep_until(due.into()).await,
@@ -100,8 +101,8 @@ pub async fn until(due: Option<Instant>) {
     }
 }
 
-/// Why folders of this process are looked at every second and not watched, with what to do about it; `None` while all are
-/// watched that exist.
+/// Why this process polls folders every second instead of watching them, as a message with a remedy. `None` while all
+/// existing folders are watched.
 pub fn watch_fallback() -> Option<String> {
     lock(&INSTANCE.fallback).clone()
 }
@@ -109,25 +110,25 @@ pub fn watch_fallback() -> Option<String> {
 // === impl FolderWatch ===
 
 impl FolderWatch {
-    /// Begins to watch a folder and all below it. It need not exist yet.
+    /// Starts to watch a folder and everything below it. The folder need not exist yet.
     pub fn new(folder: &Path) -> Self {
         Self::at(Arc::clone(&INSTANCE), folder, RecursiveMode::Recursive)
     }
 
-    /// Begins to watch the files right in a folder.
+    /// Starts to watch the files of a folder, without subfolders. The folder need not exist yet.
     pub fn shallow(folder: &Path) -> Self {
         Self::at(Arc::clone(&INSTANCE), folder, RecursiveMode::NonRecursive)
     }
 
-    /// Begins to note how files are written, for a reader that takes these notes now and then.
+    /// Starts to log how files are written.
     pub fn write_log(&self) -> WriteLog {
         lock(&self.subscription.written).get_or_insert_default();
         WriteLog(Arc::clone(&self.subscription))
     }
 
-    /// Waits until the folder may have changed since the last call, at most 10 s, or one where it cannot be watched.
+    /// Waits until the folder may have changed since the last call: at most 10 s, or 1 s if it cannot be watched.
     ///
-    /// Cancel-safe: an event that arrives while no caller waits is kept.
+    /// Cancel-safe: an event that arrives while no caller waits is not lost.
     pub async fn changed(&mut self) {
         let notified = self.subscription.changed.notified();
         if time::timeout(self.patience(), notified).await.is_ok() {
@@ -135,7 +136,7 @@ impl FolderWatch {
         }
     }
 
-    /// How long an event is waited for, once the folder is watched if it can be.
+    /// Watches the folder if it can. Returns how long to wait for an event.
     fn patience(&self) -> Duration {
         match self.instance.keep(&self.subscription) {
             true => POLL,
@@ -161,7 +162,7 @@ impl FolderWatch {
 // === impl WriteLog ===
 
 impl WriteLog {
-    /// The files that were written since the last call, with what was seen last of each. Nothing is seen while the folder
+    /// Takes the files that were written since the last call, with the last event of each. It is empty while the folder
     /// cannot be watched.
     pub fn take(&self) -> BTreeMap<PathBuf, Written> {
         lock(&self.0.written).as_mut().map(std::mem::take).unwrap_or_default()
@@ -183,7 +184,7 @@ impl Instance {
         Self { make, watcher, subscriptions, fallback }
     }
 
-    /// Watches a folder, if that is not so already and it is there. Returns whether it is.
+    /// Watches a folder that exists and is not watched yet. Returns whether it is watched now.
     fn keep(&self, subscription: &Subscription) -> bool {
         let place = fs::canonicalize(&subscription.folder).ok();
         let lost = subscription.lost.swap(false, Ordering::Relaxed);
@@ -196,12 +197,12 @@ impl Instance {
             self.unwatch(&before);
         }
         let Some(place) = place else { return false };
-        // First, so that no event is missed that follows.
+        // Set before the watch begins, so that its first event is not dropped.
         *lock(&subscription.watched) = Some(place.clone());
         match self.watch(&place, self.subscriptions.mode_of(&place)) {
             Ok(()) => {
                 *lock(&self.fallback) = None;
-                // What happened before the watch began.
+                // The folder may have changed before the watch began.
                 subscription.changed.notify_one();
                 true
             }
@@ -222,11 +223,11 @@ impl Instance {
         watcher.watch(place, mode)
     }
 
-    /// Watches a folder no longer that one subscription less needs. What others need of it is watched again.
+    /// Ends the watch of a folder, after one of its subscriptions is gone. Watches again what the others need of it.
     fn unwatch(&self, place: &Path) {
         let mut watcher = lock(&self.watcher);
         let Some(watcher) = &mut *watcher else { return };
-        // It is an error where the kernel has ended the watch already.
+        // Fails if the kernel has ended the watch already.
         let _ = watcher.unwatch(place);
         for (other, mode) in self.subscriptions.at_or_below(place) {
             let _ = watcher.watch(&other, mode);
@@ -240,7 +241,7 @@ impl Instance {
         }
     }
 
-    /// Takes note of why a folder is not watched. One that went meanwhile is no problem of the kernel's.
+    /// Stores why a folder is not watched, unless the folder has been removed.
     fn note(&self, subscription: &Subscription, error: &notify::Error) {
         let folder = subscription.folder.display();
         let remedy = match &error.kind {
@@ -252,7 +253,7 @@ impl Instance {
             _ => "raise the number of instances: sysctl -w fs.inotify.max_user_instances=1024",
         };
         let text = format!(
-            "{folder} cannot be watched and is looked at every second, which is slower: {error}. If a limit is reached, {remedy}"
+            "{folder} cannot be watched, so it is polled every second, which is slower: {error}. If a limit is reached, {remedy}"
         );
         let mut fallback = lock(&self.fallback);
         if fallback.as_ref() != Some(&text) {
@@ -275,14 +276,14 @@ impl Subscriptions {
         lock(&self.0)
     }
 
-    /// How deep a place is watched: as the one wants it that wants most.
+    /// How a path must be watched: recursively if one of its subscriptions needs that.
     fn mode_of(&self, place: &Path) -> RecursiveMode {
         let all = self.at_or_below(place);
         let deep = all.get(place) == Some(&RecursiveMode::Recursive);
         if deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive }
     }
 
-    /// The places at or below one that are to be watched.
+    /// The paths at or below `place` that must be watched.
     fn at_or_below(&self, place: &Path) -> BTreeMap<PathBuf, RecursiveMode> {
         let mut all = BTreeMap::new();
         for subscription in self.lock().iter() {
@@ -296,12 +297,12 @@ impl Subscriptions {
         all
     }
 
-    /// Takes an event, or the news that some were lost.
+    /// Passes an event to the subscriptions that it concerns; an error goes to all of them.
     fn take(&self, event: notify::Result<Event>) {
         let Ok(event) = event else {
             return self.lock().iter().for_each(|s| s.changed.notify_one());
         };
-        // Reading is no change, and a subscriber that is woken reads. Closing what was written is one.
+        // Ignore reads: they are no change, and a subscriber that wakes reads. A close after writing is not ignored.
         if event.kind.is_access() && written(event.kind).is_none() {
             return;
         }
@@ -336,7 +337,7 @@ impl Subscription {
         let mut files = lock(&self.written);
         let Some(files) = files.as_mut() else { return };
         if event.need_rescan() {
-            // What was missed may be of any file.
+            // Lost events may concern any file.
             return files.clear();
         }
         for path in &event.paths {
@@ -351,7 +352,7 @@ impl Subscription {
     }
 }
 
-/// What an event says of a file's content.
+/// What an event tells about the writer of a file.
 fn written(kind: EventKind) -> Option<Written> {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Written::Closed),
@@ -373,7 +374,7 @@ fn make_inotify(subscriptions: Arc<Subscriptions>) -> notify::Result<Box<dyn Wat
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half-done under these locks.
+    // A panic under one of these locks leaves no inconsistent state.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,4 +1,4 @@
-//! Replacing a file so that no reader ever sees half of it.
+//! Replaces files atomically: no reader sees a part of one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,23 +7,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who may read a written file.
+/// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Its owner (0600): keys.
+    /// Its owner only (0600), for example private keys.
     Owner,
-    /// Everybody (0644).
+    /// All users (0644).
     All,
 }
 
-/// Writes `content` beside `path`, syncs it, and renames it into place; a crash leaves the old file or the new one.
-/// The permissions hold from the first byte.
+/// Writes `content` to a temporary file beside `path`, syncs it, and renames it to `path`. After a crash, the old file or the
+/// new one is there. The file has its permissions before it has content.
+///
+/// # Errors
+/// If the file cannot be written; then `path` is unchanged. Also if the folder cannot be synced; then `path` is replaced.
 pub fn write_atomic(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     write_together(&[(path, content, access)])
 }
 
-/// Writes files that belong together: all are complete and synced before the first takes its place, and they take their
-/// places one right after the other, in this order. If one cannot be written none is replaced.
+/// Replaces several files that belong together: `(path, content, access)`. All are written and synced before the first one is
+/// renamed, and then they are renamed in this order. If one cannot be written, none is replaced.
+///
+/// # Errors
+/// As for [`write_atomic`]. If a rename fails, the files before it are replaced.
 pub fn write_together(files: &[(&Path, &[u8], Access)]) -> io::Result<()> {
     let mut prepared: Vec<(PathBuf, &Path)> = Vec::new();
     let written = (|| {
@@ -47,7 +53,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Hidden, so that watchers of the folder pass over it; named by pid, so that two writers do not meet.
+/// The temporary file: hidden, so that readers of the folder ignore it, and with the process ID, so that two processes do not
+/// write to the same file.
 fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temporary = std::ffi::OsString::from(".");
@@ -74,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaces_and_protects() {
+    fn files_are_replaced_together_with_their_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_atomic(&path, b"one", Access::All).unwrap();
@@ -99,7 +106,7 @@ mod tests {
             (nowhere.as_path(), b"", Access::All),
         ];
         assert!(write_together(&bad).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"three", "all or none");
+        assert_eq!(fs::read(&path).unwrap(), b"three", "no file is replaced");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

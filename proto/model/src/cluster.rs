@@ -1,4 +1,4 @@
-//! Cluster names, IDs and the configuration a cluster announces.
+//! Cluster names, cluster IDs, and the configuration that a cluster publishes.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
@@ -14,7 +14,8 @@ pub struct ClusterName(Box<str>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(u16);
 
-/// How many clusters one mesh may have. It decides how an identity's 24 bits are split, so all clusters must agree.
+/// How many clusters a mesh may have. It decides how the 24 bits of an identity are split into cluster ID and local part, so
+/// all clusters of a mesh must have the same limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClusterLimit {
     /// 255 clusters of 65,535 identities.
@@ -24,17 +25,17 @@ pub enum ClusterLimit {
     Max511,
 }
 
-/// Which of services v1 and endpoint slices (services v2) a cluster exports.
+/// Whether a cluster exports services v1, endpoint slices (services v2), or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ExportMode {
-    /// Services v1 only: the field is absent.
+    /// Services v1 only. On the wire the field is absent.
     #[default]
     Services,
     /// Both.
     ServicesAndEndpointSlices,
-    /// Endpoint slices only; there is neither a `services` tree nor its canary.
+    /// Endpoint slices only: the etcd has neither `services` keys nor their canary.
     EndpointSlicesOnly,
-    /// A word this version does not know. A reader refuses such a peer.
+    /// A value that this version does not know. A reader refuses such a peer.
     Unknown(String),
 }
 
@@ -43,33 +44,33 @@ pub enum ExportMode {
 pub struct ClusterConfig {
     /// The cluster's ID.
     pub id: ClusterId,
-    /// The writer puts a canary for each prefix once it is complete.
+    /// The writer puts a canary for each prefix after it has written all its keys.
     pub synced_canaries: bool,
-    /// The data is in the cache layout: the etcd belongs to another cluster than the one described.
+    /// The keys have the cache layout: the etcd has copies of this cluster's records, and belongs to another cluster.
     pub cached: bool,
-    /// The writer's [`ClusterLimit`] as a number; 0 where it does not say.
+    /// The writer's [`ClusterLimit`] as a number; 0 if the field is absent.
     pub max_connected_clusters: u32,
-    /// `None`: the writer does not know service exports; `Some(false)`: it knows them and exports none.
+    /// Whether the cluster exports MCS-API service exports. `None`: the writer does not support them.
     pub service_exports_enabled: Option<bool>,
-    /// Which form of services is exported.
+    /// Which formats of services it exports.
     pub export_mode: ExportMode,
-    /// The cluster's unchanging id, ours only; Cilium does not announce one.
+    /// The cluster's permanent ID. Only our apiserver writes one; Cilium does not.
     pub uuid: Option<Uuid>,
 }
 
-/// Why a text is no cluster name.
+/// A text is not a valid cluster name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name:?} is no cluster name: 1 to 32 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+    "{name:?} is not a cluster name: 1 to 32 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
 )]
 pub struct InvalidClusterName {
     /// The refused text.
     pub name: String,
 }
 
-/// Why a number is no cluster ID.
+/// A number is not a valid cluster ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{id} is no cluster ID: with a limit of {limit} clusters it is 1 to {limit}")]
+#[error("{id} is not a cluster ID: with a limit of {limit} clusters it is 1 to {limit}")]
 pub struct InvalidClusterId {
     /// The refused number.
     pub id: u32,
@@ -77,9 +78,9 @@ pub struct InvalidClusterId {
     pub limit: ClusterLimit,
 }
 
-/// Why a number is no cluster limit.
+/// A number is not a valid cluster limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no limit of connected clusters: it is 255 or 511")]
+#[error("{0} is not a limit of connected clusters: it is 255 or 511")]
 pub struct InvalidClusterLimit(pub u32);
 
 // === impl ClusterName ===
@@ -88,7 +89,7 @@ impl ClusterName {
     /// The longest name, in bytes.
     pub const MAX_LENGTH: usize = 32;
 
-    /// Checks and takes a name.
+    /// Checks a name: 1 to 32 of a-z, 0-9 and `-`, beginning and ending with a letter or digit.
     pub fn new(name: &str) -> Result<Self, InvalidClusterName> {
         let bytes = name.as_bytes();
         let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -122,10 +123,10 @@ impl FromStr for ClusterName {
 // === impl ClusterId ===
 
 impl ClusterId {
-    /// "Not part of a mesh".
+    /// 0: "not part of a mesh".
     pub const NONE: Self = Self(0);
 
-    /// Checks a number against the mesh's limit; 0 is refused.
+    /// Checks an ID: from 1 to the mesh's limit.
     pub fn new(id: u32, limit: ClusterLimit) -> Result<Self, InvalidClusterId> {
         match u16::try_from(id) {
             Ok(small) if small != 0 && id <= limit.get() => Ok(Self(small)),
@@ -133,7 +134,7 @@ impl ClusterId {
         }
     }
 
-    /// A number as a peer wrote it, 0 included; `None` above 511.
+    /// An ID as a peer wrote it: 0 is accepted, and `None` is returned above 511.
     pub fn from_wire(id: u32) -> Option<Self> {
         u16::try_from(id).ok().filter(|id| u32::from(*id) <= ClusterLimit::Max511.get()).map(Self)
     }
@@ -161,7 +162,7 @@ impl ClusterLimit {
         }
     }
 
-    /// How many low bits of an identity number it within its cluster.
+    /// How many low bits of an identity are its local part. The cluster ID is in the bits above.
     pub fn shift(self) -> u32 {
         match self {
             Self::Max255 => 16,
@@ -169,14 +170,14 @@ impl ClusterLimit {
         }
     }
 
-    /// All identities a cluster may hand out. Cluster 0 begins at 256: what is below is reserved.
+    /// The identities that a cluster may allocate. Those of cluster 0 begin at 256, above the reserved ones.
     pub fn identities(self, cluster: ClusterId) -> RangeInclusive<u32> {
         let start = u32::from(cluster.get()) << self.shift();
         let end = start | ((1 << self.shift()) - 1);
         if cluster == ClusterId::NONE { Identity::FIRST_ALLOCATABLE..=end } else { start..=end }
     }
 
-    /// The cluster an allocated identity belongs to.
+    /// The cluster that allocated an identity.
     pub fn cluster_of(self, identity: Identity) -> Option<ClusterId> {
         ClusterId::from_wire((identity.get() >> self.shift()) & self.get())
     }
@@ -203,7 +204,7 @@ impl fmt::Display for ClusterLimit {
 // === impl ExportMode ===
 
 impl ExportMode {
-    /// The word on the wire, empty for services only.
+    /// The value on the wire, empty for services v1 only.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Services => "",
@@ -213,7 +214,7 @@ impl ExportMode {
         }
     }
 
-    /// The mode a word names; every word is one.
+    /// The mode of a value on the wire.
     pub fn from_word(word: &str) -> Self {
         match word {
             "" => Self::Services,

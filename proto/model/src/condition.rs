@@ -1,23 +1,23 @@
-//! Whether a backend takes connections.
+//! Whether a backend accepts connections.
 
 use std::fmt;
 
-/// Whether a backend takes connections, by its cluster's word.
+/// Whether a backend accepts connections, as its cluster reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
-    /// It does.
+    /// It accepts connections.
     #[default]
     Ready,
-    /// It is shutting down, and still serves.
+    /// It is shutting down, but still serves.
     Terminating,
-    /// It does not.
+    /// It does not accept connections.
     NotReady,
 }
 
 // === impl Condition ===
 
 impl Condition {
-    /// The word for it.
+    /// The stable word in output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",

@@ -1,4 +1,4 @@
-//! Pod addresses and the identity behind each.
+//! Pod addresses and their identities.
 
 use std::net::IpAddr;
 
@@ -11,20 +11,20 @@ use crate::{identity::Identity, service::Port};
 pub struct NamedPort {
     /// Its name.
     pub name: String,
-    /// Its number and protocol.
+    /// Its port number and protocol.
     pub port: Port,
 }
 
-/// An address record (`cilium/state/ip/v1/default/<ip>`): who is behind an address.
+/// An address record (`cilium/state/ip/v1/default/<ip>`): the identity of an address, and the pod that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointAddress {
-    /// A host address; a shorter prefix only from foreign writers.
+    /// The address as a prefix of full length. Only other writers than ours use shorter prefixes.
     pub net: IpNet,
-    /// The node it is on, where known.
+    /// The address of the node that it is on, if known.
     pub host: Option<IpAddr>,
-    /// Who it is; [`Identity::UNKNOWN`] while the writer does not know.
+    /// Its identity; [`Identity::UNKNOWN`] while the writer does not know it.
     pub identity: Identity,
-    /// IPsec key index; 0 is plain text.
+    /// The IPsec key index; 0: not encrypted.
     pub encryption_key: u8,
     /// Free text of the writer, normally empty.
     pub metadata: String,

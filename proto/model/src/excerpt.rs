@@ -1,8 +1,8 @@
-//! Texts that others wrote, as messages repeat them: never all of a long one.
+//! Excerpts of long texts for messages.
 
 use std::borrow::Cow;
 
-/// The first characters of a text, and `…` in place of the rest.
+/// At most `characters` characters of a text. If it is longer, `…` replaces the rest.
 pub fn excerpt(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         None => text.into(),
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_is_cut_between_two_characters() {
+    fn a_long_text_is_truncated_between_two_characters() {
         for (text, characters, shown) in [
             ("", 0, ""),
             ("abc", 3, "abc"),

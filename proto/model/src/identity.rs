@@ -1,15 +1,15 @@
-//! Security identities: the ID, the label set behind it, and how both are written as text.
+//! Security identities: the ID, its label set, and the text forms of both.
 
 use std::{collections::BTreeMap, fmt};
 
-/// A numeric security identity as every cluster of the mesh understands it (24 bits used, `docs/wire.md`, "Identities").
+/// The ID of a security identity, unique in the mesh (24 bits, `docs/wire.md`, "Identities").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(u32);
 
 /// One label of an identity: `<source>:<key>=<value>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
-    /// Who asserts it: `k8s`, `reserved`, `cidr`, `any`, `unspec`, …
+    /// Where it comes from: `k8s`, `reserved`, `cidr`, `any`, `unspec`, …
     pub source: String,
     /// The key, without its source.
     pub key: String,
@@ -17,21 +17,21 @@ pub struct Label {
     pub value: String,
 }
 
-/// A label set: one label a key, ordered by the key's bytes. That order makes the text form a key in itself.
+/// A set of labels, at most one for each key, ordered by the bytes of the keys. So equal sets have equal text forms.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
     by_key: BTreeMap<String, (String, String)>,
 }
 
-/// The label that says which cluster an identity belongs to. Readers refuse an identity without it.
+/// The label that names the cluster of an identity. Readers refuse an identity without it.
 pub const CLUSTER_LABEL: &str = "io.cilium.k8s.policy.cluster";
 /// The label of a pod's service account.
 pub const SERVICE_ACCOUNT_LABEL: &str = "io.cilium.k8s.policy.serviceaccount";
 /// The label of a pod's namespace.
 pub const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
-/// What precedes each label of a pod's namespace.
+/// The prefix of the keys of labels that a pod gets from its namespace.
 pub const NAMESPACE_LABELS_PREFIX: &str = "io.cilium.k8s.namespace.labels.";
-/// The source of everything that comes from Kubernetes.
+/// The source of labels that come from Kubernetes.
 pub const KUBERNETES_SOURCE: &str = "k8s";
 const UNSPECIFIED_SOURCE: &str = "unspec";
 const RESERVED_SOURCE: &str = "reserved";
@@ -39,16 +39,16 @@ const RESERVED_SOURCE: &str = "reserved";
 // === impl Identity ===
 
 impl Identity {
-    /// Not known yet.
+    /// The identity is not known yet.
     pub const UNKNOWN: Self = Self(0);
-    /// The node itself. From another cluster it can only mean that cluster's node: [`Identity::REMOTE_NODE`].
+    /// The local node. In a record of another cluster it means a node of that cluster: [`Identity::REMOTE_NODE`].
     pub const HOST: Self = Self(1);
-    /// Some other node, of any cluster.
+    /// Another node, of any cluster.
     pub const REMOTE_NODE: Self = Self(6);
-    /// Everything below has the same meaning in every cluster and is never allocated.
+    /// IDs below are reserved: they have the same meaning in every cluster, and are never allocated.
     pub const FIRST_ALLOCATABLE: u32 = 256;
 
-    /// An identity by ID.
+    /// The identity with an ID.
     pub const fn new(id: u32) -> Self {
         Self(id)
     }
@@ -58,7 +58,7 @@ impl Identity {
         self.0
     }
 
-    /// Whether the ID is one of the fixed ones.
+    /// Whether the ID is reserved, so not allocated by a cluster.
     pub const fn is_reserved(self) -> bool {
         self.0 < Self::FIRST_ALLOCATABLE
     }
@@ -78,13 +78,14 @@ impl Label {
         Self { source: KUBERNETES_SOURCE.into(), key: key.into(), value: value.into() }
     }
 
-    /// Reads `[<source>:]<key>[=<value>]`. Without a source it is `unspec`; `$key` and `reserved.key` are reserved.
+    /// Parses `[<source>:]<key>[=<value>]`. Without a source, the source is `unspec`; `$key` and `reserved.key` have the
+    /// source `reserved`.
     pub fn parse(text: &str) -> Self {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         Self::with_name(name, value)
     }
 
-    /// A label whose name may carry its source, as in a CiliumIdentity's `security-labels`.
+    /// A label from `[<source>:]<key>` and a value, as in the `security-labels` of a CiliumIdentity.
     pub fn with_name(name: &str, value: &str) -> Self {
         let (source, key) = if let Some(key) = name.strip_prefix('$') {
             (RESERVED_SOURCE, key)
@@ -102,7 +103,7 @@ impl Label {
 // === impl Labels ===
 
 impl Labels {
-    /// Adds a label. A key that is there already keeps the label of source `k8s`.
+    /// Adds a label. It replaces a label with the same key, unless only the present one has the source `k8s`.
     pub fn insert(&mut self, label: Label) {
         let Label { source, key, value } = label;
         match self.by_key.get(&key) {
@@ -113,12 +114,12 @@ impl Labels {
         }
     }
 
-    /// The value of a key under a source.
+    /// The value of the label with this source and key.
     pub fn get(&self, source: &str, key: &str) -> Option<&str> {
         self.by_key.get(key).filter(|(s, _)| s == source).map(|(_, value)| value.as_str())
     }
 
-    /// The labels in order: source, key, value.
+    /// The labels as `(source, key, value)`, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.by_key
             .iter()
@@ -130,12 +131,12 @@ impl Labels {
         self.by_key.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no label.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// Reads the text form that [`fmt::Display`] writes. Every text is some label set.
+    /// Parses the text form that [`fmt::Display`] writes. It never fails.
     pub fn parse(text: &str) -> Self {
         text.split(';').filter(|part| !part.is_empty()).map(Label::parse).collect()
     }

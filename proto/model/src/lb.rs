@@ -1,4 +1,4 @@
-//! Load balancing: what a client connects to, and where it ends up.
+//! Load balancing: frontends, to which clients connect, and backends, which serve them.
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     traffic::ServiceTraffic,
 };
 
-/// A service's address and port as a client sees it.
+/// The address and port of a service to which clients connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
     /// The cluster IP.
@@ -22,7 +22,7 @@ pub struct Frontend {
     pub protocol: Protocol,
 }
 
-/// Where a connection to a service may end.
+/// The address and port of a pod that serves a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
     /// The pod's address, of the frontend's family.
@@ -31,48 +31,48 @@ pub struct Backend {
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The cluster the pod is in.
+    /// The pod's cluster.
     pub cluster: ClusterId,
 }
 
-/// What a frontend is like, beside its backends.
+/// The settings of a frontend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Settings {
-    /// For so many seconds a client comes back to the backend it had; 0: to any.
+    /// Session affinity: for so many seconds, a client gets the same backend again. 0: none.
     pub session_affinity: u32,
-    /// Its service is not global: a kube-proxy, where there is one, knows it too.
+    /// Its service is not global. A kube-proxy on the node, if there is one, also serves it.
     pub plain: bool,
-    /// Without a backend connections pass untouched and are not refused.
+    /// If there is no backend, connections pass unchanged instead of being refused.
     pub pass_if_empty: bool,
 }
 
-/// Backends of a frontend that have the same chance. A backend of a frontend is in one group.
+/// A group of a frontend's backends that get the same share. Each backend is in one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(u8);
 
-/// How many connections each group gets, in proportion. A group without backends counts as 0.
+/// The share of connections of each group, relative to the others. A group without backends counts as 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weights(pub [u32; Group::COUNT]);
 
-/// A change to what clients connect to. Each is idempotent: adding what is there and removing what is not do nothing.
+/// A change of a frontend. Changes are idempotent: adding what exists and removing what does not exist do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// The frontend exists, with or without backends, and is like that.
+    /// Add the frontend, or change its settings. It may have no backends.
     SetFrontend(Frontend, Settings),
-    /// The frontend is gone, with whatever backends it has.
+    /// Remove the frontend with all its backends.
     RemoveFrontend(Frontend),
-    /// The frontend, which exists, has this backend in this group, and in no other.
+    /// Add the backend to this group of an existing frontend. If it is in another group, move it.
     AddBackend(Frontend, Backend, Group),
-    /// The frontend has it no more.
+    /// Remove the backend from the frontend.
     RemoveBackend(Frontend, Backend),
-    /// The frontend, which exists, has groups of these weights. A new one has all weight on its first group.
+    /// Set the weights of an existing frontend's groups. A new frontend has all weight on its first group.
     SetWeights(Frontend, Weights),
 }
 
-/// All that a frontend should be, for those who compare and do not follow changes.
+/// The complete wanted content of a frontend, for comparisons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// What it is like.
+    /// Its settings.
     pub settings: Settings,
     /// The weights of its groups.
     pub weights: Weights,
@@ -80,59 +80,61 @@ pub struct Content {
     pub backends: HashMap<Backend, Group>,
 }
 
-/// Whether connections to a node are likely to arrive, by its answers to probes (`docs/adr/0035`). In the order of
-/// preference.
+/// Whether connections to a node are likely to succeed, according to its answers to probes (`docs/adr/0035`). The preferred
+/// ones come first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeHealth {
-    /// It answers, or nothing speaks against it.
+    /// It answers, or there is no reason to assume that it does not.
     #[default]
     Alive,
-    /// It has never answered, while most nodes of its cluster did: it may be out of reach, or a firewall keeps probes away.
+    /// It has never answered, but at least half of its cluster's nodes have. It may be unreachable, or a firewall drops
+    /// probes.
     Unverified,
-    /// It answered, and does so no more.
+    /// It answered before, and no longer does.
     Dead,
 }
 
-/// What a cluster reports of a backend, beside where it is.
+/// What a cluster reports about a backend, beside its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendState {
-    /// Whether it takes connections. Services v1 do not say, so those are ready.
+    /// Whether it accepts connections. Services v1 have no conditions, so their backends are ready.
     pub condition: Condition,
-    /// The node it is on, where the cluster reports it.
+    /// The node that it is on, if the cluster reports it.
     pub node: Option<Arc<str>>,
-    /// Whether the node was found by the address, because what reports the backend names none, as services v1.
+    /// Whether `node` was derived from the backend's address, because the record names no node, as in services v1.
     pub node_is_derived: bool,
-    /// The zone it is in, where the cluster reports it.
+    /// The zone that it is in, if the cluster reports it.
     pub zone: Option<Arc<str>>,
-    /// For whose clients it is, where the local cluster reports it. Other clusters' are for their own clients.
+    /// Its topology hints, if the local cluster reports them. Hints of other clusters concern only their own clients.
     pub hints: Option<Arc<Hints>>,
 }
 
-/// For whose clients a backend is.
+/// Topology hints: for which clients a backend is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hints {
-    /// For those on these nodes; for all where there is none.
+    /// For clients on these nodes. Empty: for all.
     pub nodes: Vec<Arc<str>>,
-    /// For those in these zones; for all where there is none.
+    /// For clients in these zones. Empty: for all.
     pub zones: Vec<Arc<str>>,
 }
 
-/// A change to what the clusters report about a service.
+/// A change of what the clusters report about a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceDelta {
-    /// One of our services is there, and asks for this. Before its frontends, and again when it asks for something else.
+    /// The local cluster has this service, with these settings. It comes before the service's frontends, and again when the
+    /// settings change.
     ServiceSet {
         /// The service.
         service: Arc<ServiceName>,
-        /// What it asks for.
+        /// Its load-balancing settings.
         traffic: Arc<ServiceTraffic>,
     },
-    /// It is ours no more. After its frontends.
+    /// The local cluster no longer has the service. It comes after the removal of the service's frontends.
     ServiceRemoved {
         /// The service.
         service: Arc<ServiceName>,
     },
-    /// One of our services has this frontend.
+    /// A service of the local cluster has this frontend.
     FrontendAdded {
         /// The service.
         service: Arc<ServiceName>,
@@ -141,41 +143,41 @@ pub enum ServiceDelta {
         /// Its address and port.
         frontend: Frontend,
     },
-    /// It has it no more.
+    /// The service no longer has this frontend.
     FrontendRemoved {
         /// The service.
         service: Arc<ServiceName>,
         /// Its address and port.
         frontend: Frontend,
     },
-    /// A cluster has a backend for a service, which need not be ours; or reports something else of it than before.
+    /// A cluster has a backend of a service, or reports a new state of it. The local cluster need not have the service.
     BackendSet {
         /// The service.
         service: Arc<ServiceName>,
         /// The name of the port that it serves.
         port_name: Arc<str>,
-        /// Where it is.
+        /// Its address, port and cluster.
         backend: Backend,
-        /// What its cluster reports of it.
+        /// What its cluster reports about it.
         state: BackendState,
     },
-    /// It has it no more.
+    /// The cluster no longer has this backend.
     BackendRemoved {
         /// The service.
         service: Arc<ServiceName>,
         /// The name of the port that it served.
         port_name: Arc<str>,
-        /// Where it was.
+        /// Its address, port and cluster.
         backend: Backend,
     },
 }
 
-/// The way to a range of a cluster's pods.
+/// A route to a range of a cluster's pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// The pods' range.
     pub range: IpNet,
-    /// The node's address that leads there.
+    /// The address of the node that has the range: the next hop.
     pub via: IpAddr,
     /// The cluster.
     pub cluster: ClusterName,
@@ -183,12 +185,12 @@ pub struct Route {
     pub node: String,
 }
 
-/// A change to the ways to clusters' pods.
+/// A change of the routes to clusters' pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteDelta {
-    /// There is one more.
+    /// A new route.
     Added(Route),
-    /// There is one less.
+    /// A route that no longer exists.
     Removed(Route),
 }
 
@@ -204,12 +206,12 @@ impl fmt::Display for Frontend {
 // === impl Group ===
 
 impl Group {
-    /// How many groups a frontend can have.
+    /// The maximum number of groups of a frontend.
     pub const COUNT: usize = 8;
-    /// The first, and the only one of most frontends.
+    /// The first group. Most frontends have only this one.
     pub const FIRST: Self = Self(0);
 
-    /// The group of a number below [`Group::COUNT`].
+    /// The group with a number, which must be below [`Group::COUNT`].
     pub fn new(number: usize) -> Option<Self> {
         u8::try_from(number).ok().filter(|_| number < Self::COUNT).map(Self)
     }
@@ -223,7 +225,7 @@ impl Group {
 // === impl Weights ===
 
 impl Weights {
-    /// Everything for the first group.
+    /// All weight on the first group.
     pub const ONE: Self = {
         let mut weights = [0; Group::COUNT];
         weights[0] = 1;
@@ -240,7 +242,7 @@ impl Default for Weights {
 // === impl NodeHealth ===
 
 impl NodeHealth {
-    /// The word for it.
+    /// The stable word in output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",

@@ -1,10 +1,10 @@
 //! The vocabulary of the mesh: clusters, identities, nodes, addresses, services.
 //!
-//! Two families of types live here. **Objects** ([`object`]) are what a cluster has: the Kubernetes kinds the exporter
-//! reads, cut down to the fields the mesh uses. **Records** are what clusters export to each other: one per etcd key.
+//! **Objects** ([`object`]) are what a cluster has: the Kubernetes kinds that the exporter reads, with the fields that the
+//! mesh uses. **Records** ([`record`]) are what clusters export to each other: one for each etcd key.
 //!
-//! Architecture invariant: no IO, no serde, no async. Bytes become these types in `mesh-wire` (records) and
-//! `mesh-source` (objects), and nowhere else.
+//! Architecture invariant: no IO, no serde, no async. Only `mesh-wire` (records) and `mesh-source` (objects) decode bytes
+//! into these types.
 
 pub mod cluster;
 mod condition;

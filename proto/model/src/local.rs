@@ -1,4 +1,4 @@
-//! What only the local cluster's nodes get: services, pods by name, and namespaces (`docs/wire.md`, "Local prefix").
+//! Records for the local cluster's nodes only: services, pods, namespaces and drains (`docs/wire.md`, "Local prefix").
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,27 +11,27 @@ use crate::{
     traffic::ServiceTraffic,
 };
 
-/// A service of the local cluster, global or not, with what it asks for. Its backends are in slices of their own.
+/// A service of the local cluster, global or not, with its load-balancing settings. Its backends are in endpoint slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalService {
     /// Which service.
     pub name: ServiceName,
-    /// Its cluster IPs; none where it is headless.
+    /// Its cluster IPs; empty if it is headless.
     pub cluster_ips: Vec<IpAddr>,
     /// Its ports by name.
     pub ports: PortMap,
-    /// How its connections are spread.
+    /// Its load-balancing settings.
     pub traffic: ServiceTraffic,
-    /// Its backends are for all clusters; never so unless `traffic.global`.
+    /// Other clusters may use its backends. Only if `traffic.global`.
     pub shared: bool,
-    /// Pods count as ready whether they are or not.
+    /// Its pods count as ready even if they are not.
     pub publish_not_ready_addresses: bool,
-    /// Another proxy serves it (`service.kubernetes.io/service-proxy-name`): no node of ours does.
+    /// Another proxy serves it (`service.kubernetes.io/service-proxy-name`), so our agents do not.
     pub foreign_proxy: bool,
 }
 
-/// A pod of the local cluster, known from the moment that it has a node: before it has an address, so that the node
-/// that starts it knows who it is.
+/// A pod of the local cluster that is scheduled to a node. It is published before it has an address, so that the node that
+/// starts the pod knows its identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalPod {
     /// Its namespace.
@@ -40,13 +40,13 @@ pub struct LocalPod {
     pub name: String,
     /// The node it is scheduled to.
     pub node: String,
-    /// Distinguishes it from another pod of that name, before or after it. Empty where its source gives none.
+    /// Distinguishes it from earlier and later pods of the same name. Empty if its object has none.
     pub uid: String,
-    /// Who it is; `None` while it has no ID. Its labels are in the identity's own record.
+    /// Its identity; `None` while no ID is allocated. The labels are in the identity's record.
     pub identity: Option<Identity>,
-    /// Its addresses, as far as they are known.
+    /// Its addresses; empty until they are known.
     pub ips: Vec<IpAddr>,
-    /// Its connections to services are led by the node's socket hooks.
+    /// Whether the node's socket hooks translate its connections to services.
     pub socket_lb: bool,
 }
 
@@ -57,26 +57,26 @@ pub struct LocalNamespace {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Its pods and services take part in the mesh.
+    /// Whether its pods and services are exported to other clusters.
     pub global: bool,
 }
 
-/// What of the local cluster is drained.
+/// Which parts of the local cluster are drained.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalDrain {
-    /// All of it.
+    /// The whole cluster is.
     pub cluster: bool,
-    /// Nodes by name.
+    /// The names of drained nodes.
     pub nodes: BTreeSet<String>,
 }
 
 impl LocalDrain {
-    /// Whether anything is.
+    /// Whether nothing is drained.
     pub fn is_empty(&self) -> bool {
         !self.cluster && self.nodes.is_empty()
     }
 
-    /// Whether a node is, by itself or with all of its cluster.
+    /// Whether a node is drained, itself or with the whole cluster.
     pub fn has(&self, node: &str) -> bool {
         self.cluster || self.nodes.contains(node)
     }

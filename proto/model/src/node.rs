@@ -9,12 +9,12 @@ use crate::cluster::{ClusterId, ClusterName};
 /// The label of a node that names its zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// What a node address is for.
+/// The purpose of a node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressKind {
-    /// Reachable from the other nodes: where routes and tunnels end.
+    /// Reachable from other nodes: the end of routes and tunnels.
     Internal,
-    /// Reachable from outside.
+    /// Reachable from outside the cluster.
     External,
     /// The address of Cilium's own host interface.
     CiliumInternal,
@@ -23,7 +23,7 @@ pub enum AddressKind {
 /// One address of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeAddress {
-    /// What it is for.
+    /// Its purpose.
     pub kind: AddressKind,
     /// The address.
     pub ip: IpAddr,
@@ -34,29 +34,29 @@ pub struct NodeAddress {
 pub struct Node {
     /// Unique in its cluster.
     pub name: String,
-    /// The cluster it says it belongs to.
+    /// Its cluster, as the record names it.
     pub cluster: ClusterName,
     /// That cluster's ID.
     pub cluster_id: ClusterId,
-    /// In the writer's order: the first `Internal` of a family is the one to route to.
+    /// In the writer's order. Routes use the first `Internal` address of a family.
     pub addresses: Vec<NodeAddress>,
-    /// Pod ranges, v4 and v6 mixed; the first of each family is the primary one.
+    /// The ranges of its pods, of both families. The first of each family is the primary one.
     pub pod_cidrs: Vec<IpNet>,
-    /// Where the node answers health probes, by family.
+    /// The addresses at which Cilium's health endpoint answers.
     pub health_ips: FamilyPair,
-    /// Where the node's ingress listens, by family.
+    /// The addresses at which the node's ingress listens.
     pub ingress_ips: FamilyPair,
-    /// Which of its objects the writer made the record from, `custom-resource` for Kubernetes.
+    /// The kind of source that the writer had; `custom-resource` for Kubernetes.
     pub source: String,
-    /// IPsec key index; 0 is plain text.
+    /// The IPsec key index; 0: not encrypted.
     pub encryption_key: u8,
-    /// Kubernetes labels.
+    /// The Node's labels.
     pub labels: BTreeMap<String, String>,
-    /// Kubernetes annotations.
+    /// The Node's annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Public key of the node's WireGuard device, or empty.
+    /// The public key of its WireGuard device, or empty.
     pub wireguard_public_key: String,
-    /// Changes with each boot, or empty.
+    /// An ID that changes with each boot, or empty.
     pub boot_id: String,
 }
 
@@ -72,7 +72,7 @@ pub struct FamilyPair {
 // === impl Node ===
 
 impl Node {
-    /// The address other nodes send to, in the family of `like`.
+    /// The address to which other nodes send, of the same family as `like`.
     pub fn internal_ip(&self, like: IpAddr) -> Option<IpAddr> {
         self.addresses
             .iter()

@@ -1,4 +1,4 @@
-//! What a cluster has: the Kubernetes kinds the exporter reads, cut down to the fields the mesh uses.
+//! The objects of a cluster: the Kubernetes kinds that the exporter reads, with the fields that the mesh uses.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -11,7 +11,7 @@ use crate::{
     service::{EndpointSlice, Protocol},
 };
 
-/// The kinds a source delivers.
+/// The kinds of objects that a source delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `v1 Namespace`.
@@ -36,12 +36,12 @@ pub enum Kind {
     Endpoints,
 }
 
-/// What names an object in its cluster. Namespace is empty for the cluster-scoped kinds.
+/// The key of an object, unique in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace, or empty.
+    /// Its namespace; empty for cluster-scoped kinds.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -58,17 +58,17 @@ pub enum Object {
     Pod(Pod),
     /// A service.
     Service(Service),
-    /// An endpoint slice. Its `cluster` fields are empty: the exporter fills them.
+    /// An endpoint slice. Its fields `cluster` and `cluster_id` are empty: the exporter sets them.
     EndpointSlice(EndpointSlice),
-    /// A node, as a Cilium knows it.
+    /// Cilium's object of a node.
     CiliumNode(CiliumNode),
-    /// An identity that a Cilium allocated.
+    /// An identity that Cilium allocated.
     CiliumIdentity(CiliumIdentity),
-    /// A pod's addresses and identity, as a Cilium knows them.
+    /// Cilium's object of a pod: addresses and identity.
     CiliumEndpoint(CiliumEndpoint),
-    /// Several of those in one object.
+    /// Several Cilium endpoints in one object.
     CiliumEndpointSlice(CiliumEndpointSlice),
-    /// The endpoints of a service in the form that slices replaced.
+    /// The endpoints of a service, in the older API that endpoint slices replaced.
     Endpoints(Endpoints),
 }
 
@@ -77,7 +77,7 @@ pub enum Object {
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// Its labels; they are part of its pods' identities.
+    /// Its labels, which are part of its pods' identities.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
@@ -96,7 +96,7 @@ pub struct Node {
     pub addresses: Vec<NodeAddress>,
     /// Its pod ranges.
     pub pod_cidrs: Vec<IpNet>,
-    /// Changes with each boot, or empty.
+    /// An ID that changes with each boot, or empty.
     pub boot_id: String,
 }
 
@@ -107,7 +107,7 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Distinguishes it from another pod of that name, before or after it; or empty.
+    /// Distinguishes it from earlier and later pods of the same name, or empty.
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -115,21 +115,21 @@ pub struct Pod {
     pub service_account: String,
     /// The node it is scheduled to, or empty.
     pub node: String,
-    /// It shares its node's addresses and has no identity of its own.
+    /// It has its node's addresses, and no identity of its own.
     pub host_network: bool,
-    /// Its addresses, empty until it has been started.
+    /// Its addresses; empty until it is started.
     pub ips: Vec<IpAddr>,
     /// Its condition `Ready` is `True`.
     pub ready: bool,
     /// It is being deleted.
     pub terminating: bool,
-    /// It ran to its end (phase `Succeeded` or `Failed`) and owns its addresses no more.
+    /// Its phase is `Succeeded` or `Failed`: it no longer has its addresses.
     pub finished: bool,
-    /// Its host name, if it is a stable one.
+    /// Its `hostname`, if it is set.
     pub hostname: Option<String>,
-    /// The service its host name belongs to, if any.
+    /// Its `subdomain`: the headless service to which its host name belongs.
     pub subdomain: Option<String>,
-    /// It wants its connections to services left alone at the socket.
+    /// The socket hooks must not translate its connections to services.
     pub socket_lb_off: bool,
     /// Its containers' named ports.
     pub named_ports: Vec<NamedPort>,
@@ -146,9 +146,9 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Its selector; empty: another controller makes its slices.
+    /// Its selector. Empty: its endpoint slices come from elsewhere.
     pub selector: BTreeMap<String, String>,
-    /// Its cluster IPs, at most one a family; empty when headless.
+    /// Its cluster IPs, at most one of each family; empty if it is headless.
     pub cluster_ips: Vec<IpAddr>,
     /// `clusterIP: None`.
     pub headless: bool,
@@ -156,24 +156,24 @@ pub struct Service {
     pub external_name: bool,
     /// Its ports.
     pub ports: Vec<ServicePort>,
-    /// Pods count as ready whether they are or not.
+    /// Its pods count as ready even if they are not.
     pub publish_not_ready_addresses: bool,
-    /// The families its pods' addresses are of, where it says; a headless service without is of both.
+    /// Its address families, if they are set. A headless service without them has both.
     pub ip_families: Vec<IpFamily>,
-    /// For so many seconds a client comes back to the pod it had (`sessionAffinity: ClientIP`), 1 to 86,400.
+    /// `sessionAffinity: ClientIP`: for so many seconds, a client gets the same pod again; 1 to 86,400.
     pub session_affinity: Option<u32>,
-    /// Connections end on their own node (`internalTrafficPolicy: Local`).
+    /// `internalTrafficPolicy: Local`: clients only get pods on their own node.
     pub internal_traffic_local: bool,
-    /// Whose pods a client is to have, where it says.
+    /// `trafficDistribution`, if it is set.
     pub traffic_distribution: Option<TrafficDistribution>,
 }
 
-/// Whose pods a client of a service is to have, if there are any (`trafficDistribution`).
+/// Which pods a client of a service prefers (`trafficDistribution`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrafficDistribution {
-    /// Those of its zone: `PreferSameZone`, or `PreferClose` as it was called.
+    /// Those in the client's zone: `PreferSameZone`, or its former name `PreferClose`.
     SameZone,
-    /// Those of its node, or else of its zone: `PreferSameNode`.
+    /// Those on the client's node, else those in its zone: `PreferSameNode`.
     SameNode,
 }
 
@@ -193,22 +193,22 @@ pub struct ServicePort {
     pub name: String,
     /// Its protocol.
     pub protocol: Protocol,
-    /// Its number on the cluster IP.
+    /// The port at the cluster IP.
     pub port: u16,
-    /// Where it leads in the pod.
+    /// The port of the pod.
     pub target: TargetPort,
 }
 
-/// A service port's end in the pod.
+/// The port of the pods to which a service port leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
-    /// The same number in each pod.
+    /// A port number.
     Number(u16),
-    /// The container port of that name.
+    /// The name of a container port.
     Name(String),
 }
 
-/// A node, as a Cilium knows it. It stands in place of a [`Node`] of the same name.
+/// Cilium's object of a node. It replaces the [`Node`] of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CiliumNode {
     /// Its name.
@@ -221,41 +221,41 @@ pub struct CiliumNode {
     pub addresses: Vec<NodeAddress>,
     /// Its pod ranges.
     pub pod_cidrs: Vec<IpNet>,
-    /// Where it answers health probes, by family.
+    /// The addresses at which Cilium's health endpoint answers.
     pub health_ips: FamilyPair,
-    /// Where its ingress listens, by family.
+    /// The addresses at which its ingress listens.
     pub ingress_ips: FamilyPair,
-    /// IPsec key index; 0 is plain text.
+    /// The IPsec key index; 0: not encrypted.
     pub encryption_key: u8,
-    /// Changes with each boot, or empty.
+    /// An ID that changes with each boot, or empty.
     pub boot_id: String,
 }
 
-/// An identity that a Cilium allocated.
+/// An identity that Cilium allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CiliumIdentity {
     /// Its ID, which is the object's name.
     pub identity: Identity,
-    /// What it stands for; empty if the object does not say.
+    /// Its labels; empty if the object has none.
     pub labels: Labels,
 }
 
-/// A pod's addresses and identity, as a Cilium knows them. They stand in place of what a [`Pod`] of the same name has.
+/// Cilium's object of a pod: addresses and identity. They replace those of the [`Pod`] of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CiliumEndpoint {
     /// Its namespace.
     pub namespace: String,
     /// The pod's name.
     pub name: String,
-    /// Who it is; [`Identity::UNKNOWN`] while the Cilium does not know.
+    /// Its identity; [`Identity::UNKNOWN`] while Cilium does not know it.
     pub identity: Identity,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
-    /// Those of them that are none, as they were written.
+    /// Texts in place of addresses that cannot be parsed.
     pub bad_ips: Vec<String>,
     /// Its node's address.
     pub node_ip: Option<IpAddr>,
-    /// IPsec key index; 0 is plain text.
+    /// The IPsec key index; 0: not encrypted.
     pub encryption_key: u8,
     /// Its service account, or empty.
     pub service_account: String,
@@ -274,16 +274,16 @@ pub struct CiliumEndpointSlice {
     pub endpoints: Vec<CiliumEndpoint>,
 }
 
-/// The endpoints of the service of their name. They count where it has neither a selector nor slices.
+/// The endpoints of the service with the same name. They are used if that service has neither a selector nor slices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// Their namespace.
     pub namespace: String,
     /// Their name, and their service's.
     pub name: String,
-    /// Their keeper wants no slices made of them.
+    /// Their label `endpointslice.kubernetes.io/skip-mirror` is set: no slices are made of them.
     pub skip: bool,
-    /// The slices that they stand for. Their `cluster` fields are empty.
+    /// The equivalent slices. Their fields `cluster` and `cluster_id` are empty.
     pub slices: Vec<EndpointSlice>,
 }
 
@@ -304,11 +304,11 @@ impl Kind {
         Self::Endpoints,
     ];
 
-    /// Those that every Kubernetes has.
+    /// The kinds that every Kubernetes has.
     pub const KUBERNETES: [Self; 5] =
         [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
 
-    /// Those of a folder of manifests, where no controller makes slices of Endpoints.
+    /// The kinds in a folder of manifests. Endpoints are included: no controller makes slices of them.
     pub const MANIFESTS: [Self; 6] = [
         Self::Namespace,
         Self::Node,
@@ -371,7 +371,7 @@ impl fmt::Display for ObjectKey {
 // === impl Object ===
 
 impl Object {
-    /// What names the object.
+    /// The key of the object.
     pub fn key(&self) -> ObjectKey {
         let (kind, namespace, name) = match self {
             Self::CiliumIdentity(o) => (Kind::CiliumIdentity, "", &o.identity.to_string()),

@@ -1,4 +1,6 @@
-//! One etcd key's worth of what a cluster reports.
+//! Records: what a cluster reports, one for each etcd key.
+
+use std::fmt;
 
 use ipnet::IpNet;
 
@@ -10,30 +12,30 @@ use crate::{
     service::{EndpointSlice, GlobalService, ServiceName},
 };
 
-/// A record of a cluster's data.
+/// A record of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A node.
     Node(Box<Node>),
     /// An identity's labels.
     Identity(Identity, Labels),
-    /// Who is behind an address.
+    /// The identity of an address.
     Address(Box<EndpointAddress>),
     /// A service v1.
     Service(Box<GlobalService>),
     /// An endpoint slice (service v2).
     EndpointSlice(Box<EndpointSlice>),
-    /// A namespace. Only of the local cluster.
+    /// A namespace. Local cluster only.
     Namespace(Box<LocalNamespace>),
-    /// A pod that has a node. Only of the local cluster.
+    /// A pod that is scheduled to a node. Local cluster only.
     Pod(Box<LocalPod>),
-    /// A service with what it asks for. Only of the local cluster.
+    /// A service with its load-balancing settings. Local cluster only.
     LocalService(Box<LocalService>),
-    /// An endpoint slice of such a service. Only of the local cluster.
+    /// An endpoint slice of such a service. Local cluster only.
     LocalEndpointSlice(Box<EndpointSlice>),
 }
 
-/// What a record is about, unique in its cluster.
+/// The key of a record, unique in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKey {
     /// A node by name.
@@ -57,13 +59,13 @@ pub enum RecordKey {
         /// Its name.
         name: String,
     },
-    /// A service of the local cluster.
+    /// A service, for the local cluster's nodes.
     LocalService(ServiceName),
-    /// An endpoint slice of the local cluster, by namespace and name.
+    /// An endpoint slice by namespace and name, for the local cluster's nodes.
     LocalEndpointSlice(ServiceName),
 }
 
-/// A kind of record. Each is reported and confirmed by itself.
+/// A kind of record. The events `Begin`, `Confirmed` and `Without` concern one kind each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
     /// Nodes.
@@ -86,22 +88,22 @@ pub enum RecordKind {
     LocalEndpointSlice,
 }
 
-/// What a cluster reports about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on
-/// changes. What was there before `Begin` and was not reported again when `Confirmed` comes is gone.
+/// An event of a cluster's records. A complete list of a kind is `Begin`, its records, `Confirmed`; changes follow. A record
+/// that existed before `Begin` and is not listed again before `Confirmed` no longer exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
-    /// All records of the kind follow.
+    /// A complete list of the kind follows.
     Begin(RecordKind),
-    /// A record is there.
+    /// A record exists, with this content.
     Upsert(Record),
-    /// A record is there, but its new content was rejected: what it reported before stays.
+    /// A record exists, but its new content was rejected. Its previous content stays.
     Keep(RecordKey),
-    /// A record is gone.
+    /// A record no longer exists.
     Remove(RecordKey),
-    /// The records since `Begin` were all, and the writer vouches for it.
+    /// The list since `Begin` is complete, and the writer has confirmed that by its canary.
     Confirmed(RecordKind),
-    /// The cluster exports what these records were about as records of other kinds, which are confirmed: none of this
-    /// one are left, and none are followed.
+    /// The cluster now exports the content of this kind as records of other kinds, which are confirmed. No records of this
+    /// kind are left, and they are no longer watched.
     Without(RecordKind),
 }
 
@@ -120,12 +122,33 @@ impl RecordKind {
         Self::LocalService,
         Self::LocalEndpointSlice,
     ];
+
+    /// The word for its records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "nodes",
+            Self::Identity => "identities",
+            Self::Address => "addresses",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpoint slices",
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+            Self::LocalService => "local services",
+            Self::LocalEndpointSlice => "local endpoint slices",
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 // === impl RecordKey ===
 
 impl RecordKey {
-    /// The kind of record it names.
+    /// The kind of the record.
     pub fn kind(&self) -> RecordKind {
         match self {
             Self::Node(_) => RecordKind::Node,
@@ -144,7 +167,7 @@ impl RecordKey {
 // === impl Record ===
 
 impl Record {
-    /// What the record is about.
+    /// The key of the record.
     pub fn key(&self) -> RecordKey {
         match self {
             Self::Node(node) => RecordKey::Node(node.name.clone()),
@@ -165,5 +188,20 @@ impl Record {
                 RecordKey::LocalEndpointSlice(ServiceName::new(&slice.namespace, &slice.name))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_plain_word() {
+        let words: BTreeSet<String> = RecordKind::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), RecordKind::ALL.len(), "each another one");
+        let is_plain = |word: &String| word.chars().all(|c| c.is_ascii_lowercase() || c == ' ');
+        assert!(words.iter().all(is_plain), "{words:?}");
     }
 }

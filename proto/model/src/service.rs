@@ -1,4 +1,4 @@
-//! Services as clusters share them: v1 (one record a service) and v2 (one record an endpoint slice).
+//! Services as clusters export them: v1 (one record for each service) and v2 (one record for each endpoint slice).
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
@@ -10,28 +10,28 @@ use crate::{
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// TCP, what an absent protocol means in Kubernetes.
+    /// TCP, the default in Kubernetes.
     #[default]
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP: carried on the wire, not load-balanced by us.
+    /// SCTP. Records may have it, but agents do not load-balance it.
     Sctp,
 }
 
 /// A port with its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
-    /// Transport.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Number.
+    /// The port number.
     pub number: u16,
 }
 
 /// Ports by name; an unnamed port has the empty name.
 pub type PortMap = BTreeMap<String, Port>;
 
-/// A service's namespace and name. Clusters mean the same service by the same pair.
+/// A service's namespace and name. Services of different clusters with the same pair are the same service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
     /// The namespace.
@@ -40,7 +40,7 @@ pub struct ServiceName {
     pub name: Box<str>,
 }
 
-/// A service record v1 (`cilium/state/services/v1/<cluster>/<namespace>/<name>`): the whole service in one value.
+/// A service record v1 (`cilium/state/services/v1/<cluster>/<namespace>/<name>`): a service with all its backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GlobalService {
     /// The cluster that exports it.
@@ -49,37 +49,37 @@ pub struct GlobalService {
     pub cluster_id: ClusterId,
     /// Which service.
     pub name: ServiceName,
-    /// Cluster IPs with the service's ports. Only the local cluster's are load-balanced.
+    /// Cluster IPs with the service's ports. Agents only use those of the local cluster.
     pub frontends: BTreeMap<IpAddr, PortMap>,
     /// Pod addresses with the target ports, by service port name.
     pub backends: BTreeMap<IpAddr, PortMap>,
     /// Pod host names (headless services).
     pub hostnames: BTreeMap<IpAddr, String>,
-    /// Zones of the backends, where known.
+    /// Zones of the backends, if known.
     pub zones: BTreeMap<IpAddr, Zone>,
     /// Labels of the service.
     pub labels: BTreeMap<String, String>,
     /// Selector of the service.
     pub selector: BTreeMap<String, String>,
-    /// Always true from today's writers.
+    /// Always true in records of current writers.
     pub include_external: bool,
-    /// False withdraws the backends.
+    /// If false, other clusters do not use the backends.
     pub shared: bool,
 }
 
-/// Where a backend is.
+/// The zone of a backend, and its topology hints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
     /// The zone.
     pub zone: String,
-    /// Zones whose clients should prefer it.
+    /// Topology hints: zones whose clients should prefer it.
     pub for_zones: Vec<String>,
 }
 
 /// An endpoint slice record (`cilium/state/endpointslices/v1/<cluster>/<namespace>/<slice>`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSlice {
-    /// The cluster that exports it, as text: checked against the key by the reader.
+    /// The cluster that exports it. Not checked yet: the reader compares it with the key.
     pub cluster: String,
     /// That cluster's ID.
     pub cluster_id: ClusterId,
@@ -91,34 +91,34 @@ pub struct EndpointSlice {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// `IPv4`, `IPv6`, or (never a backend) `FQDN`.
+    /// `IPv4`, `IPv6`, or `FQDN`, whose endpoints are never backends.
     pub address_type: String,
     /// The endpoints.
     pub endpoints: Vec<SliceEndpoint>,
-    /// The ports all endpoints have.
+    /// The ports of all endpoints.
     pub ports: Vec<SlicePort>,
 }
 
 /// One endpoint of a slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Addresses as text; by contract all of the slice's family.
+    /// Addresses as text, all of the slice's family.
     pub addresses: Vec<String>,
-    /// Takes traffic. Absent means yes.
+    /// Accepts connections. Absent: yes.
     pub ready: Option<bool>,
-    /// Able to take traffic, terminating or not. Absent means as `ready`.
+    /// Serves, even if it is terminating. Absent: yes.
     pub serving: Option<bool>,
-    /// Being deleted. Absent means no.
+    /// It is being deleted. Absent: no.
     pub terminating: Option<bool>,
     /// The pod's host name (headless services).
     pub hostname: Option<String>,
-    /// The node it is on.
+    /// The node that it is on.
     pub node: Option<String>,
-    /// The zone it is in.
+    /// The zone that it is in.
     pub zone: Option<String>,
-    /// Zones whose clients should prefer it.
+    /// Topology hints: zones whose clients should prefer it.
     pub for_zones: Vec<String>,
-    /// Nodes whose clients should prefer it. For the local cluster's nodes alone.
+    /// Topology hints: nodes whose clients should prefer it. Only in records for the local cluster's nodes.
     pub for_nodes: Vec<String>,
 }
 
@@ -129,7 +129,7 @@ pub struct SlicePort {
     pub name: Option<String>,
     /// Its protocol as text.
     pub protocol: Option<String>,
-    /// Its number, signed on the wire.
+    /// Its port number, which is signed on the wire. Absent: all ports.
     pub number: Option<i32>,
     /// The application protocol.
     pub app_protocol: Option<String>,
@@ -137,22 +137,22 @@ pub struct SlicePort {
 
 /// The label of an endpoint slice that names its service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// The label of an endpoint slice that names who keeps it.
+/// The label of an endpoint slice that names the controller that manages it.
 pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-/// Who keeps copies of other clusters' backends as slices of a cluster.
+/// Cilium's controller that copies backends of other clusters into slices of the local cluster.
 pub const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 /// The label that marks a service or slice as headless.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// A word that names no protocol.
+/// A text is not the name of a protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no protocol: it is TCP, UDP or SCTP")]
+#[error("{0:?} is not a protocol: it is TCP, UDP or SCTP")]
 pub struct UnknownProtocol(pub String);
 
 // === impl Protocol ===
 
 impl Protocol {
-    /// The word on the wire and in Kubernetes.
+    /// The name on the wire and in Kubernetes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -199,13 +199,13 @@ impl fmt::Display for ServiceName {
 // === impl EndpointSlice ===
 
 impl EndpointSlice {
-    /// The service that its endpoints are backends of, if it is any's.
+    /// The service to which the slice belongs, if its label names one.
     pub fn service(&self) -> Option<ServiceName> {
         let name = self.labels.get(SERVICE_NAME_LABEL)?;
         Some(ServiceName::new(&self.namespace, name))
     }
 
-    /// Whether it is a copy of what another cluster reports: that cluster reports it itself.
+    /// Whether it is a copy of another cluster's backends, which that cluster exports itself.
     pub fn is_copy(&self) -> bool {
         self.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
     }
@@ -214,13 +214,13 @@ impl EndpointSlice {
 // === impl SliceEndpoint ===
 
 impl SliceEndpoint {
-    /// Whether services v1 list it: it takes connections, or is shutting down and still serves. Readers of them know no
-    /// conditions, and use what is listed in full.
+    /// Whether services v1 contain it: if it accepts connections, or is shutting down but still serves. Services v1 have no
+    /// conditions, so readers use every backend in them.
     pub fn is_listed(&self) -> bool {
         self.condition() != Condition::NotReady
     }
 
-    /// Whether it takes connections (`docs/wire.md`, "Endpoint slices").
+    /// Whether it accepts connections (`docs/wire.md`, "Endpoint slices").
     pub fn condition(&self) -> Condition {
         let Self { ready, serving, terminating, .. } = self;
         match (ready.unwrap_or(true), serving.unwrap_or(true), terminating.unwrap_or(false)) {
@@ -230,7 +230,7 @@ impl SliceEndpoint {
         }
     }
 
-    /// Its addresses, v4-mapped ones as v4. Names (FQDN slices) are none.
+    /// Its IP addresses, IPv4-mapped ones as IPv4. Host names (of FQDN slices) are left out.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
         let parsed = self.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
         parsed.map(|address| address.to_canonical())
@@ -240,7 +240,7 @@ impl SliceEndpoint {
 // === impl SlicePort ===
 
 impl SlicePort {
-    /// Its number and protocol. One without a number stands for all ports, and leads to none.
+    /// Its port number and protocol. `None` without a number, which means all ports: that cannot be a backend.
     pub fn port(&self) -> Option<Port> {
         let number = u16::try_from(self.number?).ok().filter(|number| *number != 0)?;
         let protocol = self.protocol.as_deref().filter(|word| !word.is_empty());

@@ -1,4 +1,4 @@
-//! What a cluster's own Service asks of load balancing (`docs/wire.md`, "Annotations").
+//! The load-balancing settings of a service (`docs/wire.md`, "Annotations").
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,69 +7,67 @@ use std::{
 
 use crate::cluster::ClusterName;
 
-/// Which clusters' backends a global service's clients get, as long as they are healthy.
+/// Which clusters' backends clients of a global service prefer, as long as these backends are healthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Affinity {
-    /// All clusters' alike.
+    /// Those of all clusters equally.
     #[default]
     None,
-    /// The local cluster's.
+    /// Those of the local cluster.
     Local,
-    /// Other clusters'.
+    /// Those of other clusters.
     Remote,
 }
 
-/// What a weight is given to.
+/// What a weight applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightsOf {
-    /// Each backend of the cluster: more backends get more connections. What a local prefix means that does not say.
+    /// Each backend of the cluster, so more backends get more connections. It is the default of records for local nodes.
     #[default]
     Backends,
-    /// The cluster as a whole, however many backends it has.
+    /// The cluster as a whole. Its number of backends does not matter.
     Clusters,
 }
 
-/// How connections to a service are spread. Of the local cluster's Service only: what a peer wishes for its own clients
-/// is its own business.
+/// How connections to a service are distributed. Agents use the settings of the local cluster's Service; those of other
+/// clusters only concern clients there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceTraffic {
-    /// Other clusters' backends are used.
+    /// Whether backends of other clusters are used.
     pub global: bool,
-    /// Which of them are preferred. Without meaning unless `global`.
+    /// Which clusters are preferred. Only used if `global`.
     pub affinity: Affinity,
-    /// For so many seconds a client comes back to the backend it had, 1 to 86,400.
+    /// Session affinity: for so many seconds, a client gets the same backend again; 1 to 86,400.
     pub session_affinity: Option<u32>,
-    /// How many connections a cluster gets, beside one of weight 1; which is that of a cluster that is not named.
-    /// 0: none, as long as there is another. At most [`ServiceTraffic::MAX_WEIGHT`].
+    /// The weight of each cluster, from 0 to [`ServiceTraffic::MAX_WEIGHT`]. Clusters that are not listed have weight 1. A
+    /// cluster of weight 0 gets no connections as long as there is another one.
     pub weights: BTreeMap<ClusterName, u32>,
-    /// What a weight is given to. Without meaning where there are no weights.
+    /// What weights apply to. Only used if there are weights.
     pub weights_of: WeightsOf,
-    /// Clusters in the order in which they are used, in place of `affinity`. Those that are not named come last.
+    /// Clusters in the order of preference, instead of `affinity`. Clusters that are not listed come last.
     pub tiers: Vec<BTreeSet<ClusterName>>,
-    /// The share of a tier's backends, in percent, 1 to 100, that can carry all its load. With less, the rest of the load
-    /// goes to the next tier, in proportion. `None`: one healthy backend carries all.
+    /// The percentage of healthy backends, 1 to 100, with which a tier gets all connections. With less, a proportional part
+    /// of the connections goes to the next tier. `None`: one healthy backend is enough.
     pub minimum_healthy: Option<u8>,
-    /// Connections end on the node where they begin (`internalTrafficPolicy: Local`): no backend elsewhere is used, of
-    /// whatever cluster.
+    /// `internalTrafficPolicy: Local`: only backends on the client's node are used.
     pub internal_traffic_local: bool,
-    /// The local cluster's hints are followed: of its backends those are used that are meant for clients of the node, or of
-    /// its zone.
+    /// Topology hints are used: of the local cluster's backends, clients get those that are meant for their node or zone.
     pub topology_hints: bool,
 }
 
 // === impl ServiceTraffic ===
 
 impl ServiceTraffic {
-    /// The longest session affinity, in seconds: a day, as in Kubernetes.
+    /// The longest session affinity, in seconds: one day, as in Kubernetes.
     pub const MAX_SESSION_AFFINITY: u32 = 86_400;
-    /// The largest weight: sums of what a thousand backends have stay far below 32 bits.
+    /// The largest weight. The sum of 65,536 such weights still fits into 32 bits.
     pub const MAX_WEIGHT: u32 = 65_535;
 }
 
 // === impl Affinity ===
 
 impl Affinity {
-    /// The word in annotations.
+    /// The value in annotations.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -82,7 +80,7 @@ impl Affinity {
 // === impl WeightsOf ===
 
 impl WeightsOf {
-    /// The word in annotations.
+    /// The value in annotations.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Backends => "backends",

@@ -1,17 +1,17 @@
-//! Timestamps, the only content of canaries and heartbeats. Readers never look at them.
+//! Timestamps, the values of canaries and heartbeats. They are for people: readers do not use them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// The value of a canary or heartbeat put at `now`: RFC 3339 in UTC, to the second.
+/// The value of a canary or heartbeat that is put at `now`: RFC 3339 in UTC, in seconds.
 pub fn timestamp_value(now: SystemTime) -> String {
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// The time a canary or heartbeat claims, for people; `None` where it is no RFC 3339 time.
+/// The time in a canary or heartbeat; `None` if it is not in RFC 3339.
 pub fn timestamp(value: &[u8]) -> Option<SystemTime> {
     let text = std::str::from_utf8(value).ok()?;
     text.parse::<Timestamp>().ok().map(SystemTime::from)

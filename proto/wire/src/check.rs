@@ -1,4 +1,4 @@
-//! What every value is checked against: its key, its cluster, and what its fields may hold.
+//! Checks of values: against their key, against their cluster, and of single fields.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     peer::Peer,
 };
 
-/// Checks that a record says what it must.
+/// Checks that a field has the expected value.
 pub(crate) fn expect<T: fmt::Display + PartialEq>(
     field: &'static str,
     found: T,
@@ -22,13 +22,13 @@ pub(crate) fn expect<T: fmt::Display + PartialEq>(
     Err(Mismatch { field, found: shown(&found.to_string()), expected: expected.to_string() })
 }
 
-/// Checks the cluster and ID that a value carries.
+/// Checks the cluster name and cluster ID in a value.
 pub(crate) fn expect_cluster(peer: &Peer, name: &str, id: u32) -> Result<(), Mismatch> {
     expect("the cluster", name, peer.name.as_str())?;
     expect("the cluster ID", id, u32::from(peer.id.get()))
 }
 
-/// Checks that an identity is the peer's to allocate.
+/// Checks that an identity is in the range of the peer.
 pub(crate) fn identity_of(peer: &Peer, identity: Identity) -> Result<(), Mismatch> {
     let range = peer.limit.identities(peer.id);
     if range.contains(&identity.get()) {
@@ -41,7 +41,7 @@ pub(crate) fn identity_of(peer: &Peer, identity: Identity) -> Result<(), Mismatc
     })
 }
 
-/// Reads an address field.
+/// Parses an address; an IPv4-mapped one becomes IPv4.
 pub(crate) fn address(field: &'static str, text: &str) -> Result<std::net::IpAddr, DecodeError> {
     let address: Result<std::net::IpAddr, _> = text.parse();
     address.map(|a| a.to_canonical()).map_err(|_| DecodeError::Address {
@@ -51,7 +51,7 @@ pub(crate) fn address(field: &'static str, text: &str) -> Result<std::net::IpAdd
     })
 }
 
-/// Reads an address field that may be empty.
+/// The same for a field that may be empty.
 pub(crate) fn optional_address(
     field: &'static str,
     text: &str,

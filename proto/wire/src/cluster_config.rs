@@ -11,7 +11,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire.
+    /// The JSON of the value.
     struct ConfigJson {
         "id" => id: u32, omit;
         "capabilities" => capabilities: CapabilitiesJson;
@@ -20,7 +20,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// What the writer can do.
+    /// The features of the writer.
     struct CapabilitiesJson {
         "syncedCanaries" => synced_canaries: bool, omit;
         "cached" => cached: bool, omit;
@@ -31,17 +31,17 @@ go_struct! {
 }
 
 go_struct! {
-    /// What we add and Cilium ignores.
+    /// Our extension, which Cilium ignores.
     struct ExtensionJson {
         "uuid" => uuid: String, omit;
         "version" => version: u32, omit;
     }
 }
 
-/// The version of our addition to the config.
+/// The version of our extension.
 const EXTENSION_VERSION: u32 = 1;
 
-/// Writes a cluster config.
+/// Encodes a cluster config.
 pub fn encode(config: &ClusterConfig) -> Vec<u8> {
     let ClusterConfig {
         id,
@@ -66,7 +66,10 @@ pub fn encode(config: &ClusterConfig) -> Vec<u8> {
     })
 }
 
-/// Reads a cluster config. Whether it suits the reader is the reader's business; an id above 511 suits no reader.
+/// Decodes a cluster config. It does not check whether the config is compatible with the reader's.
+///
+/// # Errors
+/// If it is not JSON of this shape, the ID is above 511, the UUID is not one, or a text is too long.
 pub fn decode(value: &[u8]) -> Result<ClusterConfig, DecodeError> {
     limits::SMALL_VALUE.check(value.len())?;
     let ConfigJson { id, capabilities, extension } = serde_json::from_slice(value)?;
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own() {
+    fn encodes_our_config() {
         let config = ClusterConfig {
             id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
             synced_canaries: true,
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_but_valid() {
+    fn decodes_unusual_configs() {
         assert_eq!(decode(b"{}").unwrap(), ClusterConfig::default());
         assert_eq!(encode(&ClusterConfig::default()), b"{\"capabilities\":{}}");
         let config =
@@ -124,12 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn invalid() {
+    fn invalid_configs_are_refused() {
         for (json, says) in [
             ("{\"id\":-1}", "id: invalid value: integer `-1`"),
-            ("{\"id\":512}", "512 is no cluster ID"),
+            ("{\"id\":512}", "512 is not a cluster ID"),
             ("{\"capabilities\":{\"cached\":1}}", "capabilities: cached: invalid type"),
-            ("{\"clustermesh\":{\"uuid\":\"x\"}}", "\"x\" is no UUID"),
+            ("{\"clustermesh\":{\"uuid\":\"x\"}}", "\"x\" is not a UUID"),
             ("{} {}", "trailing characters"),
             ("", "EOF"),
         ] {

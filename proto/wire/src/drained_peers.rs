@@ -1,17 +1,17 @@
-//! The file by which a cluster's agents leave other clusters alone, whether those can be reached or not.
+//! The file that makes a cluster's agents stop using other clusters, even if those cannot be reached.
 
 use std::collections::BTreeSet;
 
 use mesh_model::ClusterName;
 use serde::{Deserialize, Serialize};
 
-/// What the file is called, in the cluster directory.
+/// The file's name in the cluster directory.
 pub const DRAINED_PEERS_FILE: &str = "drained-peers.yaml";
 
-/// `drained-peers.yaml`.
+/// The content of `drained-peers.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainedPeers {
-    /// Clusters whose backends are used only where nothing else answers.
+    /// Clusters whose backends are used only if nothing else answers.
     pub clusters: BTreeSet<ClusterName>,
 }
 
@@ -22,14 +22,14 @@ pub enum DrainedPeersError {
     #[error("{0}")]
     Yaml(String),
     /// A name that no cluster can have.
-    #[error("{0:?} is no cluster's name")]
+    #[error("{0:?} is not a cluster name")]
     Name(String),
-    /// Nothing is in it.
+    /// The file is empty.
     #[error("it is empty; to drain no cluster remove it, or write `clusters: []`")]
     Empty,
 }
 
-/// As it is written. A word that is misspelt is an error: it would leave a cluster undrained.
+/// The YAML of the file. Unknown fields are errors: with a misspelt field the cluster would not be drained.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Yaml {
@@ -37,7 +37,7 @@ struct Yaml {
 }
 
 impl DrainedPeers {
-    /// Reads the file.
+    /// Parses the file. An empty file is an error.
     pub fn parse(text: &str) -> Result<Self, DrainedPeersError> {
         if text.trim().is_empty() {
             return Err(DrainedPeersError::Empty);
@@ -49,7 +49,7 @@ impl DrainedPeers {
         Ok(Self { clusters: yaml.clusters.into_iter().map(name).collect::<Result<_, _>>()? })
     }
 
-    /// Writes the file.
+    /// The file's content.
     pub fn to_yaml(&self) -> Result<String, DrainedPeersError> {
         let yaml = Yaml { clusters: self.clusters.iter().map(ToString::to_string).collect() };
         serde_saphyr::to_string(&yaml).map_err(|e| DrainedPeersError::Yaml(e.to_string()))
@@ -70,12 +70,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn invalid_files_are_refused() {
         for (text, says) in [
             ("", "it is empty"),
             ("cluster: [c]", "cluster"),
             ("clusters: c", "expected sequence"),
-            ("clusters: [C/]", "\"C/\" is no cluster's name"),
+            ("clusters: [C/]", "\"C/\" is not a cluster name"),
         ] {
             let error = DrainedPeers::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text:?}: {error}");

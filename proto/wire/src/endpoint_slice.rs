@@ -23,7 +23,7 @@ use crate::{
     zstd_frame,
 };
 
-/// The largest window a frame may ask memory for.
+/// The largest window size of a frame, in bytes. The decoder allocates this much memory.
 const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 
 #[derive(Clone, PartialEq, Message)]
@@ -48,7 +48,7 @@ struct SliceProto {
     ports: Vec<PortProto>,
 }
 
-/// A map's entry. prost's own maps leave out empty values, which Go writes.
+/// An entry of a map. prost's maps are not used because they omit empty values, which Go writes.
 #[derive(Clone, PartialEq, Message)]
 struct EntryProto {
     #[prost(string, optional, tag = "1")]
@@ -112,7 +112,7 @@ pub(crate) fn encode(slice: &EndpointSlice) -> Vec<u8> {
     compress_to_vec(message.as_slice(), CompressionLevel::Fastest)
 }
 
-/// Reads a value. `bytes` becomes what it unpacks to.
+/// Decodes a value. `bytes` is raised to the decompressed size.
 pub(crate) fn decode(
     peer: &Peer,
     key: &ServiceName,
@@ -127,7 +127,7 @@ pub(crate) fn decode(
     Ok(Record::EndpointSlice(Box::new(slice)))
 }
 
-/// What a value holds, to be shown. Whether it is its key's, and its addresses are some, is not looked at.
+/// Decodes a value for output. Does not compare it with its key, and does not check the addresses.
 pub fn read(value: &[u8]) -> Result<EndpointSlice, DecodeError> {
     read_counting(value, &mut 0)
 }
@@ -144,11 +144,10 @@ fn read_counting(value: &[u8], bytes: &mut usize) -> Result<EndpointSlice, Decod
 fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let unpacked = zstd_frame::most_unpacked(value);
     let unpacked = unpacked.map_err(|error| DecodeError::Zstd(error.to_string()))?;
-    // Refused before anything is unpacked.
+    // Refuse a value that is too large before decompressing it.
     limits::SERVICE_VALUE.check(unpacked)?;
-    // The decoder's own words would not help an operator.
-    let damaged =
-        || DecodeError::Zstd("the frame is damaged, or larger than a reader unpacks".into());
+    // The decoder's own messages would not help an operator.
+    let damaged = || DecodeError::Zstd("the frame is damaged or too large".into());
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(MAX_WINDOW);
     let stream = StreamingDecoder::new_with_decoder(value, decoder).map_err(|_| damaged())?;
@@ -159,7 +158,7 @@ fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
     Ok(message)
 }
 
-/// Counts the top-level fields without decoding what is in them.
+/// Limits the number of top-level fields, without decoding them.
 fn check_repeated(mut message: &[u8]) -> Result<(), DecodeError> {
     let mut fields = BTreeMap::<u32, usize>::new();
     while !message.is_empty() {
@@ -245,7 +244,7 @@ fn endpoint_to_proto(endpoint: &SliceEndpoint) -> EndpointProto {
         node,
         zone,
         for_zones,
-        // No reader has another cluster's nodes, and not every reader knows the field.
+        // Hints for nodes are of no use to other clusters, and Cilium's protobuf message does not have them.
         for_nodes: _,
     } = endpoint.clone();
     let for_zones: Vec<_> =
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn protobuf_is_the_recorded_one() {
+    fn encoded_protobuf_equals_the_recorded_one() {
         for frame in [
             "KLUv/QQAJQQABAcKBWFscGhhEAcaBHNob3AiCmhlYWRsZXNzLTEqJgoaa3ViZXJuZXRlcy5pby9zZXJ2aWNlLW5hbWUSCCoiCh4uEgA6BElQdjRCFgoKMTAuNjcuMS40MBICCAEaBGRiLTAxMUoMCgJkYhIDVENQGLgqBgCgENh5vigCppK3pyPbXgUFyYGu8w==",
             "KLUv/QQA5QQAckkjJEBRNs98BG/9pN06VWE1Os16LIi7rApk1OlUr4khSAzey4lTCI+BAwWZLFPL2ZJdkFTH1i9OsInTDbb6F1s2wfoXJ8exwiZOyalTR4NK3q2wjI6KyAnD+TnDsge1em+ZD3Bx9JSr255bZBflPj/evgqoPI2AMDjvlgWe6YY8qt5jElpmcfIRONfSsMt0BAAgiJzGL2WD5ypmArDFZQ==",
@@ -325,13 +324,13 @@ mod tests {
     }
 
     #[test]
-    fn bombs() {
+    fn compression_bombs_are_refused() {
         let zeros = vec![0; limits::SERVICE_VALUE.most() + 1];
         let zeros = compress_to_vec(zeros.as_slice(), CompressionLevel::Fastest);
         assert!(zeros.len() < 10_000);
         assert!(matches!(decompress(&zeros), Err(DecodeError::TooLarge { .. })));
 
-        // An endpoint of no bytes: two on the wire, hundreds decoded.
+        // An empty endpoint has two bytes on the wire, and hundreds when it is decoded.
         let endpoints =
             compress_to_vec([0x42, 0x00].repeat(2_000).as_slice(), CompressionLevel::Fastest);
         let error =

@@ -1,14 +1,14 @@
-//! Why a record is not taken.
+//! Why a record is rejected.
 
 use std::str::Utf8Error;
 
 use crate::{excerpt, key::InvalidKey};
 
-/// A record that was not taken, and why. The value that was there before stays.
+/// A rejected record. A reader keeps the previous value of its key.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {}", excerpt::reason(&reason.to_string()))]
 pub struct Rejected {
-    /// Its key, shortened where it is long.
+    /// Its key, shortened if it is long.
     pub key: String,
     /// What is wrong.
     #[source]
@@ -18,90 +18,90 @@ pub struct Rejected {
 /// What is wrong with a value or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The key means nothing.
+    /// The key is invalid.
     #[error(transparent)]
     Key(#[from] InvalidKey),
-    /// Not the JSON that belongs there.
+    /// Not JSON of the expected shape.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// Text that is none.
+    /// A text is not UTF-8.
     #[error("not UTF-8: {0}")]
     Utf8(#[from] Utf8Error),
-    /// Not a zstd frame, or cut short.
+    /// Not a zstd frame, or truncated.
     #[error("zstd: {0}")]
     Zstd(String),
-    /// Not the protobuf message that belongs there.
+    /// Not the expected protobuf message.
     #[error("protobuf: {0}")]
     Protobuf(#[from] prost::DecodeError),
-    /// More than any valid value of its kind.
+    /// Larger than the limit.
     #[error("{what}: more than {limit}")]
     TooLarge {
         /// What is counted, with its unit.
         what: &'static str,
-        /// How much is allowed.
+        /// The limit.
         limit: usize,
     },
-    /// A number outside of what is allowed.
+    /// A number is out of range.
     #[error("{field} is {found}: it is {allowed}")]
     Range {
-        /// The field it is in.
+        /// The field.
         field: &'static str,
         /// The number.
         found: u32,
-        /// What is allowed.
+        /// The valid range.
         allowed: &'static str,
     },
-    /// A cluster id outside every limit.
-    #[error("{id} is no cluster ID")]
+    /// A cluster ID is above 511.
+    #[error("{id} is not a cluster ID")]
     ClusterId {
         /// The number.
         id: u32,
     },
-    /// A cluster UUID that is none.
-    #[error("{uuid:?} is no UUID: {source}")]
+    /// The cluster's UUID is not a UUID.
+    #[error("{uuid:?} is not a UUID: {source}")]
     Uuid {
         /// The text.
         uuid: String,
         /// Why.
         source: uuid::Error,
     },
-    /// An address, prefix or mask that is none.
+    /// An address, prefix or mask is invalid.
     #[error("{field}: {text:?} is {reason}")]
     Address {
-        /// The field it is in.
+        /// The field.
         field: &'static str,
-        /// The text, shortened where it is long.
+        /// The text, shortened if it is long.
         text: String,
-        /// What it is instead.
+        /// What is wrong with it.
         reason: &'static str,
     },
-    /// A word that is none of those allowed.
+    /// A value of an enumeration, or a name, is invalid.
     #[error("{field}: {text:?} is not allowed here")]
     Word {
-        /// The field it is in.
+        /// The field.
         field: &'static str,
-        /// The text, shortened where it is long.
+        /// The text, shortened if it is long.
         text: String,
     },
-    /// Of a version that is not known.
+    /// The record has an unknown version.
     #[error("version {0} is not known")]
     Version(u32),
-    /// A key that is for the writer's own nodes, and is read from no other cluster.
-    #[error("only the local cluster's nodes get that")]
+    /// The key is only for nodes of the writer's cluster.
+    #[error("the key is only for the local cluster's nodes")]
     NotLocal,
-    /// The value contradicts its key, or the peer.
+    /// The value does not agree with its key or with the peer.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
 }
 
-/// A contradiction between a record and what it should agree with.
+/// A field of a record does not have the expected value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}, expected {expected}")]
 pub struct Mismatch {
-    /// What is contradicted.
+    /// The field.
     pub field: &'static str,
-    /// What the record says.
+    /// The value in the record.
     pub found: String,
-    /// What it should say.
+    /// The expected value.
     pub expected: String,
 }

@@ -1,18 +1,18 @@
-//! A peer's text in a message: never all of it.
+//! Excerpts of a peer's texts for messages.
 
 use mesh_model::excerpt;
 
-/// How much of a peer's text an error repeats, in characters.
+/// How much of a peer's text an error contains, in characters.
 const SHOWN: usize = 120;
-/// How long a reason may be, in which such texts are.
+/// The maximum length of a reason that contains such texts, in characters.
 const REASON: usize = 500;
 
-/// Text of a peer as an error repeats it.
+/// A peer's text for an error.
 pub(crate) fn shown(text: &str) -> String {
     excerpt(text, SHOWN).into_owned()
 }
 
-/// A reason that others wrote, and that may repeat all of what was wrong.
+/// The message of a library's error, which may contain all of a peer's text.
 pub(crate) fn reason(text: &str) -> String {
     excerpt(text, REASON).into_owned()
 }

@@ -1,23 +1,24 @@
-//! JSON as Go's `encoding/json` reads and writes it: that is what is on the wire, and serde's own rules differ.
+//! JSON as Go's `encoding/json` reads and writes it, which Cilium uses. serde's rules differ.
 //!
-//! Reading: field names match in any letter case, an absent field or `null` is the zero value, unknown fields are
-//! ignored, and of two equal fields the last wins. Writing: fields in declared order, compact, with `<`, `>`, `&`,
-//! U+2028 and U+2029 escaped.
+//! Reading: field names match in any case, an absent field or `null` is the zero value, unknown fields are ignored, and the
+//! last one of duplicate fields counts. Writing: fields in declared order, compact, with `<`, `>`, `&`, U+2028 and U+2029
+//! escaped.
 
 use std::{collections::BTreeMap, io};
 
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// What Go's `omitempty` looks at, and when a nil map or slice is written as `null`.
+/// Whether a value is empty for Go: such a field is left out with `omitempty`, and a nil map or slice is written as `null`.
 pub(crate) trait GoEmpty {
-    /// Whether this is the zero value.
+    /// Whether this is empty.
     fn is_go_empty(&self) -> bool;
 }
 
 /// Declares a struct with Go's JSON rules.
 ///
-/// Each field is `"WireName" => field: Type`, followed by `, omit` (left out when empty) or `, null` (null when empty).
+/// Each field is `"WireName" => field: Type`, optionally followed by `, omit` (left out if empty) or `, null` (null if
+/// empty).
 macro_rules! go_struct {
     (
         $(#[$meta:meta])*
@@ -87,17 +88,17 @@ macro_rules! go_struct {
 }
 pub(crate) use go_struct;
 
-/// Writes a value as Go does.
+/// Encodes a value as Go does.
 pub(crate) fn to_vec(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, HtmlSafe);
-    // Writing to memory cannot fail, and no type here has a key that is not text.
+    // It cannot fail: it writes to memory, and all map keys are strings.
     let written = value.serialize(&mut serializer);
     debug_assert!(written.is_ok(), "{written:?}");
     bytes
 }
 
-/// serde_json's compact form plus Go's escapes for text that may end up inside HTML.
+/// serde_json's compact format, with Go's escapes of characters that are special in HTML.
 struct HtmlSafe;
 
 impl Formatter for HtmlSafe {

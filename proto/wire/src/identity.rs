@@ -1,4 +1,4 @@
-//! Identities, `cilium/state/identities/v1/id/<number>`: the label list as text.
+//! Identities, `cilium/state/identities/v1/id/<ID>`: the labels as text.
 
 use mesh_model::{Identity, Labels, Record};
 

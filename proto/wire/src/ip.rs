@@ -15,7 +15,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire.
+    /// The JSON of the value.
     struct AddressJson {
         "IP" => ip: String;
         "Mask" => mask: Option<String>;
@@ -108,7 +108,7 @@ pub(crate) fn decode(peer: &Peer, key: IpNet, value: &[u8]) -> Result<Record, De
         named_ports: json
             .named_ports
             .into_iter()
-            // A protocol that we do not know makes one port useless, not the address.
+            // Ignore a port with an unknown protocol, but keep the address.
             .filter_map(|p| {
                 let protocol = p.protocol.parse().ok()?;
                 Some(NamedPort { name: p.name, port: Port { protocol, number: p.port } })

@@ -1,4 +1,4 @@
-//! etcd keys: what each means, and how it is built.
+//! etcd keys: parsing and building them.
 
 mod prefix;
 
@@ -10,7 +10,7 @@ use mesh_model::{ClusterName, Identity, RecordKey, ServiceName};
 use crate::excerpt::shown;
 pub use prefix::{Layout, Prefix};
 
-/// What a key is.
+/// A parsed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// `cilium/cluster-config/<cluster>`.
@@ -29,62 +29,66 @@ pub enum Key {
     LocalDrain,
     /// A record.
     Record {
-        /// The tree it is in.
+        /// The tree that contains it.
         layout: Layout,
-        /// The cluster the key names; identities and addresses name none in [`Layout::State`], nor does what is local.
+        /// The cluster in the key. Keys of identities and addresses have none in [`Layout::State`], and neither have keys for
+        /// local nodes.
         cluster: Option<ClusterName>,
-        /// What it is about.
+        /// The key of the record.
         record: RecordKey,
     },
-    /// Nothing of ours: locks, service exports, what later versions add.
+    /// A key that readers ignore: locks, service exports, keys of later versions.
     Other,
 }
 
-/// Why a key under a tree of ours means nothing.
+/// A key in a known tree is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("key {key:?}: {reason}")]
 pub struct InvalidKey {
-    /// The key, with what is not UTF-8 replaced, shortened where it is long.
+    /// The key, shortened if it is long. Bytes that are not UTF-8 are replaced.
     pub key: String,
     /// What is wrong with it.
     pub reason: &'static str,
 }
 
-/// The heartbeat's key.
+/// The key of the heartbeat, with a timestamp.
 pub const HEARTBEAT: &str = "cilium/.heartbeat";
-/// The key of a replica's source position.
+/// The key of a replica's position in its source.
 pub const POSITION: &str = "cilium/.heartbeat.position";
-/// What of the cluster is drained, for its peers; absent where nothing is.
+/// The key of what is drained, for peers. Absent if nothing is.
 pub const DRAIN: &str = "cilium/.heartbeat.drain";
-/// The key of the name that a writer gives an etcd's history when it begins to fill it.
+/// The key of the ID of an etcd's history. The writer puts a new ID before it first writes to an etcd.
 pub const HISTORY: &str = "cilium/.heartbeat.history";
-/// The parent of all cluster configs.
+/// The prefix of all cluster configs.
 pub const CLUSTER_CONFIGS: &str = "cilium/cluster-config/";
-/// The parent of all canaries.
+/// The prefix of all canaries.
 pub const CANARIES: &str = "cilium/synced/";
-/// The parent of what only the local nodes may read.
+/// The prefix of keys that only local nodes may read.
 pub const LOCAL: &str = "clustermesh/local/v1/";
-/// How far the writer is with its source, for local nodes: every second, where [`POSITION`] is for all.
+/// The key of the replica's position for local nodes. It is written every second; [`POSITION`] is for all readers.
 pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
-/// What of the cluster is drained, for local nodes; absent where nothing is.
+/// The key of what is drained, for local nodes. Absent if nothing is.
 pub const LOCAL_DRAIN: &str = "clustermesh/local/v1/drain";
-/// The parent of namespaces within [`LOCAL`].
+/// The prefix of namespaces for local nodes.
 pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";
-/// The parent of pods within [`LOCAL`], below which each node has its own.
+/// The prefix of pods for local nodes. The next segment is the pod's node.
 pub const PODS: &str = "clustermesh/local/v1/pods/";
-/// The parent of services within [`LOCAL`].
+/// The prefix of services for local nodes.
 pub const LOCAL_SERVICES: &str = "clustermesh/local/v1/services/";
-/// The parent of those services' endpoint slices within [`LOCAL`].
+/// The prefix of endpoint slices for local nodes.
 pub const LOCAL_ENDPOINT_SLICES: &str = "clustermesh/local/v1/endpointslices/";
-/// The segment that stands where a cluster's name would in an address key of [`Layout::State`].
+/// The segment in place of the cluster's name in address keys of [`Layout::State`].
 const ADDRESS_SPACE: &str = "default";
-/// As long as Kubernetes lets a name be.
+/// The maximum length of a name in Kubernetes, in bytes.
 const MAX_NAME: usize = 253;
 
 // === impl Key ===
 
 impl Key {
-    /// Reads a key. Keys of no tree of ours are [`Key::Other`]; keys in one that mean nothing are errors.
+    /// Parses a key. Keys outside the known trees are [`Key::Other`].
+    ///
+    /// # Errors
+    /// If a key in a known tree is malformed.
     pub fn parse(key: &[u8]) -> Result<Self, InvalidKey> {
         let Ok(text) = std::str::from_utf8(key) else {
             let key = shown(&String::from_utf8_lossy(key));
@@ -110,7 +114,7 @@ impl Key {
 }
 
 impl fmt::Display for Key {
-    /// The key as etcd has it. What names no key of ours ([`Key::Other`], unknown canaries) is not written back.
+    /// The key in etcd. [`Key::Other`] and canaries of unknown prefixes are shown as `?`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClusterConfig(cluster) => write!(f, "{CLUSTER_CONFIGS}{cluster}"),
@@ -153,7 +157,7 @@ impl fmt::Display for Key {
                     RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
                         write!(f, "{name}")
                     }
-                    // What is local is written above.
+                    // Keys for local nodes were written above.
                     _ => Ok(()),
                 }
             }
@@ -194,7 +198,7 @@ fn canary_prefix(path: &str) -> Option<(Layout, Prefix)> {
     both.chain([(Layout::State, Prefix::Local)]).find(named)
 }
 
-/// What later versions add there is passed over.
+/// Parses a key for local nodes. Keys that later versions add are [`Key::Other`].
 fn parse_local(key: &str) -> Result<Key, &'static str> {
     let record = if let Some(name) = key.strip_prefix(NAMESPACES) {
         RecordKey::Namespace(object_name(name)?.into())
@@ -234,7 +238,7 @@ fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
             let (cluster, name) = cluster_and(rest)?;
             (Some(cluster), RecordKey::EndpointSlice(namespaced(name)?))
         }
-        // A cluster with identities in its own etcd keeps `value/` and `locks/` beside `id/`: not for readers.
+        // Cilium also has `value/` and `locks/` here, which are not for readers.
         (Prefix::Identities, Layout::State) => match rest.strip_prefix("id/") {
             Some(id) => (None, RecordKey::Identity(identity(id)?)),
             None => return Ok(Key::Other),
@@ -275,13 +279,14 @@ fn identity(id: &str) -> Result<Identity, &'static str> {
     id.parse().ok().filter(|_| canonical).map(Identity::new).ok_or("not a decimal identity")
 }
 
-/// An address or prefix in any spelling; `10.0.0.1` and `10.0.0.1/32` are the same record.
+/// Parses an address or prefix. `10.0.0.1` and `10.0.0.1/32` are the same; IPv4-mapped addresses become IPv4.
 pub(crate) fn net(text: &str) -> Result<IpNet, &'static str> {
     let (address, length) = match text.split_once('/') {
         None => (text, None),
-        Some((address, length)) => {
-            (address, Some(length.parse::<u8>().map_err(|_| "a prefix length that is no number")?))
-        }
+        Some((address, length)) => (
+            address,
+            Some(length.parse::<u8>().map_err(|_| "a prefix length that is not a number")?),
+        ),
     };
     let address: std::net::IpAddr = address.parse().map_err(|_| "not an IP address")?;
     let address = address.to_canonical();
@@ -296,7 +301,7 @@ fn namespaced(text: &str) -> Result<ServiceName, &'static str> {
     Ok(ServiceName::new(object_name(namespace)?, object_name(name)?))
 }
 
-/// A Kubernetes object's name: never empty, a path step, or a place to hide control characters.
+/// Checks the name of a Kubernetes object: not empty, not `.` or `..`, and no other characters than those of names.
 pub(crate) fn object_name(name: &str) -> Result<&str, &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if name.is_empty() || name.len() > MAX_NAME {
@@ -313,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_both_layouts() {
+    fn keys_round_trip_in_both_layouts() {
         for key in [
             "cilium/.heartbeat",
             "cilium/.heartbeat.position",
@@ -345,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn other_peoples_keys() {
+    fn keys_outside_the_known_trees_are_ignored() {
         for key in [
             "",
             "x",
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_keys() {
+    fn malformed_keys_are_refused() {
         for key in [
             "cilium/state/ip/v1/default/<nil>",
             "cilium/state/ip/v1/other/10.0.0.1",

@@ -1,10 +1,9 @@
-//! The contract between clusters: etcd keys and values, and the files that lead to an etcd (`docs/wire.md`).
+//! The wire format between clusters: etcd keys and values, and the files that describe peers and users (`docs/wire.md`).
 //!
-//! Everything a peer wrote passes through [`decode`]: it either becomes a record that its key, its cluster's name and
-//! its cluster's ID all agree with, or a [`Rejected`] that says why not. Nothing here panics on any input: the
-//! bodies in `fuzz/` run the whole crate on mutated data.
+//! [`decode`] handles everything that a peer wrote. It returns a record that agrees with its key, its cluster's name and its
+//! cluster's ID, or [`Rejected`] with the reason. No input makes this crate panic: the fuzz bodies in `fuzz/` test that.
 //!
-//! Architecture invariant: bytes in, `mesh-model` types out, and back. No IO.
+//! Architecture invariant: it converts bytes to `mesh-model` types and back, without IO.
 
 pub mod canary;
 mod check;

@@ -1,7 +1,7 @@
-//! How long a text and how large a value of a peer may be (`docs/wire.md`, "Limits").
+//! Limits on the length of texts and the size of values (`docs/wire.md`, "Limits").
 //!
-//! The limits are Kubernetes' own, so nothing that an API server took is refused. They bound what a record takes in
-//! memory, whatever a peer writes: each part of it has a limit, and so has their number.
+//! The limits are those of Kubernetes, so no object that an API server accepted is refused. They bound the memory of a
+//! record: each part has a limit, and so has the number of parts.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use mesh_model::{
 
 use crate::error::DecodeError;
 
-/// A limit, and what it is of.
+/// A limit, and what it limits, with the unit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     what: &'static str,
@@ -36,47 +36,47 @@ pub(crate) const LABEL_KEY: Limit = limit("bytes in a label's key", 253 + 1 + 63
 pub(crate) const LABEL_VALUE: Limit = limit("bytes in a label's value", 63);
 /// A label's value in an identity: the name of a service account is among these.
 pub(crate) const IDENTITY_VALUE: Limit = limit("bytes in a label's value", 253);
-/// All annotations of an object together, and so each of them.
+/// An annotation. Kubernetes limits all annotations of an object together to this size.
 pub(crate) const ANNOTATION_VALUE: Limit = limit("bytes in an annotation", 256 * 1024);
-/// A word of a few that are known, and what later versions may add to them.
+/// A value of an enumeration, to which later versions may add values.
 pub(crate) const WORD: Limit = limit("bytes in a word", 253);
-/// The labels of an identity: more than a pod's, its namespace's and Kubernetes' own limits can add up to in earnest.
+/// All labels of an identity: more than the labels of a pod and its namespace have in practice.
 pub(crate) const IDENTITY: Limit = limit("bytes of labels", 64 * 1024);
 /// The value of an address or a pod.
 pub(crate) const SMALL_VALUE: Limit = limit("bytes in a value", 64 * 1024);
 /// The value of a node, whose annotations may have 256 KiB, or of a namespace.
 pub(crate) const NODE_VALUE: Limit = limit("bytes in a node or namespace", 1024 * 1024);
-/// The value of a service, or what a slice unpacks to. etcd itself takes no more than 1.5 MiB by default.
+/// The value of a service, or a slice's decompressed value. By default, etcd accepts values of at most 1.5 MiB.
 pub(crate) const SERVICE_VALUE: Limit = limit("bytes in a service or slice", 4 * 1024 * 1024);
-/// A node's pod ranges, each of which may become a route, and its addresses.
+/// The pod ranges of a node, each of which may become a route; and its addresses.
 pub(crate) const NODE_RANGES: Limit = limit("ranges or addresses of a node", 64);
-/// Endpoints of a slice, and each other repeated field of it (Kubernetes API, EndpointSlice). Two bytes of protobuf make
-/// a hundred of ours, so they are counted before they are decoded.
+/// The endpoints of a slice, and each other repeated field (Kubernetes API, EndpointSlice). They are counted before they are
+/// decoded, because two bytes of protobuf become a hundred bytes in memory.
 pub(crate) const REPEATED: Limit = limit("repeated fields", 1_000);
-/// Addresses of an endpoint, and its hints (Kubernetes API, Endpoint).
+/// The addresses of an endpoint, and its hints (Kubernetes API, Endpoint).
 pub(crate) const PER_ENDPOINT: Limit = limit("addresses or hints of an endpoint", 100);
-/// Backends of a slice: 1,000 endpoints with 100 ports each are the most that Kubernetes takes.
+/// The backends of a slice: Kubernetes accepts at most 1,000 endpoints with 100 ports.
 pub(crate) const SLICE_BACKENDS: Limit = limit("backends in a slice", 100_000);
-/// Kinds of a position.
+/// The kinds of objects in a position.
 pub(crate) const POSITION_KINDS: Limit = limit("kinds in a position", 16);
-/// Named ports of an address.
+/// The named ports of an address.
 pub(crate) const NAMED_PORTS: Limit = limit("named ports of an address", 1_000);
 
 // === impl Limit ===
 
 impl Limit {
-    /// Checks a number.
+    /// Checks a size or count.
     pub(crate) fn check(self, found: usize) -> Result<(), DecodeError> {
         let Self { what, most } = self;
         if found <= most { Ok(()) } else { Err(DecodeError::TooLarge { what, limit: most }) }
     }
 
-    /// Checks a text.
+    /// Checks the length of a text.
     pub(crate) fn text(self, text: &str) -> Result<(), DecodeError> {
         self.check(text.len())
     }
 
-    /// Checks texts.
+    /// Checks the length of each text.
     pub(crate) fn texts<'a>(
         self,
         texts: impl IntoIterator<Item = &'a String>,
@@ -84,7 +84,7 @@ impl Limit {
         texts.into_iter().try_for_each(|text| self.text(text))
     }
 
-    /// How much is allowed.
+    /// The largest allowed size or count.
     pub(crate) fn most(self) -> usize {
         self.most
     }
@@ -94,7 +94,7 @@ impl Limit {
 pub(crate) fn labels(labels: &BTreeMap<String, String>) -> Result<(), DecodeError> {
     LABEL_KEY.texts(labels.keys())?;
     labels.iter().try_for_each(|(key, value)| {
-        // An object's name, which ours checks as such.
+        // The service's name may be longer than other label values.
         if key == SERVICE_NAME_LABEL { NAME.text(value) } else { LABEL_VALUE.text(value) }
     })
 }
@@ -114,7 +114,7 @@ pub(crate) fn identity_labels(labels: &Labels) -> Result<(), DecodeError> {
     })
 }
 
-/// Checks an endpoint slice, of whichever form.
+/// Checks an endpoint slice of either format.
 pub(crate) fn slice(slice: &EndpointSlice) -> Result<(), DecodeError> {
     labels(&slice.labels)?;
     annotations(&slice.annotations)?;

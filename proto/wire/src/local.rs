@@ -1,4 +1,4 @@
-//! What only the local cluster's nodes get, `clustermesh/local/v1/…`.
+//! Pods and namespaces for the local cluster's nodes, `clustermesh/local/v1/…`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 go_struct! {
-    /// A pod, as on the wire. Without an identity it has no ID yet.
+    /// The JSON of a pod. `identity` is absent until an ID is allocated.
     struct PodJson {
         "v" => v: u32;
         "namespace" => namespace: String;
@@ -27,7 +27,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// A namespace, as on the wire.
+    /// The JSON of a namespace.
     struct NamespaceJson {
         "v" => v: u32;
         "name" => name: String;
@@ -132,7 +132,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn as_written() {
+    fn records_have_this_json() {
         let local = alpha(Role::Local);
         let pod = LocalPod {
             namespace: "shop".into(),
@@ -161,17 +161,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_of_the_local_cluster() {
+    fn other_clusters_records_are_refused() {
         let remote = alpha(Role::Remote);
         for (key, json) in [(POD, POD_JSON), (NAMESPACE, NAMESPACE_JSON)] {
             let error = decode(&remote, key.as_bytes(), json.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("only the local cluster's nodes get that"), "{error}");
+            assert!(error.contains("the key is only for the local cluster's nodes"), "{error}");
             assert!(decode_removal(&remote, key.as_bytes()).is_err());
         }
     }
 
     #[test]
-    fn lies() {
+    fn contradicting_or_invalid_records_are_refused() {
         let local = alpha(Role::Local);
         for (key, from, to, says) in [
             (POD, "\"v\":1", "\"v\":2", "version 2 is not known"),

@@ -1,4 +1,4 @@
-//! What of a cluster is drained, for its own nodes and for its peers (`docs/wire.md`, "Drain"):
+//! What of a cluster is drained, for its nodes and for its peers (`docs/wire.md`, "Drain"):
 //! `{"v":1,"cluster":false,"nodes":["n1"]}`.
 
 use mesh_model::LocalDrain;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 go_struct! {
-    /// The value, as on the wire.
+    /// The JSON of the value.
     struct DrainJson {
         "v" => v: u32;
         "cluster" => cluster: bool;
@@ -19,17 +19,17 @@ go_struct! {
     }
 }
 
-/// The value.
+/// Encodes the value.
 pub fn encode(drain: &LocalDrain) -> Vec<u8> {
     let LocalDrain { cluster, nodes } = drain;
     let nodes = nodes.iter().cloned().collect();
     go_json::to_vec(&DrainJson { v: VERSION, cluster: *cluster, nodes })
 }
 
-/// Reads a value.
+/// Decodes the value.
 ///
 /// # Errors
-/// When it is not JSON of this shape and version, or has a name that no node can have.
+/// If it is not JSON of this shape and version, or a node's name or the value is too long.
 pub fn decode(value: &[u8]) -> Result<LocalDrain, DecodeError> {
     limits::NODE_VALUE.check(value.len())?;
     let DrainJson { v, cluster, nodes } = serde_json::from_slice(value)?;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_written() {
+    fn the_value_has_this_json() {
         let nodes = ["n2", "n1"].map(str::to_owned).into();
         let drain = LocalDrain { cluster: false, nodes };
         let json = r#"{"v":1,"cluster":false,"nodes":["n1","n2"]}"#;
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn lies() {
+    fn invalid_values_are_refused() {
         let long = format!(r#"{{"v":1,"cluster":false,"nodes":["{}"]}}"#, "n".repeat(254));
         for (value, says) in [
             (r#"{"v":2,"cluster":true,"nodes":[]}"#, "version 2 is not known"),

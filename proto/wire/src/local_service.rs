@@ -1,4 +1,4 @@
-//! A service of the local cluster, `clustermesh/local/v1/services/<namespace>/<name>`: what its nodes balance, and how.
+//! Services for the local cluster's nodes, `clustermesh/local/v1/services/<namespace>/<name>`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire. What is left out is as in a Service that says nothing of it.
+    /// The JSON of a service. Absent fields have the default of a Kubernetes Service.
     struct LocalServiceJson {
         "v" => v: u32;
         "namespace" => namespace: String;
@@ -146,7 +146,7 @@ fn weights(json: &BTreeMap<String, u32>) -> Result<BTreeMap<ClusterName, u32>, D
     json.iter().map(weight).collect()
 }
 
-/// A writer that does not know the word means backends.
+/// Older writers do not write the field: backends are the default.
 fn weights_of(word: &str) -> Result<WeightsOf, DecodeError> {
     match word {
         "" | "backends" => Ok(WeightsOf::Backends),
@@ -155,7 +155,7 @@ fn weights_of(word: &str) -> Result<WeightsOf, DecodeError> {
     }
 }
 
-/// Each cluster is in one tier, and each tier has a cluster.
+/// A cluster may be in one tier only, and a tier must not be empty.
 fn tiers(json: &[Vec<String>]) -> Result<Vec<BTreeSet<ClusterName>>, DecodeError> {
     let mut seen = BTreeSet::new();
     let mut tiers = Vec::with_capacity(json.len());
@@ -192,7 +192,7 @@ mod tests {
     const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"topologyHints":true,"foreignProxy":true}"#;
 
     #[test]
-    fn as_written() {
+    fn records_have_this_json() {
         let name = |name| cluster("", name).unwrap();
         let port = |protocol, number| Port { protocol, number };
         let plain = LocalService {
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// What an older apiserver writes, and what one may that spells the default out.
+    /// An older apiserver does not write the field, and another writer may write the default.
     #[test]
     fn weights_are_of_backends_unless_the_record_says_otherwise() {
         for (word, expected) in [
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// What an older apiserver writes asks for nothing of where backends are.
+    /// An older apiserver does not write these fields.
     #[test]
     fn connections_go_anywhere_unless_the_record_says_otherwise() {
         let json = FULL.replace(r#""internalTrafficLocal":true,"topologyHints":true,"#, "");
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn only_of_the_local_cluster() {
+    fn other_clusters_records_are_refused() {
         let error = record::decode(&alpha(Role::Remote), KEY.as_bytes(), PLAIN.as_bytes());
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("only the local cluster's nodes get that"), "{error}");
+        assert!(error.contains("the key is only for the local cluster's nodes"), "{error}");
     }
 
     #[test]
-    fn lies() {
+    fn contradicting_or_invalid_records_are_refused() {
         for (from, to, says) in [
             ("\"v\":1", "\"v\":2", "version 2 is not known"),
             ("shop", "shed", "namespace is shed, expected shop"),

@@ -1,6 +1,6 @@
-//! An endpoint slice of the local cluster, `clustermesh/local/v1/endpointslices/<namespace>/<slice>`.
+//! Endpoint slices for the local cluster's nodes, `clustermesh/local/v1/endpointslices/<namespace>/<slice>`.
 //!
-//! What its nodes need of one, in JSON as all of the local prefix: of its labels only the one that names its service.
+//! The JSON has what nodes need. Of the labels, it has only the name of the service.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire.
+    /// The JSON of a slice.
     struct LocalSliceJson {
         "v" => v: u32;
         "namespace" => namespace: String;
@@ -34,7 +34,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// One endpoint. A condition that is left out is one of which the slice says nothing.
+    /// One endpoint. A condition is absent if the slice does not have it.
     struct EndpointJson {
         "addresses" => addresses: Vec<String>;
         "ready" => ready: Option<bool>, omit;
@@ -105,7 +105,7 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
     Ok(Record::LocalEndpointSlice(Box::new(slice)))
 }
 
-/// An endpoint as another type that has the same fields.
+/// Converts an endpoint to another type with the same fields.
 macro_rules! convert {
     ($endpoint:expr, $from:ident => $into:ident) => {
         convert!($endpoint, $from => $into: addresses, ready, serving, terminating, hostname, node, zone, for_zones, for_nodes)
@@ -143,7 +143,7 @@ mod tests {
     const JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-x1","service":"cart","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"ready":false,"serving":true,"terminating":true,"hostname":"cart-0","nodeName":"n1","zone":"z1","forZones":["z1","z2"],"forNodes":["n1"]},{"addresses":["10.7.1.6"]}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"h2c"},{"name":""}]}"#;
 
     #[test]
-    fn as_written() {
+    fn records_have_this_json() {
         let leaving = SliceEndpoint {
             addresses: vec!["10.7.1.5".into()],
             ready: Some(false),
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn only_of_the_local_cluster() {
+    fn other_clusters_records_are_refused() {
         let error = record::decode(&alpha(Role::Remote), KEY.as_bytes(), JSON.as_bytes());
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("only the local cluster's nodes get that"), "{error}");
+        assert!(error.contains("the key is only for the local cluster's nodes"), "{error}");
     }
 
     #[test]
-    fn lies() {
+    fn contradicting_or_invalid_records_are_refused() {
         let many = format!("[{}{{}}]", "{},".repeat(limits::REPEATED.most()));
         for (from, to, says) in [
             ("\"v\":1", "\"v\":2", "version 2 is not known"),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire.
+    /// The JSON of the value.
     struct NodeJson {
         "Name" => name: String;
         "Cluster" => cluster: String;
@@ -52,7 +52,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// A range: its first address, and the mask's bytes in base64.
+    /// A prefix: its first address, and the bytes of the mask in base64.
     struct CidrJson {
         "IP" => ip: String;
         "Mask" => mask: String;
@@ -149,7 +149,7 @@ fn kind_word(kind: AddressKind) -> &'static str {
     }
 }
 
-/// `None` for the kinds that are names, not addresses, and for those invented later.
+/// `None` for kinds that are not addresses, such as host names, and for unknown kinds.
 fn node_address(json: &AddressJson) -> Result<Option<NodeAddress>, DecodeError> {
     let kind = match json.kind.as_str() {
         "InternalIP" => AddressKind::Internal,
@@ -174,7 +174,7 @@ fn cidr_net(cidr: &CidrJson) -> Result<IpNet, DecodeError> {
     })
 }
 
-/// A mask as Go writes one: 4 or 16 bytes in base64.
+/// The mask as Go encodes it: 4 or 16 bytes in base64.
 pub(crate) fn mask_bytes(net: &IpNet) -> String {
     match net.netmask() {
         IpAddr::V4(mask) => STANDARD.encode(mask.octets()),

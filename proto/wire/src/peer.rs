@@ -1,4 +1,4 @@
-//! Whose keys are read.
+//! The cluster whose keys are read.
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 
@@ -7,23 +7,23 @@ use crate::key::Layout;
 /// Whether a followed cluster is the local one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The local cluster: it must have the local ID, and reports more to its nodes than to others.
+    /// The local cluster. Its nodes also read the keys for local nodes.
     Local,
-    /// Another: it must have another ID.
+    /// Another cluster.
     Remote,
 }
 
-/// Which cluster a reader expects: every record is checked against it.
+/// The cluster that a reader expects. Every record is checked against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The peer's name, that of its configuration file.
+    /// Its name, which is the name of its peer file.
     pub name: ClusterName,
     /// Whether it is the reader's local cluster.
     pub role: Role,
     /// The ID in its cluster config.
     pub id: ClusterId,
-    /// The limit the whole mesh shares.
+    /// The limit of the mesh.
     pub limit: ClusterLimit,
-    /// The tree its data is in.
+    /// The tree that contains its records.
     pub layout: Layout,
 }

@@ -1,6 +1,6 @@
-//! The file that leads to a peer: its etcd's endpoints, the credentials for them, and what the peer may claim.
+//! Peer files: the endpoints of a peer's etcd, the credentials for them, and the peer's grant.
 //!
-//! Cilium's format (`docs/wire.md`, "Peer files") with one key of ours, `clustermesh`. The file's name is the peer's
+//! The format is Cilium's (`docs/wire.md`, "Peer files") with the additional key `clustermesh`. The file's name is the peer's
 //! name.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub struct PeerFile {
     /// `https://host:port`, tried in any order.
     pub endpoints: Vec<String>,
-    /// Whom the peer's etcd must have its certificate from. May hold several certificates.
+    /// The file of the CA that issued the certificate of the peer's etcd. It may contain several CAs.
     #[serde(
         rename = "trusted-ca-file",
         alias = "ca-file",
@@ -23,13 +23,13 @@ pub struct PeerFile {
         skip_serializing_if = "Option::is_none"
     )]
     pub trusted_ca_file: Option<PathBuf>,
-    /// Our certificate for that etcd.
+    /// The file of the local cluster's client certificate for that etcd.
     #[serde(rename = "cert-file", default, skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
-    /// Its key.
+    /// The file of the certificate's private key.
     #[serde(rename = "key-file", default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// Names in `endpoints` that are not looked up but stand for these addresses.
+    /// Addresses of host names in `endpoints`. These names are not looked up in DNS.
     #[serde(
         rename = "cilium-host-aliases",
         default,
@@ -37,12 +37,12 @@ pub struct PeerFile {
         deserialize_with = "host_aliases"
     )]
     pub host_aliases: Vec<HostAlias>,
-    /// What the peer may claim. Absent in files that Cilium's tools wrote.
+    /// What the peer may report. Absent in files that Cilium's tools wrote.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "grant")]
     pub clustermesh: Option<Grant>,
 }
 
-/// A host name and the addresses it stands for.
+/// A host name with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostAlias {
     /// The name.
@@ -51,41 +51,41 @@ pub struct HostAlias {
     pub ips: Vec<IpAddr>,
 }
 
-/// What a peer may claim. A misspelt field is an error: it must never mean "no grant".
+/// What a peer may report. A misspelt field is an error, so that it cannot mean "no grant".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grant {
-    /// Which cluster it must be.
+    /// The UUID that the peer's cluster config must have, if it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uuid>,
-    /// Its ID, which no other cluster gets. Absent in files that were written before it was written there.
+    /// The peer's cluster ID, 1 to 511. Absent in files that older releases wrote.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "cluster_id")]
     pub id: Option<u16>,
-    /// Where its pods may be.
+    /// The ranges in which its pods may be.
     #[serde(rename = "podCIDRs", default)]
     pub pod_cidrs: Vec<IpNet>,
-    /// Where its nodes may be.
+    /// The ranges in which its nodes may be.
     #[serde(rename = "nodeCIDRs", default)]
     pub node_cidrs: Vec<IpNet>,
-    /// Whether its services may lead to addresses that are neither.
+    /// Whether its services may have backends outside both ranges.
     #[serde(default)]
     pub external_backends: bool,
-    /// How much it may make us hold and do.
+    /// Limits on what it may report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
 }
 
-/// Limits on what one peer may cost. Absent fields keep the defaults.
+/// Limits on what a peer may report. Absent fields have defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Budget {
-    /// Records it may have.
+    /// The number of its records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<u64>,
-    /// Bytes of memory that its records may take.
+    /// The memory that its records take, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Changes a second, over ten seconds.
+    /// Changes in a second, on average over ten seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes_per_second: Option<u64>,
 }
@@ -96,29 +96,29 @@ pub enum PeerFileError {
     /// Not YAML, or not of this shape.
     #[error("not a peer file: {0}")]
     Yaml(String),
-    /// Nothing to connect to.
+    /// It has no endpoints.
     #[error("`endpoints` is empty")]
     NoEndpoints,
-    /// A name without addresses, or without a name.
+    /// A host alias without a name or addresses, or a duplicate one.
     #[error("`cilium-host-aliases`: {0}")]
     HostAlias(String),
-    /// The reader's limit on the file, in bytes.
+    /// The file is larger than the limit, in bytes.
     #[error("larger than {0} bytes")]
     TooLarge(usize),
 }
 
-/// No honest peer file is longer.
+/// The maximum size of a peer file, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
 // === impl PeerFile ===
 
 impl PeerFile {
-    /// Whether a file's text makes it a peer file at all: certificates lie in the same folder.
+    /// Whether a text looks like a peer file. Certificates are in the same folder.
     pub fn is_one(text: &str) -> bool {
         text.contains("endpoints:")
     }
 
-    /// Reads a peer file.
+    /// Parses a peer file.
     pub fn parse(text: &str) -> Result<Self, PeerFileError> {
         if text.len() > MAX_BYTES {
             return Err(PeerFileError::TooLarge(MAX_BYTES));
@@ -133,7 +133,7 @@ impl PeerFile {
             let wrong = match (hostname.as_str(), ips.as_slice()) {
                 ("", _) => Some("a hostname is empty".to_owned()),
                 (name, []) => Some(format!("{name} has no ips")),
-                (name, _) if !seen.insert(name) => Some(format!("{name} is there twice")),
+                (name, _) if !seen.insert(name) => Some(format!("{name} occurs twice")),
                 _ => None,
             };
             if let Some(wrong) = wrong {
@@ -143,37 +143,37 @@ impl PeerFile {
         Ok(file)
     }
 
-    /// Writes a peer file.
+    /// The file's content.
     pub fn to_yaml(&self) -> Result<String, PeerFileError> {
         serde_saphyr::to_string(self).map_err(|e| PeerFileError::Yaml(e.to_string()))
     }
 
-    /// The addresses a name stands for, if it is an alias.
+    /// The addresses of a host alias; `None` if the name is not one.
     pub fn alias(&self, hostname: &str) -> Option<&[IpAddr]> {
         self.host_aliases.iter().find(|alias| alias.hostname == hostname).map(|a| a.ips.as_slice())
     }
 }
 
-/// An ID that a cluster can have.
+/// Parses an ID from 1 to 511.
 fn cluster_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let id = Option::<u32>::deserialize(deserializer)?;
     let Some(id) = id else { return Ok(None) };
     let valid = ClusterId::from_wire(id).filter(|id| *id != ClusterId::NONE);
-    let invalid = || serde::de::Error::custom(format!("`id` is {id}: a cluster's is 1 to 511"));
+    let invalid = || serde::de::Error::custom(format!("`id` is {id}: it must be 1 to 511"));
     valid.map(ClusterId::get).map(Some).ok_or_else(invalid)
 }
 
-/// A key without a value is no absent key: it must not mean "no grant".
+/// A key without a value is an error, so that it cannot mean "no grant".
 fn grant<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Grant>, D::Error> {
     let empty = || {
         serde::de::Error::custom(
-            "`clustermesh` has no value: remove the key, or say what the peer may claim",
+            "`clustermesh` has no value: remove the key, or add the peer's grant",
         )
     };
     Option::<Grant>::deserialize(deserializer)?.ok_or_else(empty).map(Some)
 }
 
-/// Both shapes that exist: a list of `{hostname, ips}`, and (in older templates) a map of name to `{ips}`.
+/// Both formats in use: a list of `{hostname, ips}`, and, in older Helm templates, a map of host name to `{ips}`.
 fn host_aliases<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<HostAlias>, D::Error> {
@@ -208,7 +208,7 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
 ";
 
     #[test]
-    fn ciliums() {
+    fn ciliums_files_are_parsed() {
         let file = PeerFile::parse(CILIUM).unwrap();
         assert_eq!(file.endpoints, ["https://beta.mesh.cilium.io:32379"]);
         assert_eq!(file.clustermesh, None);
@@ -231,7 +231,7 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
     }
 
     #[test]
-    fn ours() {
+    fn our_extension_is_parsed() {
         let text = format!(
             "{CILIUM}clustermesh:\n  uuid: 00000000-0000-0000-0000-000000000001\n  id: 2\n  podCIDRs: [10.2.0.0/16, 'fd00:10:2::/48']\n  nodeCIDRs: [172.31.2.0/24]\n  budget: {{keys: 10}}\n"
         );
@@ -243,7 +243,7 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
     }
 
     #[test]
-    fn invalid() {
+    fn invalid_files_are_refused() {
         for (extra, says) in [
             ("clustermesh: {podCIDR: [10.0.0.0/8]}", "podCIDR"),
             ("clustermesh: {podCIDRs: [10.0.0.0/33]}", "line 6, column 26"),

@@ -1,8 +1,8 @@
-//! The folder of peer files: which clusters are peers, when files come, break and go.
+//! The folder of peer files, which decides which clusters are peers.
 //!
-//! No IO and no clock: what the folder holds and the time go in, a [`Reading`] comes out. Nothing is removed by ignorance.
-//! A peer goes when its file is gone, and is still gone at a second look a second later while the folder is there. A file
-//! that is empty, meaningless or broken, and a folder that is missing, leave what was in force and are named.
+//! It has no IO and no clock: its inputs are the folder's content and the time, its output is a [`Reading`]. A peer is
+//! removed only if its file does not exist in two looks that are one second apart, while the folder exists. If a file is
+//! empty or invalid, or the folder is missing, the previous files stay in force, and the reading has a problem.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,14 +14,14 @@ use mesh_model::ClusterName;
 
 use crate::peer_file::PeerFile;
 
-/// What a folder holds at a look.
+/// The content of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundFolder {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// There is one, and it cannot be read.
+    /// It exists, but cannot be read. The text is the reason.
     Unreadable(String),
-    /// Its files by name, but hidden ones.
+    /// Its files by name, without hidden ones.
     Files(BTreeMap<String, FoundFile>),
 }
 
@@ -30,24 +30,24 @@ pub enum FoundFolder {
 pub enum FoundFile {
     /// Its text.
     Text(String),
-    /// It is no text: a key in DER.
+    /// It is not UTF-8, for example a private key in DER.
     Binary,
-    /// It cannot be read.
+    /// It cannot be read. The text is the reason.
     Unreadable(String),
-    /// Its writer may be in the middle of it: what it holds now counts for nothing.
+    /// Its writer may not have finished it, so its content is not used.
     BeingWritten,
 }
 
-/// What follows from a look.
+/// The result of a look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The peers, each with the file that is in force.
+    /// The peers, each with the content of its file that is in force.
     pub peers: BTreeMap<ClusterName, PeerFile>,
-    /// What is wrong, each with what it means.
+    /// What is wrong: one message each, with its effect.
     pub problems: Vec<String>,
-    /// These are all peers there are. If not, what the kernel has of other clusters may be a peer's.
+    /// Whether `peers` is complete. If not, entries of other clusters in the kernel may belong to a peer.
     pub complete: bool,
-    /// When another look says more, although no file changes.
+    /// When to look again even if no file changes.
     pub next_look: Option<Instant>,
 }
 
@@ -56,35 +56,35 @@ pub struct Reading {
 pub struct RemovedPeer {
     /// Its name.
     pub name: ClusterName,
-    /// Why.
+    /// Why it was removed.
     pub reason: Removal,
-    /// When.
+    /// When it was removed.
     pub at: SystemTime,
 }
 
 /// Why a peer was removed. Its text names the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// Its file went in this run.
+    /// Its file was removed in this run.
     FileGone {
-        /// The file.
+        /// The file's path.
         file: String,
     },
-    /// The previous run knew it, and it has no file.
+    /// The previous run had this peer, but there is no file of it.
     NoFile {
-        /// The file that it would have.
+        /// The path of the file that is missing.
         file: String,
     },
 }
 
-/// The folder, and what was in force at the last look.
+/// The folder of peer files, with the files that are in force.
 #[derive(Debug)]
 pub struct PeerFolder {
-    /// How problems name it.
+    /// The path, for messages.
     path: String,
     local: ClusterName,
     peers: BTreeMap<ClusterName, Known>,
-    /// Some file was there in this run.
+    /// Whether the folder has had a file in this run.
     begun: bool,
     removed: VecDeque<(Instant, RemovedPeer)>,
 }
@@ -92,27 +92,26 @@ pub struct PeerFolder {
 /// A peer.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// The file in force; `None` for a peer of the previous run whose file was not read yet.
+    /// The file in force; `None` for a peer of the previous run whose file has not been read yet.
     file: Option<PeerFile>,
-    /// Since when its file is gone.
+    /// Since when its file does not exist.
     gone: Option<Instant>,
 }
 
-/// How long a file must be gone before its peer is removed.
+/// How long a file must be missing before its peer is removed.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// The same for peers of the previous run, while the folder is there and no file ever was: a volume that is mounted late
-/// leaves an empty folder until then.
+/// The same for peers of the previous run while the folder has had no file in this run: it may be the mount point of a volume
+/// that is mounted late.
 const EMPTY_FOLDER: Duration = Duration::from_secs(60);
-/// For how long a removed peer is listed.
+/// How long a removed peer is listed.
 const LISTED: Duration = Duration::from_secs(3_600);
-/// Removed peers that are listed: more than a mesh has.
+/// The maximum number of removed peers that are listed: more than a mesh has clusters.
 const MOST_LISTED: usize = 512;
 
 // === impl PeerFolder ===
 
 impl PeerFolder {
-    /// The folder at a path, which is not looked at yet. `previous` are the peers that the previous run knew, by what it left
-    /// on disk.
+    /// The folder at a path. `previous` are the peers of the previous run, according to its files on disk.
     pub fn new(
         path: impl Into<String>,
         local: ClusterName,
@@ -123,15 +122,16 @@ impl PeerFolder {
         Self { path: path.into(), local, peers, begun: false, removed: VecDeque::new() }
     }
 
-    /// Takes a look. The local cluster's file is passed over: operators put one identical folder into all clusters.
+    /// Processes the folder's content. A file of the local cluster is ignored: operators may use the same folder in all
+    /// clusters.
     pub fn look(&mut self, found: FoundFolder, now: Instant, wall: SystemTime) -> Reading {
         let mut reading = Reading { complete: true, ..Reading::default() };
         match found {
-            // Before there was a peer, no folder is no peers.
+            // Without a folder from the start, there are no peers.
             FoundFolder::Missing if self.peers.is_empty() && !self.begun => {}
             FoundFolder::Missing => {
                 let text =
-                    "it is not there. All peers stay as they are; to remove one, remove its file";
+                    "it does not exist. All peers stay as they are; to remove one, remove its file";
                 self.keep_all(text, &mut reading);
             }
             FoundFolder::Unreadable(why) => {
@@ -140,7 +140,7 @@ impl PeerFolder {
             FoundFolder::Files(files) => {
                 if !self.begun && !files.is_empty() {
                     self.begun = true;
-                    // What the empty folder lacked says nothing.
+                    // Files that were missing while the folder was empty count as missing from now on.
                     self.peers.values_mut().for_each(|known| known.gone = None);
                 }
                 self.take(files, now, &mut reading);
@@ -162,7 +162,7 @@ impl PeerFolder {
     fn keep_all(&mut self, why: &str, reading: &mut Reading) {
         reading.problems.push(format!("{}: {why}", self.path));
         reading.complete = false;
-        // A folder that is away says nothing about its files.
+        // The files may exist: count the time again when the folder can be read.
         self.peers.values_mut().for_each(|known| known.gone = None);
     }
 
@@ -170,13 +170,13 @@ impl PeerFolder {
         let mut there = BTreeSet::new();
         for (file, found) in files {
             let path = format!("{}/{file}", self.path);
-            // Credentials lie in the same folder; none has a name that a cluster can have.
+            // Credentials are in the same folder. Their names are not valid cluster names.
             let Ok(name) = ClusterName::new(&file) else {
                 if let FoundFile::Text(text) = found
                     && PeerFile::is_one(&text)
                 {
                     let problem =
-                        format!("{path}: {file:?} is no cluster's name; it is passed over");
+                        format!("{path}: {file:?} is not a cluster name; the file is ignored");
                     reading.problems.push(problem);
                 }
                 continue;
@@ -193,7 +193,7 @@ impl PeerFolder {
                     }
                     Err(why) => why,
                 },
-                FoundFile::Binary => "it is no text".into(),
+                FoundFile::Binary => "it is not text".into(),
                 FoundFile::Unreadable(why) => why,
                 FoundFile::BeingWritten => {
                     reading.complete &= self.is_in_force(&name);
@@ -202,7 +202,7 @@ impl PeerFolder {
             };
             let stays = match self.is_in_force(&name) {
                 true => "The peer stays as it was",
-                false => "No peer is followed by that name",
+                false => "There is no peer with that name yet",
             };
             reading.complete &= self.is_in_force(&name);
             reading
@@ -217,7 +217,7 @@ impl PeerFolder {
         }
     }
 
-    /// Removes the peers whose files are gone for long enough.
+    /// Removes the peers whose files have been missing for long enough.
     fn remove(&mut self, now: Instant, wall: SystemTime, reading: &mut Reading) {
         let (mut goes, mut empty) = (Vec::new(), Vec::new());
         for (name, known) in &self.peers {
@@ -239,7 +239,7 @@ impl PeerFolder {
         }
         if !empty.is_empty() && !self.begun {
             reading.problems.push(format!(
-                "{}: it is empty, and the previous run knew {}. They stay as they were for {} s: is the volume mounted?",
+                "{}: it is empty, but the previous run had the peers {}. They stay as they were for {} s: check that the volume is mounted",
                 self.path,
                 empty.join(", "),
                 EMPTY_FOLDER.as_secs()
@@ -269,7 +269,7 @@ fn read(text: &str) -> Result<PeerFile, String> {
         return Err("it is empty".into());
     }
     if !PeerFile::is_one(text) {
-        return Err("it is no peer file, it has no `endpoints`".into());
+        return Err("it is not a peer file: it has no `endpoints`".into());
     }
     PeerFile::parse(text).map_err(|error| error.to_string())
 }
@@ -281,7 +281,7 @@ impl fmt::Display for Removal {
         match self {
             Self::FileGone { file } => write!(f, "its file {file} was removed"),
             Self::NoFile { file } => {
-                write!(f, "the previous run knew it, and there is no file {file}")
+                write!(f, "the previous run had it, but there is no file {file}")
             }
         }
     }

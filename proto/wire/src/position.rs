@@ -1,7 +1,7 @@
-//! How far a replica's writer has come with its source (`docs/wire.md`, "Position").
+//! The position of a replica: up to where it has written its source to its etcd (`docs/wire.md`, "Position").
 //!
-//! Replicas of one cluster have an etcd each, and revisions of two etcds cannot be compared. What can be is how far each
-//! has read the source that all replicas share: `{"v":1,"source":{"Service":"4711"},"unixNano":1795223765000000000}`.
+//! Each replica of a cluster has its own etcd, and revisions of different etcds cannot be compared. The positions in the
+//! source, which all replicas share, can: `{"v":1,"source":{"Service":"4711"},"unixNano":1795223765000000000}`.
 
 use std::{
     collections::BTreeMap,
@@ -15,22 +15,22 @@ use crate::{error::DecodeError, limits};
 /// A replica's position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// By kind, the source's resource version up to which everything is in this etcd.
+    /// For each kind of object, the resource version up to which the etcd has everything.
     pub source: BTreeMap<String, String>,
     /// When the replica wrote it, in nanoseconds since the epoch.
     pub unix_nano: u64,
 }
 
-/// Why a value is no position.
+/// Why a value cannot be decoded as a position.
 #[derive(Debug, thiserror::Error)]
 pub enum PositionError {
     /// Not JSON, or not of this shape.
     #[error("not a position: {0}")]
     Json(#[from] serde_json::Error),
-    /// More than any position.
+    /// Larger than a limit.
     #[error("{0}")]
     TooLarge(DecodeError),
-    /// Of a version that is not known.
+    /// The position has an unknown version.
     #[error("a position of version {0}; known is version {VERSION}")]
     Version(u32),
 }
@@ -46,13 +46,13 @@ struct Json {
 }
 
 impl Position {
-    /// A position as of `now`.
+    /// A position that is written at `now`.
     pub fn new(source: BTreeMap<String, String>, now: SystemTime) -> Self {
         let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Self { source, unix_nano: u64::try_from(nanos).unwrap_or(u64::MAX) }
     }
 
-    /// Reads a value.
+    /// Decodes a value.
     pub fn decode(value: &[u8]) -> Result<Self, PositionError> {
         let limits = |json: &Json| {
             limits::POSITION_KINDS.check(json.source.len())?;
@@ -67,14 +67,14 @@ impl Position {
         Ok(Self { source: json.source, unix_nano: json.unix_nano })
     }
 
-    /// The value.
+    /// Encodes the value.
     pub fn encode(&self) -> Vec<u8> {
         let json = Json { v: VERSION, source: self.source.clone(), unix_nano: self.unix_nano };
-        // A map of strings is always JSON.
+        // It cannot fail: the keys of the map are strings.
         serde_json::to_vec(&json).unwrap_or_default()
     }
 
-    /// Whether this one has all that `other` has, kind by kind.
+    /// Whether this position is at or after `other` for each kind.
     pub fn has_reached(&self, other: &Self) -> bool {
         other
             .source
@@ -82,8 +82,8 @@ impl Position {
             .all(|(kind, theirs)| self.source.get(kind).is_some_and(|ours| !is_later(theirs, ours)))
     }
 
-    /// Takes over what `other` has and this one has not. Kinds that are more than a position may have are those of a peer
-    /// that has other ones each time: then it is what `other` is.
+    /// Advances each kind to the version in `other` if that is later. If this exceeds the maximum number of kinds, because
+    /// a peer reports different ones each time, the kinds of `other` replace all.
     pub fn advance(&mut self, other: &Self) {
         for (kind, version) in &other.source {
             match self.source.get(kind) {
@@ -100,8 +100,8 @@ impl Position {
     }
 }
 
-/// Whether a resource version comes after another. Kubernetes promises that they are numbers that grow (KEP-5504); where
-/// one is not, another word is a later one.
+/// Whether a resource version is later than another. In Kubernetes they are increasing numbers (KEP-5504). If one is not a
+/// number, a different one counts as later.
 fn is_later(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_kinds_and_no_more() {
+    fn the_number_of_kinds_is_limited() {
         let kinds = |from: usize, count: usize| Position {
             source: (from..from + count).map(|n| (format!("kind{n}"), "1".into())).collect(),
             unix_nano: 7,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_by_kind() {
+    fn positions_are_compared_by_kind() {
         for (one, other, reached) in [
             (&[("Pod", "10")][..], &[("Pod", "9")][..], true),
             (&[("Pod", "10")], &[("Pod", "10")], true),

@@ -1,4 +1,4 @@
-//! From a key and its value to a record that both agree with, and back.
+//! Decodes keys and values into records, and encodes records.
 
 use mesh_model::{Record, RecordKey};
 
@@ -15,21 +15,25 @@ use crate::{
     service,
 };
 
-/// What became of a key and its value.
+/// The result of decoding a key and its value.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The record; `None` where the key is none (a canary, a lock, something newer).
+    /// The record; `None` if the key is not that of a record (a canary, a lock, a key of a later version).
     pub record: Result<Option<Record>, Rejected>,
-    /// Bytes of the value that were read, unpacked where it is packed.
+    /// The size of the value in bytes, decompressed if it is compressed.
     pub bytes: usize,
 }
 
-/// Reads a key of `peer` and its value. `None`: the key is no record (a canary, a lock, something newer).
+/// Decodes a key of `peer` and its value. `None`: the key is not that of a record (a canary, a lock, a key of a later
+/// version).
+///
+/// # Errors
+/// If the key or the value is invalid, or they do not agree with each other or with `peer`.
 pub fn decode(peer: &Peer, key: &[u8], value: &[u8]) -> Result<Option<Record>, Rejected> {
     decode_counting(peer, key, value).record
 }
 
-/// The same, and how much there was to read.
+/// Like [`decode`], and also returns the size of the value.
 pub fn decode_counting(peer: &Peer, key: &[u8], value: &[u8]) -> Decoded {
     let mut bytes = value.len();
     let record =
@@ -63,7 +67,7 @@ fn decode_record(
     record.map(Some)
 }
 
-/// How long a record's value may be.
+/// The maximum size of a record's value.
 fn value_limit(key: &RecordKey) -> Limit {
     match key {
         RecordKey::Node(_) => limits::NODE_VALUE,
@@ -77,12 +81,15 @@ fn value_limit(key: &RecordKey) -> Limit {
     }
 }
 
-/// Reads the key of a removed record. `None`: the key is no record.
+/// Decodes the key of a deleted record. `None`: the key is not that of a record.
+///
+/// # Errors
+/// If the key is invalid, or does not belong to `peer`.
 pub fn decode_removal(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, Rejected> {
     record_key(peer, key).map_err(|reason| rejected(key, reason))
 }
 
-/// The value of a record, as a cluster writes it about itself.
+/// Encodes a record's value.
 pub fn encode(record: &Record) -> Vec<u8> {
     match record {
         Record::Node(node) => node::encode(node),

@@ -14,7 +14,7 @@ use crate::{
 };
 
 go_struct! {
-    /// As on the wire.
+    /// The JSON of the value.
     struct ServiceJson {
         "cluster" => cluster: String;
         "namespace" => namespace: String;
@@ -32,7 +32,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// One port; its name is the key it is under.
+    /// One port. Its name is the key in the map.
     struct PortJson {
         "Protocol" => protocol: String;
         "Port" => port: u16;
@@ -40,7 +40,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// Where a backend is.
+    /// The zone of a backend.
     struct ZoneJson {
         "zone" => zone: String;
         "forZones" => for_zones: Vec<ForZoneJson>;
@@ -54,7 +54,7 @@ go_struct! {
     }
 }
 
-/// By address as text: its order is the order on the wire.
+/// Keyed by the address as text, whose order is the order on the wire.
 type AddressMap<T> = BTreeMap<String, T>;
 
 pub(crate) fn encode(service: &GlobalService) -> Vec<u8> {

@@ -1,8 +1,8 @@
-//! The file that says which users a cluster's etcd has besides its own: one for each peer that may read.
+//! The file with the users of a cluster's etcd for other clusters: one for each peer that may read.
 
 use serde::{Deserialize, Serialize};
 
-/// `users.yaml`.
+/// The content of `users.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsersFile {
     /// The users, in any order.
@@ -13,9 +13,9 @@ pub struct UsersFile {
 /// One user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct User {
-    /// Its name, which is the common name of its certificate.
+    /// The user's name, which is the common name of the peer's certificate.
     pub name: String,
-    /// Its role, `remote` for a peer.
+    /// The user's role: `remote` for a peer.
     pub role: String,
 }
 
@@ -24,18 +24,18 @@ pub struct User {
 #[error("not a users file: {0}")]
 pub struct UsersFileError(String);
 
-/// What a peer's user is called: `remote-` and the peer's name.
+/// The name of a peer's user: `remote-` and the peer's name.
 pub fn remote_user(peer: &mesh_model::ClusterName) -> String {
     format!("remote-{peer}")
 }
 
-/// The role that reads what peers may read.
+/// The role of peers, which may read the exported keys.
 pub const REMOTE_ROLE: &str = "remote";
 
 // === impl UsersFile ===
 
 impl UsersFile {
-    /// Reads a users file; an empty one has no users.
+    /// Parses a users file. An empty file has no users.
     pub fn parse(text: &str) -> Result<Self, UsersFileError> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -43,7 +43,7 @@ impl UsersFile {
         serde_saphyr::from_str(text).map_err(|e| UsersFileError(e.without_snippet().to_string()))
     }
 
-    /// Writes a users file.
+    /// The file's content.
     pub fn to_yaml(&self) -> Result<String, UsersFileError> {
         serde_saphyr::to_string(self).map_err(|e| UsersFileError(e.to_string()))
     }

@@ -1,25 +1,25 @@
-//! How much a zstd frame can unpack to, without unpacking it (RFC 8878, 3.1.1).
+//! The maximum decompressed size of a zstd frame, without decompressing it (RFC 8878, 3.1.1).
 
-/// Why something is no frame.
+/// Why bytes are not a zstd frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// It does not begin as one.
-    #[error("no zstd frame")]
+    /// The magic number is missing.
+    #[error("not a zstd frame")]
     Magic,
     /// It ends within a header or a block.
-    #[error("cut short")]
+    #[error("truncated")]
     Short,
-    /// A kind of block that there is not.
-    #[error("a block of an unknown kind")]
+    /// A block has an undefined type.
+    #[error("a block of an unknown type")]
     Block,
 }
 
 const MAGIC: u32 = 0xFD2F_B528;
-/// The most that a compressed block unpacks to, whatever the window.
+/// The maximum decompressed size of a block, in bytes.
 const MAX_BLOCK: u64 = 128 * 1024;
 
-/// The most bytes that a frame's blocks can unpack to. Of raw blocks and of repeated bytes that is exact; a compressed
-/// block counts as full.
+/// The maximum decompressed size of a frame, in bytes. Raw and RLE blocks count with their exact size, compressed blocks with
+/// the maximum.
 pub(crate) fn most_unpacked(frame: &[u8]) -> Result<usize, FrameError> {
     let mut rest = frame;
     if number(&mut rest, 4)? != u64::from(MAGIC) {
@@ -63,7 +63,7 @@ pub(crate) fn most_unpacked(frame: &[u8]) -> Result<usize, FrameError> {
     }
 }
 
-/// Takes a number of so many bytes, at most eight, the lowest first.
+/// Takes a little-endian number of at most eight bytes.
 fn number(rest: &mut &[u8], bytes: usize) -> Result<u64, FrameError> {
     let (taken, others) = rest.split_at_checked(bytes).ok_or(FrameError::Short)?;
     *rest = others;
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame with a window of 128 KiB and these blocks: whether it repeats one byte, and how often.
+    /// A frame with a window of 128 KiB and these blocks: type, length in the header, and number of stored bytes.
     fn frame(blocks: &[(u32, u32, usize)]) -> Vec<u8> {
         let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
         for (n, (kind, length, stored)) in blocks.iter().enumerate() {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_blocks_unpack_to() {
+    fn the_maximum_size_is_the_sum_of_blocks() {
         for (blocks, most) in [
             (&[(0, 7, 7)][..], Ok(7)),
             (&[(1, 100_000, 1), (1, 5, 1)], Ok(100_005)),
@@ -107,21 +107,21 @@ mod tests {
         }
         assert_eq!(most_unpacked(b"x"), Err(FrameError::Short));
         assert_eq!(most_unpacked(b"xxxx"), Err(FrameError::Magic));
-        // One segment of nine bytes, as encoders write that know the content's size.
+        // A single segment of nine bytes, which encoders write if they know the size.
         let single = [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 9, 0x15, 0, 0][..], &[0; 2]].concat();
         assert_eq!(most_unpacked(&single), Ok(9));
     }
 
     #[test]
-    fn what_cilium_wrote_is_bounded_closely() {
+    fn the_bound_of_a_recorded_frame_is_close() {
         let recorded = "KLUv/QQAJQQABAcKBWFscGhhEAcaBHNob3AiCmhlYWRsZXNzLTEqJgoaa3ViZXJuZXRlcy5pby9zZXJ2aWNlLW5hbWUSCCoiCh4uEgA6BElQdjRCFgoKMTAuNjcuMS40MBICCAEaBGRiLTAxMUoMCgJkYhIDVENQGLgqBgCgENh5vigCppK3pyPbXgUFyYGu8w==";
         assert_eq!(most_unpacked(&STANDARD.decode(recorded).unwrap()), Ok(1_024));
     }
 
     proptest! {
-        /// No frame unpacks to more, and nothing makes it panic.
+        /// No frame decompresses to more, and no input causes a panic.
         #[test]
-        fn no_frame_unpacks_to_more(content: Vec<u8>, copies in 1..200usize, noise: Vec<u8>) {
+        fn no_frame_decompresses_to_more(content: Vec<u8>, copies in 1..200usize, noise: Vec<u8>) {
             let content = content.repeat(copies);
             let packed = compress_to_vec(content.as_slice(), CompressionLevel::Fastest);
             prop_assert!(most_unpacked(&packed).unwrap() >= content.len());

@@ -1,4 +1,4 @@
-//! What a real Cilium 1.20.2 wrote is read in full, and written again to the same bytes.
+//! Recorded values of Cilium 1.20.2 are decoded completely, and encoded to the same bytes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -58,9 +58,9 @@ fn alpha(layout: Layout) -> Peer {
 const ALL: [&str; 5] =
     ["empty.json", "endpoints.json", "identities.json", "nodes.json", "services.json"];
 
-/// Every recorded key is understood, says who it is about, and is written back as it was.
+/// Every recorded key is parsed, and is the same when it is written.
 #[test]
-fn every_key() {
+fn every_recorded_key_round_trips() {
     for name in ALL {
         let fixture = fixture(name);
         for entry in fixture.source.iter().chain(&fixture.reflected) {
@@ -74,9 +74,9 @@ fn every_key() {
     }
 }
 
-/// Every value is read, in both layouts; those that are text come out byte for byte.
+/// Every recorded value is decoded, in both layouts. Values that are text are encoded to the same bytes.
 #[test]
-fn every_value() {
+fn every_recorded_value_round_trips() {
     for name in ALL {
         let fixture = fixture(name);
         for (layout, entries) in
@@ -93,7 +93,7 @@ fn every_value() {
                     Key::Canary(..) | Key::Heartbeat => assert!(timestamp(&value).is_some()),
                     Key::Record { .. } => {
                         let record = decode(&alpha(layout), entry.key.as_bytes(), &value);
-                        // A slice of names, not addresses, is exported by Cilium and refused by its readers.
+                        // Cilium exports FQDN slices, but its readers refuse them.
                         if entry.key.ends_with("/fqdn-1") {
                             assert!(record.unwrap_err().to_string().contains("FQDN"));
                             continue;
@@ -101,13 +101,13 @@ fn every_value() {
                         let record = record.unwrap().unwrap();
                         let identity_with_semicolon = entry.key.ends_with("/458754");
                         match &record {
-                            // Two encoders of zstd differ; the message inside is compared beside the codec.
+                            // zstd encoders differ. A unit test of the codec compares the message inside.
                             Record::EndpointSlice(_) => {
                                 let again =
                                     decode(&alpha(layout), entry.key.as_bytes(), &encode(&record));
                                 assert_eq!(again.unwrap(), Some(record));
                             }
-                            // `;` in a value cannot be distinguished from a separator; see `identities_of_objects`.
+                            // `;` in a value cannot be distinguished from a separator. Another test compares these.
                             _ if identity_with_semicolon => {}
                             _ => assert_eq!(
                                 String::from_utf8(encode(&record)).unwrap(),
@@ -122,9 +122,9 @@ fn every_value() {
     }
 }
 
-/// The label sets of the recorded CiliumIdentity objects become the recorded values.
+/// The labels of the recorded CiliumIdentity objects are encoded to the recorded values.
 #[test]
-fn identities_of_objects() {
+fn labels_of_recorded_identities_are_encoded_equally() {
     #[derive(Deserialize)]
     struct CiliumIdentity {
         metadata: Metadata,
@@ -157,9 +157,9 @@ fn identities_of_objects() {
     assert_eq!(compared, 3);
 }
 
-/// Every kind of data has its canary in each recorded cluster, in both layouts.
+/// Each prefix has its canary in the recording, in both layouts.
 #[test]
-fn canaries() {
+fn each_prefix_has_a_canary() {
     let fixture = fixture("empty.json");
     for (layout, entries) in [(Layout::State, &fixture.source), (Layout::Cache, &fixture.reflected)]
     {
@@ -170,9 +170,9 @@ fn canaries() {
     }
 }
 
-/// What a liar may try is refused with the field that gives it away.
+/// Records that contradict their key or their cluster are refused, and the error names the field.
 #[test]
-fn lies() {
+fn contradicting_records_are_refused() {
     let node = |name: &str, cluster: &str, id: u32| {
         format!(r#"{{"Name":"{name}","Cluster":"{cluster}","ClusterID":{id}}}"#)
     };
@@ -239,7 +239,7 @@ fn lies() {
         assert!(error.to_string().contains(says), "{key}: {error}");
         assert!(error.to_string().len() < 1_000, "{error}");
     }
-    // Numbers below 256 mean the same everywhere; what a reader makes of them is its business.
+    // Reserved identities, below 256, have the same meaning in all clusters, so they are accepted.
     let reserved = decode(
         &alpha(Layout::State),
         b"cilium/state/ip/v1/default/10.0.0.1",

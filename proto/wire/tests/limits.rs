@@ -1,4 +1,4 @@
-//! Every text has a limit: at it a record is taken, one byte beyond it is refused by name.
+//! Every text has a limit: a record at the limit is accepted, and one that exceeds it by one is refused.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,8 +13,8 @@ use mesh_model::{
 };
 use mesh_wire::{Key, Layout, Peer, Role, decode, decode_counting, encode};
 
-/// Kubernetes' limits, by hand (kubernetes.io, "Object Names and IDs", "Labels and Selectors"; API reference, Service and
-/// EndpointSlice).
+/// Kubernetes' limits, written by hand (kubernetes.io, "Object Names and IDs", "Labels and Selectors"; API reference,
+/// Service and EndpointSlice).
 const NAME: usize = 253;
 const DNS_LABEL: usize = 63;
 const LABEL_KEY: usize = 253 + 1 + 63;
@@ -33,7 +33,7 @@ fn id() -> ClusterId {
     ClusterId::new(7, ClusterLimit::Max255).unwrap()
 }
 
-/// Reads what a record is on the wire.
+/// Encodes a record, and decodes it again.
 fn read(record: &Record) -> Result<Record, String> {
     let key = Key::of_record(Layout::State, &alpha().name, record.key()).to_string();
     let decoded = decode(&alpha(), key.as_bytes(), &encode(record));
@@ -157,7 +157,7 @@ fn endpoint(change: impl Fn(&mut SliceEndpoint)) -> Record {
     })
 }
 
-/// What grows: its limit, what is said beyond it, and a record with so much of it.
+/// A limit, the text of the error beyond it, and a function that makes a record with a given size.
 type Row = (usize, &'static str, Box<dyn Fn(usize) -> Record>);
 
 fn rows() -> Vec<Row> {
@@ -232,7 +232,7 @@ fn rows() -> Vec<Row> {
         row(1_000, "repeated fields", |n| {
             on_slice(|slice| slice.endpoints = vec![SliceEndpoint::default(); n])
         }),
-        // 100 addresses each, and ten ports: a thousand backends an endpoint.
+        // 100 addresses for each endpoint and ten ports: a thousand backends for each endpoint.
         row(100, "backends in a slice", |n| {
             let addresses = vec!["10.7.0.1".to_owned(); 100];
             let endpoint = SliceEndpoint { addresses, ..SliceEndpoint::default() };
@@ -245,7 +245,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn at_the_limit_and_beyond() {
+fn records_are_accepted_up_to_the_limit() {
     for (most, says, record) in rows() {
         let longest = record(most);
         assert_eq!(read(&longest), Ok(longest), "{says}: {most}");
@@ -255,9 +255,9 @@ fn at_the_limit_and_beyond() {
     }
 }
 
-/// Nothing of what a peer wrote is repeated in full.
+/// Errors contain only excerpts of what a peer wrote.
 #[test]
-fn what_is_rejected_is_reported_in_few_words() {
+fn errors_about_long_values_are_short() {
     let long = text(1_000_000);
     for (key, value) in [
         (format!("cilium/state/nodes/v1/alpha/{long}"), "{}".to_owned()),
@@ -271,9 +271,9 @@ fn what_is_rejected_is_reported_in_few_words() {
     }
 }
 
-/// What is packed counts as what it unpacks to.
+/// A compressed value counts with its decompressed size.
 #[test]
-fn bytes_are_counted_as_they_are_read() {
+fn compressed_values_count_decompressed() {
     let record = on_slice(|slice| slice.annotations = map(1, 100_000));
     let key = Key::of_record(Layout::State, &alpha().name, record.key()).to_string();
     let value = encode(&record);

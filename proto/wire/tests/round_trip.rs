@@ -1,4 +1,4 @@
-//! What is encoded decodes to the same record, whatever a valid record may hold.
+//! Any valid record is the same after it is encoded and decoded.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -39,7 +39,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Without the v4-mapped range: such an address is written, and read, as the v4 one.
+    /// Without IPv4-mapped addresses, which are encoded and decoded as IPv4.
     fn v6()(bits in 1u128 << 96..) -> IpAddr { Ipv6Addr::from(bits).into() }
 }
 
@@ -53,7 +53,7 @@ fn net(address: impl Strategy<Value = IpAddr>) -> impl Strategy<Value = IpNet> {
     })
 }
 
-/// Any text, escapes and all.
+/// Any text, also with characters that need escapes.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -88,7 +88,7 @@ fn node() -> impl Strategy<Value = Record> {
     ];
     let addresses = vec((kind, ip()).prop_map(|(kind, ip)| NodeAddress { kind, ip }), 0..4);
     let pair = || (option::of(v4()), option::of(v6())).prop_map(|(v4, v6)| FamilyPair { v4, v6 });
-    // On the wire the families are apart: v4 first.
+    // On the wire the families are separate, so IPv4 comes first.
     let cidrs = (vec(net(v4()), 0..3), vec(net(v6()), 0..3)).prop_map(|(v4, v6)| [v4, v6].concat());
     (
         (name(), addresses, cidrs, pair(), pair()),
@@ -241,7 +241,7 @@ fn clusters(from: &'static str) -> impl Strategy<Value = BTreeSet<ClusterName>> 
 
 fn local_service() -> impl Strategy<Value = Record> {
     let affinity = prop_oneof![Just(Affinity::None), Just(Affinity::Local), Just(Affinity::Remote)];
-    // No cluster is in two tiers.
+    // A cluster must not be in two tiers.
     let tiers = prop_oneof![
         Just(Vec::new()),
         (clusters("[a-m]{1,3}"), clusters("[n-z]{1,3}")).prop_map(|(a, b)| vec![a, b])
@@ -281,7 +281,7 @@ fn local_service() -> impl Strategy<Value = Record> {
         })
 }
 
-/// Of what a slice is labelled and annotated with, only the service's name is for local nodes.
+/// Slices for local nodes have no annotations, and of the labels only the name of the service.
 fn local_slice() -> impl Strategy<Value = Record> {
     (slice(), name(), vec(text(), 0..2)).prop_map(|(record, service, for_nodes)| {
         let Record::EndpointSlice(mut slice) = record else { unreachable!() };
@@ -297,7 +297,7 @@ fn local_record() -> impl Strategy<Value = Record> {
 }
 
 proptest! {
-    /// What is for local nodes is in no cache.
+    /// Keys for local nodes are refused for other clusters, and ignored in a cache.
     #[test]
     fn local_records(record in local_record()) {
         let local = alpha(Layout::State);

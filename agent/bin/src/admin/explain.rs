@@ -56,6 +56,7 @@ fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
         backends: programmed(node, &explanation, should.as_ref(), has.as_ref()),
         kernel: has.map(|has| kernel(node, &frontend, &has)),
         differences,
+        without_backends: node.without_backends(&explanation.service),
         locality: explanation.locality.unwrap_or_default(),
     }
 }

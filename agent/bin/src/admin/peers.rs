@@ -9,7 +9,7 @@ use mesh_admin::{
     ProblemCode, phase_remedy,
     v1::{Peer, Problem, State, Step, StepState},
 };
-use mesh_certs::Expiring;
+use mesh_certs::{Expiring, rotated_by};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
 use mesh_health::ClusterHealth;
 use mesh_model::{ClusterName, lb::Route};
@@ -21,10 +21,10 @@ use mesh_node::{Node, Relation, phases};
 pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
     let problem = |expiring: Expiring| {
         let name = expiring.file.file_name()?.to_str()?;
-        let (peer, what) = name.split_once(".etcd-client")?;
+        let (peer, _) = name.split_once(".etcd-client")?;
         // Files that a removed peer left are of no use.
         peers.join(peer).exists().then(|| {
-            let what = if what.starts_with("-ca") { "--ca" } else { "--clients" };
+            let what = rotated_by(&expiring.file);
             Problem {
                 remedy: format!("clustermesh certs rotate --context {peer} {what}"),
                 object: expiring.file.display().to_string(),

@@ -35,6 +35,7 @@ fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
         protocol: frontend.protocol.to_string(),
         port_name: explanation.port_name.to_string(),
         backends: backends.map(|found| backend(state, found, candidates.get(found))).collect(),
+        without_backends: state.without_backends(&explanation.service),
     })
 }
 

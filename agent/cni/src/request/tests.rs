@@ -9,7 +9,7 @@ const PTP: &str = r#"{"cniVersion": "1.0.0", "interfaces": [{"name": "veth801be3
   "ips": [{"interface": 1, "address": "10.9.0.2/24", "gateway": "10.9.0.1"}, {"interface": 1, "address": "fd00:9::2/64"}],
   "routes": [{"dst": "0.0.0.0/0"}], "dns": {}, "ours": {"z": 1, "a": 18446744073709551616}}"#;
 
-fn environment(command: &'static str) -> BTreeMap<&'static str, &'static str> {
+fn environment(command: &str) -> BTreeMap<&str, &str> {
     BTreeMap::from([
         ("CNI_COMMAND", command),
         ("CNI_CONTAINERID", "0a1b"),
@@ -23,10 +23,7 @@ fn environment(command: &'static str) -> BTreeMap<&'static str, &'static str> {
     ])
 }
 
-fn read(
-    environment: &BTreeMap<&'static str, &'static str>,
-    input: &str,
-) -> Result<Request, CniError> {
+fn read(environment: &BTreeMap<&str, &str>, input: &str) -> Result<Request, CniError> {
     let variables = VariablesOf(|name: &str| environment.get(name).map(|v| (*v).to_owned()));
     Request::read(&variables, input.as_bytes())
 }
@@ -154,6 +151,8 @@ fn errors_name_the_field_and_have_the_specifications_codes() {
 
 #[test]
 fn the_environment_is_checked_variable_by_variable() {
+    let long = "n".repeat(65);
+    let long_says = format!("CNI_NETNS: \"{}…\" is not", "n".repeat(64));
     let cases = [
         ("CNI_COMMAND", None, "CNI_COMMAND: it is not set"),
         ("CNI_COMMAND", Some("GC"), "CNI_COMMAND: \"GC\" is none of ADD, DEL, CHECK, VERSION"),
@@ -166,6 +165,7 @@ fn the_environment_is_checked_variable_by_variable() {
         ("CNI_IFNAME", Some("eth/0"), "CNI_IFNAME: \"eth/0\" is no interface"),
         ("CNI_NETNS", None, "CNI_NETNS: it is not set"),
         ("CNI_NETNS", Some("netns/x"), "CNI_NETNS: \"netns/x\" is not the absolute path of a file"),
+        ("CNI_NETNS", Some(long.as_str()), long_says.as_str()),
         ("CNI_ARGS", None, "CNI_ARGS: it is not set"),
         ("CNI_ARGS", Some("K8S_POD_NAME=x"), "CNI_ARGS: no K8S_POD_NAMESPACE"),
         ("CNI_ARGS", Some("K8S_POD_NAMESPACE=x;K8S_POD_NAME="), "CNI_ARGS: no K8S_POD_NAME"),

@@ -99,7 +99,7 @@ impl Core {
 
     /// A cluster has reported all its records of a kind.
     fn confirmed(&mut self, name: &ClusterName, kind: RecordKind) {
-        tracing::info!(peer = %name, ?kind, "initial sync complete");
+        tracing::info!(peer = %name, %kind, "initial sync complete");
         if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_listed_services(name) {
             self.restored.synced(name);
         }

@@ -40,6 +40,7 @@ mod place;
 mod probe;
 mod race;
 mod sockets;
+mod trial;
 mod unconnected;
 mod upgrade;
 

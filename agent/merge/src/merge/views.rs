@@ -164,6 +164,12 @@ impl Merge {
         identities.map(|(identity, (labels, _))| (*identity, labels.as_ref()))
     }
 
+    /// The labels of an identity of a cluster as text.
+    pub fn labels_of(&self, name: &ClusterName, identity: Identity) -> Option<&str> {
+        let (labels, _) = self.clusters.get(name)?.identities.get(&identity)?;
+        Some(labels)
+    }
+
     /// How many addresses each identity of a cluster has: goes through all of them.
     pub fn identity_uses(&self, name: &ClusterName) -> HashMap<Identity, u64> {
         let mut uses = HashMap::new();

@@ -164,8 +164,12 @@ fn what_is_wrong_has_a_name() {
         (whole(""), "names no cluster"),
         (whole("[]"), "JSON"),
         (whole(r#"{"cluster":"c","id":2}"#), "of cluster c"),
-        (whole(r#"{"cluster":"b","id":0}"#), "0 is no cluster ID"),
-        (whole(r#"{"cluster":"b","id":300}"#), "300 is no cluster ID"),
+        (
+            whole(&format!(r#"{{"cluster":"{}","id":2}}"#, "c".repeat(65))),
+            format!("of cluster {}…", "c".repeat(64)).as_str(),
+        ),
+        (whole(r#"{"cluster":"b","id":0}"#), "0 is not a cluster ID"),
+        (whole(r#"{"cluster":"b","id":300}"#), "300 is not a cluster ID"),
         (whole("{\"cluster\":\"b\",\"id\":2}\n{}"), "JSON"),
     ] {
         let error = read(&file).unwrap_err().to_string();

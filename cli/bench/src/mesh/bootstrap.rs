@@ -1,4 +1,4 @@
-//! From an agent's start, with nothing in the kernel, until everything is there; beside a bare read of the same keys.
+//! The start of an agent, with nothing in the kernel, until everything is there; beside a plain read of the same keys.
 
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ use crate::{
     usage::{process_cpu, thread_cpu},
 };
 
-/// What a start took.
+/// The cost of a start.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
@@ -29,25 +29,25 @@ pub struct Bootstrap {
     pub cpu_millis: f64,
     /// How long that took, in milliseconds.
     pub elapsed_millis: f64,
-    /// Keys that a bare reader read.
+    /// Keys that the plain read returned.
     pub keys: u64,
-    /// CPU time of a bare read of the same keys, paged and unsorted, over as many connections, in milliseconds.
+    /// CPU time of a plain read of the same keys, paged and unsorted, over as many connections, in milliseconds.
     pub read_cpu_millis: f64,
-    /// How long that took, in milliseconds.
+    /// How long the plain read took, in milliseconds.
     pub read_elapsed_millis: f64,
-    /// CPU times, in relation.
+    /// The ratio of the CPU times.
     pub ratio: f64,
 }
 
-/// What has to be in the kernel.
+/// What must be in the kernel.
 pub(super) struct Wanted {
-    /// Frontends, each with the number of its backends.
+    /// Frontends, each with its number of backends.
     pub(super) frontends: Vec<(SocketAddr, u32)>,
-    /// Routes of the mesh.
+    /// The number of the mesh's routes.
     pub(super) routes: usize,
 }
 
-/// What an agent reads of a cluster's records, with the pages it asks for.
+/// The ranges of a cluster's records that an agent reads, each with its page size.
 const PAGES: [(&str, &str, i64); 2] = [
     ("cilium/state/identities/", "cilium/state/nodes/", 4_096),
     ("cilium/state/endpointslices/", "cilium/state/endpointslices/", 128),
@@ -78,7 +78,9 @@ pub(super) fn bootstrap(
         }
         if began.elapsed() > PATIENCE {
             let missing = super::missing(lab, &reader, wanted)?;
-            return Err(BenchError::Unexpected(format!("not all is in the kernel: {missing}")));
+            return Err(BenchError::late(format!(
+                "the kernel did not have everything ({missing})"
+            )));
         }
         thread::sleep(LOOK);
     }
@@ -94,7 +96,7 @@ pub(super) fn bootstrap(
     })
 }
 
-/// Takes away what an agent left: tables, routes, the masquerade exemption, and what it keeps on disk.
+/// Removes what an agent left: tables, routes, the masquerade exemption, and its files on disk.
 fn forget(lab: &BenchLab, reader: &ClusterState, node: &NodeState) -> Result<(), BenchError> {
     let pins = lab.state.pins(&reader.name, &node.name);
     match fs::remove_dir_all(&pins) {
@@ -121,14 +123,14 @@ fn forget(lab: &BenchLab, reader: &ClusterState, node: &NodeState) -> Result<(),
     Ok(())
 }
 
-/// Whether everything is there. Looked at again and again: first at what is cheap.
+/// Whether everything is in the kernel. It is called often, so the cheap checks come first.
 fn is_complete(
     lab: &BenchLab,
     reader: &ClusterState,
     node: &NodeState,
     wanted: &Wanted,
 ) -> Result<bool, BenchError> {
-    // The programs may not be there yet, or not all tables.
+    // The programs, or some tables, may not exist yet.
     let Ok(dump) = lab.dump(reader) else { return Ok(false) };
     for (frontend, backends) in &wanted.frontends {
         match dump.counter((*frontend, TCP)) {
@@ -139,7 +141,7 @@ fn is_complete(
     Ok(routes(node)? == wanted.routes)
 }
 
-/// How many routes of the mesh a node has.
+/// The number of the mesh's routes on a node.
 pub(super) fn routes(node: &NodeState) -> Result<usize, BenchError> {
     let protocol = mesh_routes::PROTOCOL.to_string();
     let list = |family: &str| -> Result<usize, BenchError> {
@@ -150,14 +152,15 @@ pub(super) fn routes(node: &NodeState) -> Result<usize, BenchError> {
     Ok(list("-4")? + list("-6")?)
 }
 
-/// What a bare read came to.
+/// The result of a plain read.
 struct Read {
     keys: u64,
     cpu: Duration,
     elapsed: Duration,
 }
 
-/// Reads what an agent reads, at once from all, and throws it away. On this thread alone, so that its CPU time is known.
+/// Reads what an agent reads from all etcds at once, and discards it. It uses this thread only, so that its CPU time is
+/// known.
 fn read_all(targets: &[Target]) -> Result<Read, BenchError> {
     let (began, begin) = (Instant::now(), thread_cpu()?);
     let keys = block_on(async {
@@ -175,7 +178,7 @@ fn read_all(targets: &[Target]) -> Result<Read, BenchError> {
         }
         let mut keys = 0;
         while let Some(read) = all.join_next().await {
-            keys += read.map_err(|error| failed("a bare read", &error))??;
+            keys += read.map_err(|error| failed("a plain read", &error))??;
         }
         Ok(keys)
     })?;
@@ -190,7 +193,7 @@ async fn read_range(
     let (mut revision, mut count) = (None, 0);
     loop {
         let read = connection.page(&range, page, revision, false).await;
-        let (header, keys, more) = read.map_err(|error| failed("a bare read", &error))?;
+        let (header, keys, more) = read.map_err(|error| failed("a plain read", &error))?;
         revision.get_or_insert(header.revision);
         count += keys.len() as u64;
         match keys.last() {
@@ -200,7 +203,7 @@ async fn read_range(
     }
 }
 
-/// An address with a service's port.
+/// The frontend at an address.
 pub(super) fn frontend(ip: impl Into<IpAddr>) -> SocketAddr {
     (ip.into(), super::content::PORT).into()
 }

@@ -1,8 +1,8 @@
-//! Changes in the peers' etcds: how long each takes to the reader's kernel, and what it costs the agent.
+//! Changes in the peers' etcds: the time until each is in the reader's kernel, and the agent's CPU time.
 //!
-//! A change is one backend of a service that goes or comes back: one put of its endpoint slice, in a revision of its own.
-//! Threads, in the reader's network namespace: one that makes changes at a rate, one bare watcher, and one that makes
-//! those changes that are timed, one after another, and looks at the kernel. All end with the measurement.
+//! A change removes a backend of a service, or adds it again: one put of its endpoint slice, in a revision of its own.
+//! There are three threads in the reader's network namespace: one makes changes at a rate, one runs plain watches, and one
+//! makes the timed changes one after another and reads the kernel's tables. All end with the measurement.
 
 use std::{
     net::SocketAddr,
@@ -30,36 +30,36 @@ use crate::{
     usage::cpu_without_prober,
 };
 
-/// What changes cost at a rate.
+/// The cost of changes at a rate.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changes {
-    /// Changes a second that were to be made; 0: one at a time, each when the one before is in the kernel.
+    /// Changes a second that were requested; 0: one at a time, each when the previous one is in the kernel.
     pub rate: u32,
     /// Changes a second that were made.
     pub achieved: f64,
-    /// How many, with those that were timed.
+    /// The number of changes, timed ones included.
     pub changes: u64,
-    /// CPU time of the agent for one, in microseconds, beyond what it takes when nothing happens. Without its prober's.
+    /// CPU time of the agent for a change, in microseconds, less its idle CPU time. Without that of its prober.
     pub cpu_micros: f64,
-    /// From the put's beginning until a bare watch of the same key has it.
+    /// From the beginning of the put to the event of a plain watch of the same key.
     pub watch: Distribution,
-    /// Until it is in the reader's kernel.
+    /// From the beginning of the put to the entry in the reader's kernel.
     pub kernel: Distribution,
-    /// Medians: kernel relative to watch.
+    /// The ratio of the medians, kernel to watch.
     pub ratio: f64,
 }
 
-/// What is changed.
+/// The slices to change.
 pub(super) struct Plan {
     peers: Vec<Peer>,
     /// Slices whose changes are timed, of different services.
     timed: Vec<Slice>,
-    /// Slices that change besides.
+    /// Slices that make up the rest of the rate.
     others: Vec<Slice>,
 }
 
-/// How changes are made.
+/// The rate and number of changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Changes a second, timed ones included; 0: one at a time.
@@ -68,18 +68,18 @@ pub(super) struct Pace {
     pub(super) changes: u32,
 }
 
-/// Of so many peers changes are timed: each costs the bare watcher a connection.
+/// The peers with timed changes: each needs a connection for its plain watch.
 const TIMED_PEERS: usize = 10;
-/// Between two timed changes, of which there are about so many a second then.
+/// The pause between two timed changes, and about how many of them there are in a second then.
 const PAUSE: Duration = Duration::from_millis(30);
 const TIMED_A_SECOND: u32 = 30;
-/// So many slices lose a backend before they get it back.
+/// This many slices lose a backend before they get it back.
 const WINDOW: usize = 32;
 
 // === impl Plan ===
 
 impl Plan {
-    /// Reads the slices of all peers. Half of the services are for changes that are timed.
+    /// Reads the slices of all peers. The changes of half of the services are timed.
     pub(super) fn read(
         netns: &str,
         peers: &[Peer],
@@ -100,7 +100,7 @@ impl Plan {
         let (for_timed, _) = services.split_at(services.len().div_ceil(2));
         let (timed, others): (Vec<Slice>, Vec<Slice>) =
             slices.into_iter().partition(|slice| for_timed.contains(&slice.frontend));
-        // Of each service one slice, and those of peers far apart.
+        // One slice of each service, of peers far apart.
         let step = peers.len().div_ceil(TIMED_PEERS).max(1);
         let timed = for_timed.iter().enumerate().filter_map(|(index, frontend)| {
             let peer = index * step % peers.len().max(1);
@@ -140,7 +140,7 @@ impl Plan {
         })
     }
 
-    /// Makes timed changes one after another, until all changes together are as many as they should be.
+    /// Makes timed changes one after another, until the number of all changes is reached.
     fn time(
         &self,
         reader: &Reader<'_>,
@@ -148,13 +148,13 @@ impl Plan {
         events: &Receiver<(String, Instant)>,
         made: &AtomicU64,
     ) -> Result<Changes, BenchError> {
-        // Threads are born into the network namespace of their maker.
+        // A new thread is in the network namespace of the thread that starts it.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().map_err(io("a runtime"))?;
         let connections = runtime.block_on(self.connections())?;
-        // The bare watcher says when it watches.
+        // The plain watch reports when it has started.
         let ready = events.recv_timeout(PATIENCE);
-        ready.map_err(|_| BenchError::Unexpected("the bare watcher does not begin".into()))?;
+        ready.map_err(|_| BenchError::late("the bare watcher did not begin to watch"))?;
         let (mut watch, mut kernel, mut timed) = (Vec::new(), Vec::new(), 0);
         let (began, begin) = (Instant::now(), cpu_without_prober(reader.pid)?);
         let before = made.load(Ordering::Relaxed);
@@ -163,7 +163,7 @@ impl Plan {
             if others + timed >= u64::from(pace.changes) {
                 break;
             }
-            // It goes and comes back: each slice is whole again in the end.
+            // Removes the backend and adds it again, so that each slice ends as it was.
             for value in [1, 0] {
                 thread::sleep(PAUSE);
                 let took = slice.change(value, reader, &runtime, &connections, events)?;
@@ -188,9 +188,9 @@ impl Plan {
         })
     }
 
-    /// Makes changes besides, at a rate, until it is stopped. All slices are whole again then.
+    /// Makes untimed changes at a rate, until it is stopped. All slices are then as they were.
     fn load(&self, rate: u32, stop: &AtomicBool, made: &AtomicU64) -> Result<(), BenchError> {
-        // Timed ones are part of the rate.
+        // The rate includes the timed changes.
         let period = Duration::from_secs(1) / rate.saturating_sub(TIMED_A_SECOND).max(1);
         runtime()?.block_on(async {
             let connections = self.connections().await?;
@@ -200,7 +200,7 @@ impl Plan {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                // Some go, and come back: two puts of a key are never on their way at once.
+                // Removes, and then adds again: a key never has two puts in flight.
                 for value in [1, 0] {
                     for slice in slices {
                         ticks.tick().await;
@@ -220,7 +220,7 @@ impl Plan {
         })
     }
 
-    /// Watches the timed slices' keys, and reports when it sees one; first, that it watches.
+    /// Watches the keys of the timed slices, and reports their events. The first report is that the watches have started.
     fn watch(&self, stop: &AtomicBool, seen: &Sender<(String, Instant)>) -> Result<(), BenchError> {
         runtime()?.block_on(async {
             let mut watches = JoinSet::new();
@@ -235,13 +235,13 @@ impl Plan {
                 let (now, _) =
                     connection.list(&everything).await.map_err(|e| failed("a list", &e))?;
                 let watch = connection.watch(&ranges, now + 1).await;
-                let mut watch = watch.map_err(|error| failed("a bare watch", &error))?;
+                let mut watch = watch.map_err(|error| failed("a plain watch", &error))?;
                 let seen = seen.clone();
                 watches.spawn(async move {
                     loop {
                         let next = watch.next().await;
                         let at = Instant::now();
-                        let (_, events) = next.map_err(|error| failed("a bare watch", &error))?;
+                        let (_, events) = next.map_err(|error| failed("a plain watch", &error))?;
                         for event in events {
                             let (WatchEvent::Put(kv), key) = (event, String::from_utf8_lossy)
                             else {
@@ -258,7 +258,7 @@ impl Plan {
             while !stop.load(Ordering::Relaxed) {
                 tokio::select! {
                     Some(ended) = watches.join_next() => {
-                        ended.map_err(|error| failed("a bare watch", &error))??;
+                        ended.map_err(|error| failed("a plain watch", &error))??;
                     }
                     () = tokio::time::sleep(Duration::from_millis(50)) => {}
                 }
@@ -276,7 +276,7 @@ impl Plan {
     }
 }
 
-/// Stops the others when its thread is done, whatever came of it.
+/// Stops the other threads when its thread is done, also after an error.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

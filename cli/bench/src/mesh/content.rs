@@ -1,4 +1,4 @@
-//! What a cluster of the measured mesh has: nodes, pods and global services, as manifests.
+//! The contents of a cluster of the mesh: nodes, pods and global services, as manifests.
 
 use std::{fs, net::Ipv4Addr};
 
@@ -7,44 +7,44 @@ use serde_json::{Value, json};
 
 use crate::error::{BenchError, file};
 
-/// How much a cluster has.
+/// The size of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterSize {
-    /// Nodes, 1 to 254; the lab has one of them.
+    /// Nodes, from 1 to 254. The lab runs the first one.
     pub nodes: u32,
     /// Pods, on all nodes in turn. Each is a backend of one service.
     pub endpoints: u32,
-    /// Global services, each with labels, and so an identity, of its own.
+    /// Global services. Each has its labels, and so an identity.
     pub services: u32,
 }
 
-/// What services' names begin with, before their numbers.
+/// The prefix of services' names; a number follows.
 pub(super) const NAME: &str = "bench-";
-/// Where pods listen, and what their service's port is.
+/// The port of the pods, and that of the services.
 const TARGET_PORT: u16 = 8_080;
 pub(super) const PORT: u16 = 80;
 
-/// Gives a cluster of the lab nodes, pods and services.
+/// Writes a cluster's nodes, pods and services.
 pub(super) fn fill(cluster: &ClusterState, size: ClusterSize) -> Result<(), BenchError> {
-    // The lab has made the first node.
+    // The lab writes the first node.
     let nodes = (2..=size.nodes).map(|node| self::node(cluster.id, node));
     let pods = (0..size.endpoints).map(|pod| self::pod(cluster.id, size, pod));
     let services = (0..size.services).map(|number| service(cluster.id, number));
     write(cluster, nodes.chain(pods).chain(services).collect())
 }
 
-/// Gives a cluster the same services, and nothing that is behind them.
+/// Writes the same services to the reading cluster, without pods.
 pub(super) fn fill_reader(cluster: &ClusterState, services: u32) -> Result<(), BenchError> {
     write(cluster, (0..services).map(|number| service(cluster.id, number)).collect())
 }
 
-/// Where clients of a cluster find a service.
+/// The cluster IP of a service in a cluster.
 pub(super) fn cluster_ip(cluster: u8, service: u32) -> Ipv4Addr {
     let [_, _, high, low] = (service + 1_000).to_be_bytes();
     Ipv4Addr::new(10, 100 + cluster, high, low)
 }
 
-/// How many pods are behind a service.
+/// The number of pods behind a service.
 pub(super) fn backends(size: ClusterSize, service: u32) -> u32 {
     (0..size.endpoints).filter(|pod| pod % size.services == service).count().try_into().unwrap_or(0)
 }
@@ -94,7 +94,7 @@ fn service(cluster: u8, number: u32) -> Value {
     })
 }
 
-/// As the lab calls them.
+/// The names that the lab uses.
 fn node_name(node: u32) -> String {
     format!("n{node}")
 }

@@ -1,4 +1,4 @@
-//! The etcds that the reader follows: those of the lab, or one process that replays what one of those held.
+//! The etcds that the reader follows: those of the lab, or one process that replays the contents of one of them.
 
 use std::{
     collections::BTreeMap,
@@ -34,27 +34,27 @@ use crate::{
 pub(super) struct Peer {
     pub(super) name: ClusterName,
     pub(super) id: ClusterId,
-    /// How the reader reaches its etcd.
+    /// The connection as the reader.
     pub(super) reader: Target,
-    /// How its administrator does.
+    /// The connection as the administrator.
     pub(super) admin: Target,
 }
 
-/// A process that replays a recording as many clusters. It ends with the value.
+/// A process that replays a recording as many clusters. It ends when the value is dropped.
 pub(super) struct Replay {
     process: Child,
 }
 
-/// The tree of a cluster's records.
+/// The prefix of a cluster's records.
 const STATE: &str = "cilium/state/";
-/// The first replayed cluster's port is this plus its ID.
+/// A replayed cluster's port is its ID plus this.
 const PORTS: u16 = 20_000;
-/// The IDs of the lab's two clusters, and one whose pods would have the reader's service range.
+/// The IDs of the lab's two clusters, and one whose pods would be in the reader's service range.
 const TAKEN: [u8; 3] = [1, 2, 102];
-/// The namespace in certificates' names.
+/// The namespace in the names of certificates.
 const NAMESPACE: &str = "clustermesh";
 
-/// Reads what a cluster's etcd shows the reader, as the reader.
+/// Reads the keys that the reader may read in a cluster's etcd, as the reader.
 pub(super) fn record(reader: &ClusterState, source: &ClusterState) -> Result<KeysFile, BenchError> {
     let Peer { name, id, reader: target, .. } =
         peer(reader, &ClusterDirectory::new(&source.directory))?;
@@ -74,7 +74,7 @@ pub(super) fn record(reader: &ClusterState, source: &ClusterState) -> Result<Key
     Ok(KeysFile { cluster: name, id, entries })
 }
 
-/// What a peer may read of a cluster, range by range: it is not allowed to read what is between them.
+/// The ranges of a cluster that a peer may read. It may not read the keys between them.
 fn ranges_of(cluster: &ClusterName) -> [KeyRange; 4] {
     [
         KeyRange::prefix(key::HEARTBEAT),
@@ -84,13 +84,13 @@ fn ranges_of(cluster: &ClusterName) -> [KeyRange; 4] {
     ]
 }
 
-/// So many IDs that no cluster of the lab has.
+/// This many IDs that no cluster of the lab has.
 pub(super) fn ids(count: usize) -> Vec<u8> {
     (1..=u8::MAX).filter(|id| !TAKEN.contains(id)).take(count).collect()
 }
 
 impl Replay {
-    /// Replays a recording as clusters of these IDs, at a node of the recorded cluster, and has the reader follow them.
+    /// Replays a recording as clusters with these IDs, on a node of the recorded cluster, and connects the reader to them.
     pub(super) fn start(
         lab: &BenchLab,
         recording: &KeysFile,
@@ -130,7 +130,9 @@ impl Replay {
         let mut line = String::new();
         let read = output.map(|output| BufReader::new(output).read_line(&mut line));
         if !matches!(read, Some(Ok(1..))) {
-            return Err(BenchError::Unexpected("the replay does not begin to listen".into()));
+            return Err(BenchError::Unexpected(
+                "the replay ended before it listened: its words are above".into(),
+            ));
         }
         for id in ids {
             let directory = folder.join(name(*id)).display().to_string();
@@ -141,7 +143,7 @@ impl Replay {
     }
 }
 
-/// Replayed clusters as the reader's peers.
+/// The replayed clusters as peers of the reader.
 pub(super) fn replayed_peers(lab: &BenchLab, ids: &[u8]) -> Result<Vec<Peer>, BenchError> {
     let reader = lab.cluster(1)?;
     let peer = |id: &u8| {
@@ -151,7 +153,7 @@ pub(super) fn replayed_peers(lab: &BenchLab, ids: &[u8]) -> Result<Vec<Peer>, Be
     ids.iter().map(peer).collect()
 }
 
-/// Clusters of the lab as the reader's peers.
+/// Clusters of the lab as peers of the reader.
 pub(super) fn lab_peers(
     reader: &ClusterState,
     clusters: &[ClusterState],
@@ -185,12 +187,12 @@ impl Drop for Replay {
     }
 }
 
-/// A replayed cluster's name.
+/// The name of a replayed cluster.
 fn name(id: u8) -> String {
     format!("replayed-{id}")
 }
 
-/// How a cluster reaches another's etcd: by its peer file.
+/// How a cluster connects to another one's etcd, from its peer file.
 fn target(reader: &ClusterState, peer: &str) -> Result<Target, BenchError> {
     let path = reader.directory.join("peers").join(peer);
     let text = fs::read_to_string(&path).map_err(file(&path))?;
@@ -215,13 +217,12 @@ fn target_of(
     Ok(Target { endpoints, host_aliases, credentials, clock, last_addresses })
 }
 
-/// A connection to an etcd.
+/// Connects to an etcd.
 pub(super) async fn connect(target: &Target) -> Result<Connection, BenchError> {
     let connection = mesh_etcd::connect(target, 0).await;
     connection.map_err(|failure| BenchError::Unexpected(failure.reason))
 }
 
-/// Runs a future on this thread.
 pub(super) fn block_on<T>(
     future: impl Future<Output = Result<T, BenchError>>,
 ) -> Result<T, BenchError> {
@@ -237,7 +238,7 @@ fn cluster_name(name: &str) -> Result<ClusterName, BenchError> {
     ClusterName::new(name).map_err(|error| failed("a cluster's name", &error))
 }
 
-/// A replayed cluster as a user would have it: settings, and certificates of its own CA.
+/// Writes the directory of a replayed cluster: settings, and certificates of a CA of its own.
 fn make_directory(directory: &ClusterDirectory, id: u8, ip: IpAddr) -> Result<(), BenchError> {
     if directory.settings_file().exists() {
         return Ok(());
@@ -267,13 +268,13 @@ fn listen(id: u8, ip: IpAddr) -> SocketAddr {
     (ip, PORTS + u16::from(id)).into()
 }
 
-/// Where a cluster's pods are, by the lab's plan.
+/// The pod ranges of a cluster, by the lab's plan of addresses.
 fn pods(id: u8) -> [IpNet; 2] {
     let v6 = Ipv6Addr::new(0xfd00, 0x10, id.into(), 0, 0, 0, 0, 0);
     [net_v4(Ipv4Addr::new(10, id, 0, 0), 16), net_v6(v6, 48)]
 }
 
-/// Where its nodes are.
+/// The node ranges of a cluster.
 fn nodes(id: u8) -> [IpNet; 2] {
     let v6 = Ipv6Addr::new(0xfd00, 0x172, 0, 0, 0, 0, id.into(), 0);
     [net_v4(Ipv4Addr::new(172, 31, id, 0), 24), net_v6(v6, 112)]
@@ -287,7 +288,7 @@ fn net_v6(ip: Ipv6Addr, length: u8) -> IpNet {
     Ipv6Net::new_assert(ip, length).into()
 }
 
-/// What takes the place of what.
+/// The ranges of the recorded cluster with those that replace them.
 fn ranges(from: u8, to: u8) -> Vec<(IpNet, IpNet)> {
     let of = |id| [pods(id), nodes(id)].into_iter().flatten();
     of(from).zip(of(to)).collect()

@@ -1,39 +1,38 @@
-//! Growth as a picture: small charts over the number of clusters, as SVG.
+//! Charts of the cost by the number of clusters, as SVG.
 
 use std::fmt::Write as _;
 
 use super::{Etcds, MeshRow};
 
-/// One chart.
 struct Chart {
     title: &'static str,
     lines: Vec<Line>,
 }
 
-/// What is drawn in one colour: values by the number of clusters, ascending.
+/// Values in one colour, by the number of clusters, ascending.
 struct Line {
     name: String,
-    /// CutSamples with an etcd a cluster: points without a line.
+    /// Whether the clusters have etcds of their own. Such values are points without a line.
     real: bool,
     points: Vec<(f64, f64)>,
 }
 
-/// A chart's place, in SVG's units: the area of its lines without titles and labels.
+/// The upper left corner of a chart's plot area, in units of the SVG.
 struct Area {
     left: f64,
     top: f64,
 }
 
 const COLUMNS: usize = 2;
-/// A chart with its margins, and the area of its lines.
+/// The sizes of a chart with its margins, of its plot area, and of its left and upper margins.
 const CELL: (f64, f64) = (480.0, 300.0);
 const SIZE: (f64, f64) = (260.0, 200.0);
 const MARGIN: (f64, f64) = (70.0, 50.0);
-/// Lines of a chart in turn: told apart in grey, too.
+/// The colours of a chart's lines in turn. They differ in grey, too.
 const COLOURS: [&str; 6] = ["#1b6ca8", "#d1495b", "#66a182", "#8d6a9f", "#edae49", "#555555"];
 const FEWEST_TICKS: f64 = 4.0;
 
-/// Draws what meshes of several sizes cost an agent.
+/// Draws the cost of meshes of several sizes for an agent.
 pub fn picture(rows: &[MeshRow]) -> String {
     let charts = charts(rows);
     let across = COLUMNS as f64 * CELL.0;
@@ -52,7 +51,7 @@ pub fn picture(rows: &[MeshRow]) -> String {
     svg
 }
 
-/// What a line of a chart shows of a row.
+/// The value of a row that a line shows.
 type Value<'a> = &'a dyn Fn(&MeshRow) -> Option<f64>;
 
 fn charts(rows: &[MeshRow]) -> Vec<Chart> {
@@ -73,7 +72,7 @@ fn charts(rows: &[MeshRow]) -> Vec<Chart> {
     let cpu: Vec<_> = cpu.collect();
     let cpu: Vec<(String, Value<'_>)> =
         cpu.iter().map(|(name, value)| (name.clone(), value.as_ref())).collect();
-    // Alone a change says little of a mesh: the first real rate does.
+    // Changes one at a time say little about a mesh, so the first rate is shown.
     let rate = rates.iter().copied().find(|rate| *rate > 0).unwrap_or_default();
     let millis = |nanos: u64| nanos as f64 / 1e6;
     vec![
@@ -81,7 +80,7 @@ fn charts(rows: &[MeshRow]) -> Vec<Chart> {
             "start until all is in the kernel, CPU ms",
             &[
                 (named("agent"), &|row| Some(row.bootstrap.cpu_millis)),
-                (named("bare read"), &|row| Some(row.bootstrap.read_cpu_millis)),
+                (named("plain read"), &|row| Some(row.bootstrap.read_cpu_millis)),
             ],
         ),
         chart(
@@ -93,11 +92,11 @@ fn charts(rows: &[MeshRow]) -> Vec<Chart> {
             "from a change to the kernel, ms",
             &[
                 (named("agent, p50"), &|row| Some(millis(of_rate(row, rate)?.kernel.p50_nanos))),
-                (named("bare watch, p50"), &|row| {
+                (named("plain watch, p50"), &|row| {
                     Some(millis(of_rate(row, rate)?.watch.p50_nanos))
                 }),
                 (named("agent, p99"), &|row| Some(millis(of_rate(row, rate)?.kernel.p99_nanos))),
-                (named("bare watch, p99"), &|row| {
+                (named("plain watch, p99"), &|row| {
                     Some(millis(of_rate(row, rate)?.watch.p99_nanos))
                 }),
             ],
@@ -105,7 +104,7 @@ fn charts(rows: &[MeshRow]) -> Vec<Chart> {
     ]
 }
 
-/// A value of all rows: those with real etcds apart from the others.
+/// A line for the rows with real etcds, and one for the others.
 fn lines(rows: &[MeshRow], name: &str, value: Value<'_>) -> Vec<Line> {
     let of = |etcds: Etcds| -> Vec<(f64, f64)> {
         let rows = rows.iter().filter(|row| row.etcds == etcds);
@@ -183,7 +182,7 @@ impl Chart {
                     path.join(" ")
                 );
             }
-            // Hollow with an etcd a cluster.
+            // Points of real etcds are hollow.
             let fill = if line.real { "none" } else { colour };
             for (x, y) in points {
                 let _ = writeln!(
@@ -195,7 +194,7 @@ impl Chart {
     }
 }
 
-/// The distance of an axis's ticks, and its last one: 1, 2 or 5 times a power of ten, so that there are four to ten.
+/// The distance of an axis's ticks, and its last tick: 1, 2 or 5 times a power of ten, so that there are four to ten.
 fn scale(largest: f64) -> (f64, f64) {
     let largest = if largest > 0.0 { largest } else { 1.0 };
     let rough = largest / FEWEST_TICKS;
@@ -254,7 +253,7 @@ mod tests {
         }
     }
 
-    /// The numbers of an attribute, in order.
+    /// The values of an attribute of all elements of a kind, in order.
     fn attribute(svg: &str, of: &str, name: &str) -> Vec<f64> {
         let elements = svg.split('<').filter(|element| element.starts_with(of));
         let value = |element: &str| {
@@ -273,7 +272,7 @@ mod tests {
             row(250, Etcds::Replayed, 250),
         ];
         let svg = picture(&rows);
-        // Nine lines: two of the start, one of memory, two of a change, four of its way.
+        // Nine lines: two of the start, one of memory, two of a change's CPU time, four of its propagation.
         let circles = svg.matches("<circle").count();
         assert_eq!((circles, svg.matches("<polyline").count()), (9 * 4, 9));
         assert_eq!(
@@ -281,10 +280,11 @@ mod tests {
             9 + 9,
             "lines, and hollow points"
         );
-        for name in ["agent", "bare read", "one at a time", "325 a second", "bare watch, p99"] {
+        for name in ["agent", "plain read", "one at a time", "325 a second", "plain watch, p99"] {
             assert!(svg.contains(&format!(">{name}</text>")), "{name}");
         }
-        // The agent's start, the first line: cost follows size, so its points lie on a straight line from the origin.
+        // The first line is the agent's start. Its cost is proportional to the size, so the points are on a line through
+        // the origin.
         let (x, y) = (attribute(&svg, "circle", "cx"), attribute(&svg, "circle", "cy"));
         let left = MARGIN.0;
         let bottom = MARGIN.1 + SIZE.1;

@@ -1,4 +1,4 @@
-//! A slice whose change is measured.
+//! A slice whose changes are measured.
 
 use std::{
     net::SocketAddr,
@@ -17,31 +17,30 @@ use tokio::runtime::Runtime;
 use super::etcds::{Peer, connect, failed};
 use crate::error::BenchError;
 
-/// A slice that changes.
 #[derive(Clone)]
 pub(super) struct Slice {
-    /// The peer's place in the list.
+    /// The index of the peer.
     pub(super) peer: usize,
     pub(super) key: String,
-    /// With all its endpoints, and without the last.
+    /// The value with all endpoints, and that without the last one.
     pub(super) values: [Vec<u8>; 2],
-    /// Where the reader's clients find the service.
+    /// The service's address for clients in the reading cluster.
     pub(super) frontend: SocketAddr,
-    /// Its backends there, with all of the slice's.
+    /// The number of the service's backends there, with all endpoints of the slice.
     pub(super) backends: u32,
 }
 
-/// The agent, and what is known of it.
+/// The agent that is measured.
 pub(super) struct Reader<'a> {
     pub(super) netns: &'a str,
     pub(super) pid: i32,
     pub(super) dump: &'a Dump,
-    /// CPU time that it takes in a second in which nothing happens, without its prober's.
+    /// Its idle CPU time, in seconds a second, without that of its prober.
     pub(super) idle: f64,
 }
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at the kernel.
+/// The interval of checks of the kernel's tables.
 const LOOK: Duration = Duration::from_micros(20);
 const TCP: u8 = 6;
 
@@ -53,7 +52,7 @@ impl Slice {
         Op::Put { key: self.key.clone(), value, lease: None }
     }
 
-    /// Puts one of its values, and waits until the watch and the kernel have it: how long each took, in nanoseconds.
+    /// Puts one of the values, and waits until the watch and the kernel have it. Returns both times, in nanoseconds.
     pub(super) fn change(
         &self,
         value: usize,
@@ -68,7 +67,7 @@ impl Slice {
         let wanted = self.backends - u32::try_from(value).unwrap_or_default();
         let put = self.put(value);
         let began = Instant::now();
-        // On the runtime's own thread: the kernel may have it before the put is answered.
+        // On the runtime's thread, since the kernel may have the change before the put is answered.
         let put = runtime.spawn(async move { apply(&connection, put).await });
         let in_kernel = loop {
             if counter() == wanted {
@@ -76,8 +75,8 @@ impl Slice {
             }
             if began.elapsed() > PATIENCE {
                 let found = counter();
-                return Err(BenchError::Unexpected(format!(
-                    "{} has {found} backends, not {wanted}, after a change of {}",
+                return Err(BenchError::late(format!(
+                    "{} had {found} backends, not {wanted}, after a change of {}",
                     self.frontend, self.key
                 )));
             }
@@ -85,12 +84,11 @@ impl Slice {
         };
         runtime.block_on(put).map_err(|error| failed("a change", &error))??;
         let seen = events.recv_timeout(PATIENCE);
-        let (key, seen) = seen.map_err(|_| {
-            BenchError::Unexpected(format!("the bare watch does not see {}", self.key))
-        })?;
+        let (key, seen) =
+            seen.map_err(|_| BenchError::late(format!("the bare watch did not see {}", self.key)))?;
         if key != self.key {
             return Err(BenchError::Unexpected(format!(
-                "the bare watch saw {key}, not {}",
+                "the plain watch saw {key}, not {}",
                 self.key
             )));
         }
@@ -105,7 +103,7 @@ pub(super) async fn apply(connection: &Connection, op: Op) -> Result<(), BenchEr
     connection.apply(&[op]).await.map(drop).map_err(|error| failed("a change", &error))
 }
 
-/// The slices of a peer that have endpoints.
+/// The slices of a peer with more than one endpoint.
 pub(super) async fn slices_of(
     index: usize,
     peer: &Peer,

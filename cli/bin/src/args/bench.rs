@@ -7,7 +7,7 @@ use mesh_admin::duration::of_flag;
 
 use super::lab_name;
 
-/// A benchmark by its name alone.
+/// Parses a benchmark's name without flags.
 #[derive(Debug, Parser)]
 struct NamedBench {
     #[command(subcommand)]
@@ -15,7 +15,7 @@ struct NamedBench {
 }
 
 impl BenchCommand {
-    /// A benchmark with the numbers that it has unless others are given.
+    /// The benchmark of this name, with the default of each flag.
     pub(crate) fn with_defaults(name: &str) -> Option<Self> {
         NamedBench::try_parse_from(["bench", name]).ok().map(|named| named.command)
     }
@@ -23,7 +23,7 @@ impl BenchCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// The name of the lab that a benchmark makes and takes down, if it needs one
+    /// The name of the lab that a benchmark starts and removes, if it needs one
     #[arg(long, value_name = "LAB", default_value = "bench", value_parser = lab_name, global = true)]
     pub(crate) lab: String,
     #[command(subcommand)]
@@ -32,15 +32,15 @@ pub(crate) struct BenchArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Run all benchmarks, with the numbers of docs/performance.md
+    /// Run all benchmarks, with the parameters of docs/performance.md
     All,
     /// Measure the CPU time of connect() to a service's address: with the mesh's eBPF programs, with kube-proxy's rules, and
     /// of connect() to the backend itself
     Connect {
-        /// Measure with so many services
+        /// Measure with this many services
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [10, 1_000, 10_000, 100_000], value_parser = clap::value_parser!(u32).range(1..=100_000))]
         services: Vec<u32>,
-        /// Measure kube-proxy's rules with at most so many services: more take long to load
+        /// Measure kube-proxy's rules with at most this many services: more take long to load
         #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
         rules_up_to: u32,
         /// How often the datapaths take turns
@@ -55,12 +55,12 @@ pub(crate) enum BenchCommand {
         /// How many changes
         #[arg(long, value_name = "COUNT", default_value_t = 300)]
         samples: u32,
-        /// Measure with so many other global services in the source cluster
+        /// Measure with this many other global services in the source cluster
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [0, 1_000])]
         services: Vec<u32>,
     },
     /// Measure how long changes do not arrive after a replica of a cluster's control plane was killed, beside an etcd watch
-    /// that is begun at the other replica
+    /// that is started at the other replica
     Takeover {
         /// How often a replica is killed
         #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -75,7 +75,7 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 50)]
         rounds: u32,
     },
-    /// The process whose connections `cut` looks at
+    /// The process whose connections `cut` observes
     #[command(hide = true)]
     CutClient {
         /// The service's address
@@ -83,13 +83,13 @@ pub(crate) enum BenchCommand {
     },
     /// Measure what the endpoints of another cluster cost an agent: memory, and CPU at its start
     Endpoints {
-        /// Measure with so many endpoints
+        /// Measure with this many endpoints
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [10_000, 100_000])]
         endpoints: Vec<u32>,
         /// How much memory the records of a hostile peer may take, in MiB
         #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_024))]
         budget: u64,
-        /// How long a hostile peer sends as much as it may
+        /// How long a hostile peer sends as fast as it can
         #[arg(long, value_name = "DURATION", alias = "rounds", default_value = "10s", value_parser = of_flag)]
         hostile_for: Duration,
     },
@@ -111,10 +111,10 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 3)]
         turns: u32,
     },
-    /// Measure what the change of one backend costs an agent, by the size of the service and the format of its export, beside
-    /// the same change in a service of 100
+    /// Measure what the change of one backend costs an agent, by the size of the service and the format of its export,
+    /// beside the same change in a service of 100
     Change {
-        /// Measure with so many backends
+        /// Measure with this many backends
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [10, 1_000, 10_000], value_parser = clap::value_parser!(u32).range(1..=20_000))]
         backends: Vec<u32>,
         /// How often the services take turns
@@ -124,16 +124,16 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 20)]
         batch: u32,
     },
-    /// Measure how long the apiserver takes to compute keys from objects, by their number and form
+    /// Measure how long the apiserver takes to compute keys from objects, by their number and format
     Export {
-        /// Measure with so many pods: two numbers, the smaller one first
+        /// Measure with this many pods: two numbers, the smaller one first
         #[arg(long, value_name = "COUNT,COUNT", value_delimiter = ',', default_values_t = [2_000, 20_000], value_parser = clap::value_parser!(u32).range(1..=200_000))]
         pods: Vec<u32>,
         /// How often the files take turns
         #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
-    /// Measure how long it takes to fill the tables, beside as many plain updates of a map
+    /// Measure how long it takes to fill the tables, beside the same number of plain updates of a map
     Fill {
         /// How many services
         #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -149,10 +149,10 @@ pub(crate) enum BenchCommand {
     },
     /// Measure what a mesh of many clusters costs one agent: its start, changes, memory
     Mesh {
-        /// Measure with so many clusters whose etcds are simulated by one process
+        /// Measure with this many clusters whose etcds are simulated by one process
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [10, 50, 250], value_parser = clap::value_parser!(u16).range(1..=250))]
         replayed: Vec<u16>,
-        /// Measure with so many clusters that have an etcd each
+        /// Measure with this many clusters that have an etcd each
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [10], value_parser = clap::value_parser!(u16).range(1..=50))]
         real: Vec<u16>,
         /// How many nodes each cluster has
@@ -164,7 +164,7 @@ pub(crate) enum BenchCommand {
         /// How many global services each cluster has
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         services: u32,
-        /// Measure with so many changes a second; 0: one at a time
+        /// Measure with this many changes a second; 0: one at a time
         #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [0, 325, 3_000])]
         rates: Vec<u32>,
         /// How many changes at each rate
@@ -189,14 +189,14 @@ pub(crate) enum BenchCommand {
     /// The process that replays etcds for `mesh`
     #[command(hide = true)]
     Replay {
-        /// What one of them held
+        /// The recording: a keys file of one cluster
         #[arg(long)]
         keys: std::path::PathBuf,
-        /// Whose it becomes
+        /// The clusters to serve, as JSON
         #[arg(long)]
         clusters: std::path::PathBuf,
     },
-    /// What `connect` starts to have its connections measured
+    /// The process whose connections `connect` measures
     #[command(hide = true)]
     Client,
 }

@@ -1,4 +1,4 @@
-//! Flags about certificates.
+//! The flags of `clustermesh certs`.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use mesh_admin::duration::{of_flag, with_unit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
-    /// Make a cluster's CA, and the certificates of its daemons
+    /// Create a cluster's CA, and the certificates of its daemons
     Init {
         /// The cluster's name
         #[arg(long, value_name = "CLUSTER")]
@@ -44,7 +44,7 @@ pub(crate) enum CertsCommand {
         #[command(flatten)]
         validity: Validity,
     },
-    /// Make a key and a request for a client certificate, for another cluster to sign
+    /// Create a key and a request for a client certificate, for another cluster to sign
     Request {
         /// The user that the certificate will be for: remote-CLUSTER, where CLUSTER is this cluster's name
         #[arg(long, value_name = "USER")]
@@ -75,7 +75,7 @@ pub(crate) enum CertsCommand {
         after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 another cluster must be changed first (it says which and how), 4 the restarted etcd did not come back in time"
     )]
     Rotate(RotateArgs),
-    /// Show what is in certificates
+    /// Show the contents of certificates
     Show {
         /// PEM files
         #[arg(required = true, value_name = "FILE")]
@@ -83,7 +83,7 @@ pub(crate) enum CertsCommand {
     },
 }
 
-/// How long certificates are valid.
+/// How long new certificates are valid.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub(crate) struct Validity {
     /// How long the certificates are valid, as in 90s, 30m, 12h or 30d
@@ -144,7 +144,7 @@ pub(crate) struct RotateArgs {
     pub(crate) etcd_restarted: bool,
 }
 
-/// From a second to ten years.
+/// Parses a duration from one second to ten years.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = with_unit(text)?;
     match (1..=3_650 * 24 * 3_600).contains(&lifetime.as_secs()) {

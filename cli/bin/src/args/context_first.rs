@@ -1,19 +1,20 @@
-//! `--context` before the command. clap would take it there too, but look for it after the command where it is required.
+//! Moves `--context` from before a command to after it. clap accepts it before the command too, but where a command requires
+//! it, clap looks for it only after the command.
 
 use std::ffi::OsString;
 
 use clap::Command;
 
-/// Flags that have a value and may stand before a command.
+/// Flags with a value that may come before a command.
 const WITH_VALUE: [&str; 5] = ["--output", "-o", "--contexts", "--lab", "--request-timeout"];
 
-/// The same arguments with `--context` after the command's name, wherever it was before it.
+/// The same arguments, with each `--context` before the command's name moved to after it.
 pub(crate) fn context_after_command(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let (mut before, mut moved) = (Vec::new(), Vec::new());
     let mut arguments = arguments.into_iter().peekable();
     before.extend(arguments.next());
     let mut within = command;
-    // What follows the whole command is where it belongs.
+    // Arguments after the full command stay where they are.
     while within.has_subcommands()
         && let Some(argument) = arguments.peek().and_then(|argument| argument.to_str())
     {

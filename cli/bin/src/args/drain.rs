@@ -1,4 +1,4 @@
-//! Draining and undraining.
+//! The flags of `clustermesh drain` and `clustermesh undrain`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use mesh_admin::duration::of_flag;
 
 use super::wait::WaitDuration;
 
-/// Which cluster or node gets no new connections, or gets them again.
+/// The cluster or node that is drained or undrained, and how.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DrainArgs {
     /// CLUSTER, or CLUSTER/NODE; with --context also a NODE alone
@@ -24,7 +24,7 @@ pub(crate) struct DrainArgs {
     /// drained-peers.yaml of the cluster directory, and stays until `undrain CLUSTER --from` the same cluster.
     #[arg(long, value_name = "CONTEXT", conflicts_with = "context")]
     pub(crate) from: Option<String>,
-    /// Show what it would do, and do nothing
+    /// Print what would be changed, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Wait until no agent of the contexts sends new connections there while others can answer, by default for at most 60s

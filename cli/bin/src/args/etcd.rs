@@ -1,4 +1,4 @@
-//! Flags about what an etcd holds.
+//! The flags of `clustermesh etcd`.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub(crate) struct DiffArgs {
     pub(crate) options: SetupArgs,
 }
 
-/// One etcd.
+/// The keys to read: an etcd's, or a file's.
 #[derive(Debug, ClapArgs)]
 #[group(id = "source", required = true, multiple = true)]
 pub(crate) struct SourceArgs {
@@ -63,7 +63,7 @@ pub(crate) struct SourceArgs {
     pub(crate) key: Option<PathBuf>,
 }
 
-/// What it is compared with.
+/// What they are compared with.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WithArgs {
     /// The etcd of another cluster, or another replica's

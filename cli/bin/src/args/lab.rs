@@ -1,4 +1,4 @@
-//! `clustermesh lab`, and what runs in a lab's pods.
+//! The flags of `clustermesh lab`, and of the programs in a lab's pods.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{lab_name, wait::WaitDuration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
-    /// Make a lab: clusters of network namespaces, with their daemons
+    /// Start a lab: clusters made of network namespaces, with their daemons
     Up {
         /// How many clusters
         #[arg(long, value_name = "COUNT", default_value = "2", value_parser = size)]
@@ -27,7 +27,7 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "BYTES")]
         etcd_quota: Option<u64>,
     },
-    /// Remove a lab, also one that was only made in part
+    /// Remove a lab, even if it was only started in part
     Down,
     /// List the labs that are up, and whether their processes run
     #[command(visible_alias = "ls")]
@@ -36,14 +36,14 @@ pub(crate) enum LabCommand {
     Status,
     /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
     Exec {
-        /// Accepted as kubectl has it: the command always reads this standard input
+        /// Accepted for compatibility with kubectl: the command always reads standard input
         #[arg(short = 'i', long)]
         stdin: bool,
-        /// Accepted as kubectl has it: the command always has this terminal, if there is one
+        /// Accepted for compatibility with kubectl: the command always has the terminal, if there is one
         #[arg(short = 't', long)]
         tty: bool,
         /// The pod, or the node
-        #[arg(value_name = "PLACE")]
+        #[arg(value_name = "TARGET")]
         place: String,
         /// The command and its arguments
         #[arg(
@@ -60,8 +60,8 @@ pub(crate) enum LabCommand {
         #[arg(value_name = "POD")]
         pod: String,
     },
-    /// Show the log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
-    /// pod's
+    /// Show the log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent,
+    /// or a pod's
     Logs {
         /// The process
         #[arg(value_name = "PROCESS")]
@@ -73,7 +73,8 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "LINES")]
         tail: Option<usize>,
     },
-    /// Stop processes: one by its name, all of a kind (etcd, apiserver, agent; of cluster a: a/agent), or all of cluster a (a/)
+    /// Stop processes: one by its name, all of a kind (etcd, apiserver, agent; of cluster a: a/agent), or all of cluster a
+    /// (a/)
     Stop {
         /// Which processes
         #[arg(value_name = "PROCESS", required = true)]
@@ -91,7 +92,7 @@ pub(crate) enum LabCommand {
         #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
         environment: Vec<(String, String)>,
     },
-    /// Block the network between two places: clusters (a), nodes (a/n1), etcds (a/etcd, a/etcd2)
+    /// Block the network between two locations: clusters (a), nodes (a/n1), etcds (a/etcd, a/etcd2)
     Cut {
         /// A cluster, a node or an etcd
         #[arg(value_name = "ONE")]
@@ -112,9 +113,9 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "DURATION", group = "passes")]
         delay: Option<String>,
     },
-    /// End what `cut` did between two places, or everywhere
+    /// Undo `cut` between two locations, or everywhere
     Heal {
-        /// The two, as `cut` has them; by default all
+        /// The two locations, as in `cut`; by default all
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
     },
@@ -129,9 +130,9 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "DURATION", value_parser = of_flag)]
         record: Option<Duration>,
     },
-    /// Make a lab, put load on it, and inject random faults one after another: no request may fail
+    /// Start a lab, put load on it, and inject random faults one after another: no request may fail
     Chaos {
-        /// The name of the lab that is made
+        /// The name of the new lab
         #[arg(long, value_name = "LAB", default_value = "chaos", value_parser = lab_name)]
         lab: String,
         /// The seed of the faults: the same seed, the same faults
@@ -143,14 +144,14 @@ pub(crate) enum LabCommand {
         /// How many replicas of the control plane each cluster has
         #[arg(long, value_name = "COUNT", default_value_t = 1)]
         replicas: u8,
-        /// Leave the lab up when it is over
+        /// Do not remove the lab at the end
         #[arg(long)]
         keep: bool,
     },
     /// Apply a manifest to a cluster: pods, deployments, services, namespaces
     ///
     /// Where the template of a deployment changed, its pods are replaced one after another: the new pod is ready before the
-    /// next one ends. Pods that are no longer wanted end side by side.
+    /// next one ends. Pods that are no longer wanted end at the same time.
     Apply {
         /// The cluster
         #[arg(long, value_name = "CLUSTER")]
@@ -161,7 +162,7 @@ pub(crate) enum LabCommand {
         /// Set the number of replicas of all deployments in it
         #[arg(long, value_name = "COUNT")]
         replicas: Option<u32>,
-        /// How long a pod goes on after it is marked as terminating
+        /// How long a pod keeps running after it is marked as terminating
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = of_flag)]
         grace: Duration,
     },
@@ -173,7 +174,7 @@ pub(crate) enum LabCommand {
         /// A manifest, a folder of manifests, or - for standard input
         #[arg(long, short, value_name = "FILE")]
         file: PathBuf,
-        /// How long a pod goes on after it is marked as terminating
+        /// How long a pod keeps running after it is marked as terminating
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = of_flag)]
         grace: Duration,
     },
@@ -190,41 +191,42 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         udp: Vec<u16>,
     },
-    /// Hand on what comes to a port to another one, later: before an etcd whose clients are delayed
+    /// Forward connections from one port to another with a delay, in front of an etcd whose clients are delayed
     Relay {
-        /// Where to listen
+        /// The port to listen on
         #[arg(long)]
         port: u16,
-        /// Where to hand it on to, on this host
+        /// The port to forward to, on this host
         #[arg(long)]
         to_port: u16,
-        /// Milliseconds later, in each direction
+        /// The delay in each direction, in milliseconds
         #[arg(long)]
         delay_ms: u64,
     },
-    /// Ask an echo server
+    /// Send requests to an echo server
     Call {
         /// Address and port
         to: SocketAddr,
-        /// By UDP
+        /// Use UDP
         #[arg(long)]
         udp: bool,
-        /// How often
+        /// How many requests
         #[arg(long, default_value_t = 1)]
         count: u32,
         /// How long a request may take
         #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = of_flag)]
         timeout: Duration,
     },
-    /// Ask an echo server, wait until the connection ends, and ask again; prints each event as a line of JSON
+    /// Send a request to an echo server, wait until the connection ends, and connect again; prints each event as a line of
+    /// JSON
     Hang {
         /// Address and port
         to: SocketAddr,
-        /// By UDP
+        /// Use UDP
         #[arg(long)]
         udp: bool,
     },
-    /// Ask again and again, and judge every request
+    /// Send requests continuously, and check each answer
     Load {
         /// An HTTP target; may be repeated
         #[arg(long)]
@@ -232,7 +234,7 @@ pub(crate) enum LabPodCommand {
         /// A UDP target; may be repeated
         #[arg(long)]
         udp: Vec<SocketAddr>,
-        /// Fresh connections a second
+        /// New connections a second
         #[arg(long, default_value_t = 500)]
         rate: u32,
         /// Connections that are kept, to the HTTP targets
@@ -241,13 +243,13 @@ pub(crate) enum LabPodCommand {
         /// Connected UDP sockets that are kept, to the UDP targets
         #[arg(long, default_value_t = 0)]
         datagram_flows: u32,
-        /// Fresh connections in all; until it is stopped by a signal, unless given
+        /// How many new connections to make; by default no limit, until a signal
         #[arg(long)]
         requests: Option<u64>,
     },
 }
 
-/// How many clusters, or nodes a cluster.
+/// Parses the number of clusters in a lab, or of nodes in a cluster.
 fn size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=99) => Ok(count),

@@ -1,4 +1,4 @@
-//! Flags of what agents list and show.
+//! The flags of commands that list and show what agents know.
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -6,6 +6,7 @@ use super::{
     namespaces::{Namespace, Namespaces},
     offline::WhatIf,
 };
+use crate::labels::Selector;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServiceArgs {
@@ -68,7 +69,8 @@ pub(crate) struct PodArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PodCommand {
-    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity, or its process died
+    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity, or its process
+    /// died
     #[command(visible_aliases = ["ls", "get"])]
     List {
         /// Ask only this cluster
@@ -79,6 +81,9 @@ pub(crate) enum PodCommand {
         node: Option<String>,
         #[command(flatten)]
         namespace: Namespaces,
+        /// Show only pods whose identities have these labels, as in app=web,tier!=front
+        #[arg(long, short = 'l', value_name = "LABELS")]
+        selector: Option<Selector>,
     },
 }
 
@@ -95,7 +100,7 @@ pub(crate) enum NodeCommand {
     List {
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only nodes of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
@@ -114,14 +119,14 @@ pub(crate) enum IdentityCommand {
     List {
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only identities of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
         #[command(flatten)]
         namespace: Namespaces,
-        /// Show only identities with these labels, as in app=web,tier=front
+        /// Show only identities with these labels, as in app=web,tier!=front
         #[arg(long, short = 'l', value_name = "LABELS")]
-        selector: Option<String>,
+        selector: Option<Selector>,
     },
     /// Show an identity by its ID, or the identities with certain labels
     Show {
@@ -129,13 +134,13 @@ pub(crate) enum IdentityCommand {
         identity: String,
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only identities of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
 }
 
-/// Whose view.
+/// The agent that is asked.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct From {
     /// Ask only this cluster

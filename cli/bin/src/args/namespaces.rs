@@ -1,47 +1,47 @@
-//! Flags about namespaces.
+//! The flags that select namespaces.
 
 use clap::Args as ClapArgs;
 
-/// Where a name is one.
+/// The namespace of a service's name.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Namespace {
     /// The namespace of NAME; by default `default`. Without a NAME: show only this namespace
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The services of that NAME in all namespaces
+    /// Show the services of that NAME in all namespaces
     #[arg(long, short = 'A', conflicts_with = "namespace")]
     all_namespaces: bool,
 }
 
-/// Which services are meant.
+/// The services that a command shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Services {
     /// `NAMESPACE/NAME[:PORT]`.
     One(String),
-    /// All of this name, in whichever namespace, with a port or without: `NAME[:PORT]`.
+    /// All services of this name, in any namespace: `NAME[:PORT]`.
     Named(String),
-    /// All of a namespace.
+    /// All services in a namespace.
     Of(String),
     All,
 }
 
-/// Of which namespaces something is listed.
+/// The namespaces of a list.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Namespaces {
-    /// Only this namespace
+    /// Show only this namespace
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// All namespaces; this is the default
+    /// Show all namespaces; this is the default
     #[arg(long, short = 'A', conflicts_with = "namespace")]
     all_namespaces: bool,
 }
 
 impl Namespace {
-    /// What is meant by a name with or without a namespace, or by none.
+    /// The services that a NAME and these flags select.
     pub(crate) fn services(&self, name: Option<&str>) -> Services {
         let Self { namespace, all_namespaces } = self;
         match (name, namespace) {
-            // A slash after a colon is that of a port's protocol.
+            // A slash after a colon belongs to the port's protocol.
             (Some(name), _) if name.split(':').next().is_some_and(|name| name.contains('/')) => {
                 Services::One(name.to_owned())
             }

@@ -1,4 +1,4 @@
-//! Flags of what is computed from files.
+//! The flags of commands that compute from files.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -48,10 +48,10 @@ pub(crate) struct ImportArgs {
     pub(crate) options: SetupArgs,
 }
 
-/// A mesh as a folder, and what happens to it.
+/// The files of a mesh, and the events of a scenario.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WhatIf {
-    /// Compute from a folder that has a folder for each cluster, with its manifests and perhaps a cluster.yaml
+    /// Compute from a folder that has a folder for each cluster, with its manifests and, optionally, a cluster.yaml
     #[arg(long, value_name = "DIR", requires = "from")]
     pub(crate) state: Option<PathBuf>,
     /// The cluster whose clients connect
@@ -68,7 +68,7 @@ pub(crate) struct WhatIf {
     pub(crate) staleness_budget: Duration,
 }
 
-/// A cluster's settings, where they are not taken from a cluster.yaml.
+/// The settings of a cluster, instead of those in its cluster.yaml.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SetupArgs {
     /// How many clusters the mesh may have: 255 or 511; by default as in cluster.yaml, or 255
@@ -82,7 +82,7 @@ pub(crate) struct SetupArgs {
     pub(crate) identity_labels: Vec<String>,
 }
 
-/// Which shell.
+/// A shell for which completions can be generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shell {
     Bash,
@@ -91,6 +91,21 @@ pub(crate) enum Shell {
 }
 
 fn limit(text: &str) -> Result<ClusterLimit, String> {
-    let number: u32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    let number: u32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     ClusterLimit::try_from(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_offline::parse_time;
+
+    use super::*;
+
+    /// Two parsers read them; `parse_time` says why.
+    #[test]
+    fn a_time_of_an_event_is_what_it_is_in_a_flag() {
+        for text in ["0s", "500ms", "90s", "1s500ms", "16m", "1h30m", "720h", "1d", "1d12h"] {
+            assert_eq!(parse_time(text).unwrap(), with_unit(text).unwrap(), "{text}");
+        }
+    }
 }

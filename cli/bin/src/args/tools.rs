@@ -1,4 +1,4 @@
-//! Flags of commands about a whole mesh: an archive for bug reports, and a test of its connections.
+//! The flags of commands about a whole mesh: the archive for bug reports, and the test of its connections.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,8 +6,15 @@ use clap::{Args as ClapArgs, Subcommand};
 use mesh_admin::duration::of_flag;
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// Also check the certificates of this cluster
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct SysdumpArgs {
-    /// Only this cluster
+    /// Include only this cluster
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// Where to write the archive; by default clustermesh-sysdump-TIME.tar.gz here

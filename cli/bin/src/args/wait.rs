@@ -1,11 +1,11 @@
-//! Flags about waiting.
+//! The flags about waiting.
 
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use mesh_admin::duration::of_flag;
 
-/// How long a command waits at most, as it was said before `--wait` took it.
+/// The limit of `--wait` as earlier releases took it, when `--wait` had no value.
 #[derive(Clone, Copy, Debug, Default, ClapArgs)]
 pub(crate) struct WaitDuration {
     /// The same as --wait=DURATION; until the next minor release
@@ -14,7 +14,7 @@ pub(crate) struct WaitDuration {
 }
 
 impl WaitDuration {
-    /// How long is waited; nothing where `--wait` is not given.
+    /// The longest time to wait; `None` without `--wait`.
     pub(crate) fn limit(self, wait: Option<Duration>) -> Option<Duration> {
         wait.map(|wait| self.wait_duration.unwrap_or(wait))
     }

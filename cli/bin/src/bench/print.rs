@@ -1,4 +1,4 @@
-//! Figures as tables.
+//! Prints the results of benchmarks as tables.
 
 use mesh_bench::{
     ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, ExportCost,
@@ -35,23 +35,23 @@ pub(super) fn connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
-/// What an agent costs in meshes of several sizes: its start, what it holds, and what changes cost it.
+/// Prints the cost of an agent in meshes of several sizes: its start, its memory, and its work for changes.
 pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
     let etcds = |row: &MeshRow| match row.etcds {
         Etcds::Real => "real",
         Etcds::Replayed => "replayed",
     };
     let first = |row: &MeshRow| vec![row.clusters.to_string(), etcds(row).into()];
-    output::line("an agent starts, until all is in the kernel; milliseconds")?;
+    output::line("start of an agent, until everything is in the kernel; milliseconds")?;
     let header = [
         "CLUSTERS",
         "ETCDS",
         "KEYS",
         "CPU",
-        "BARE READ, CPU",
+        "PLAIN READ, CPU",
         "RATIO",
         "ELAPSED",
-        "BARE READ, ELAPSED",
+        "PLAIN READ, ELAPSED",
     ];
     let starts = rows.iter().map(|row| {
         let start = &row.bootstrap;
@@ -67,7 +67,7 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
     });
     output::table(&header, starts)?;
     output::line("")?;
-    output::line("what it holds")?;
+    output::line("resources of the agent")?;
     let header = [
         "CLUSTERS",
         "ETCDS",
@@ -93,7 +93,9 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
     });
     output::table(&header, holdings)?;
     output::line("")?;
-    output::line("one backend changes; to the watch and the kernel in milliseconds (p50 / p99)")?;
+    output::line(
+        "change of one backend, milliseconds until the watch and the kernel have it (p50 / p99)",
+    )?;
     let header = [
         "CLUSTERS",
         "ETCDS",
@@ -101,7 +103,7 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
         "MADE",
         "CHANGES",
         "CPU, µs",
-        "BARE WATCH",
+        "PLAIN WATCH",
         "KERNEL",
         "RATIO",
     ];
@@ -154,7 +156,7 @@ pub(super) fn exported(rows: &[ExportCost]) -> anyhow::Result<()> {
 }
 
 pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
-    output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
+    output::line("change of one backend of a service, CPU time of an agent, microseconds")?;
     let header = [
         "EXPORTED AS",
         "BACKENDS",
@@ -181,11 +183,11 @@ pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
 }
 
 pub(super) fn filled(row: &FillCost) -> anyhow::Result<()> {
-    output::line("tables are filled, CPU time")?;
+    output::line("filling the tables, CPU time")?;
     let header = [
         "SERVICES",
         "EACH, µs",
-        "A BARE UPDATE, µs",
+        "A PLAIN UPDATE, µs",
         "RATIO",
         "WRITES EACH",
         "ALL, ms",
@@ -204,7 +206,7 @@ pub(super) fn filled(row: &FillCost) -> anyhow::Result<()> {
 }
 
 pub(super) fn taken(rows: &[TableMemory]) -> anyhow::Result<()> {
-    output::line("memory of the kernel's that the tables take, megabytes")?;
+    output::line("kernel memory of the tables, megabytes")?;
     let header = [
         "ROOM FOR SERVICES",
         "FOR BACKENDS",
@@ -236,7 +238,7 @@ pub(super) fn taken(rows: &[TableMemory]) -> anyhow::Result<()> {
 }
 
 pub(super) fn endpoints(rows: &[EndpointCost]) -> anyhow::Result<()> {
-    output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
+    output::line("an agent with another cluster's endpoints, less one without any")?;
     let header = [
         "ENDPOINTS",
         "BYTES IN ETCD",
@@ -263,7 +265,7 @@ pub(super) fn endpoints(rows: &[EndpointCost]) -> anyhow::Result<()> {
 }
 
 pub(super) fn hostile(rows: &[HostileCost]) -> anyhow::Result<()> {
-    output::line("an agent whose peer sends the worst that it can; MB beyond what was before")?;
+    output::line("an agent with a hostile peer; megabytes, less those before the attack")?;
     let header = ["SENT", "BUDGET", "MOST RESIDENT", "ALLOWED", "OF A CORE", "QUARANTINED"];
     let cells = rows.iter().map(|row| {
         let megabytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
@@ -280,7 +282,7 @@ pub(super) fn hostile(rows: &[HostileCost]) -> anyhow::Result<()> {
 }
 
 pub(super) fn reconnected(row: &ReconnectCost) -> anyhow::Result<()> {
-    output::line("an agent that comes back after a cut")?;
+    output::line("an agent that reconnects after a partition")?;
     let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
     let cells = vec![
         row.endpoints.to_string(),
@@ -294,8 +296,8 @@ pub(super) fn reconnected(row: &ReconnectCost) -> anyhow::Result<()> {
 }
 
 pub(super) fn events(row: &EventCost) -> anyhow::Result<()> {
-    output::line("CPU time of an etcd for an event, each reader, microseconds")?;
-    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
+    output::line("CPU time of an etcd for each event and reader, microseconds")?;
+    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "PLAIN WATCHES", "RATIO"];
     let cells = vec![
         row.readers.to_string(),
         row.events.to_string(),
@@ -308,9 +310,9 @@ pub(super) fn events(row: &EventCost) -> anyhow::Result<()> {
 }
 
 pub(super) fn propagation(rows: &[Propagation]) -> anyhow::Result<()> {
-    output::line("a manifest's change in one cluster, milliseconds until it is seen (p50 / p99)")?;
+    output::line("change of a manifest in one cluster, milliseconds until it arrives (p50 / p99)")?;
     let header =
-        ["OTHER SERVICES", "CHANGES", "BARE WATCH", "KERNEL ENTRY", "AFTER THE WATCH", "RATIO"];
+        ["OTHER SERVICES", "CHANGES", "PLAIN WATCH", "KERNEL ENTRY", "AFTER THE WATCH", "RATIO"];
     let cells = rows.iter().map(|row| {
         vec![
             row.services.to_string(),
@@ -326,12 +328,12 @@ pub(super) fn propagation(rows: &[Propagation]) -> anyhow::Result<()> {
 
 pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
     output::line(
-        "a replica is killed as a manifest changes, milliseconds until the change is seen by way of the other (p50 / p99)",
+        "a replica is killed while a manifest changes, milliseconds until the change arrives from the other (p50 / p99)",
     )?;
     let header = [
         "OTHER SERVICES",
         "KILLS",
-        "BARE WATCH",
+        "PLAIN WATCH",
         "KERNEL ENTRY",
         "RATIO",
         "BYTES READ THEN",
@@ -354,7 +356,7 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
 }
 
 pub(super) fn cut(row: &PartitionDetection) -> anyhow::Result<()> {
-    output::line("a cluster is cut off under load, milliseconds (p50 / p90 / p99 / max)")?;
+    output::line("a cluster becomes unreachable under load, milliseconds (p50 / p90 / p99 / max)")?;
     let of = |nanos: u64| nanos as f64 / 1e6;
     let four = |d: Distribution| {
         let [p50, p90, p99, max] = [d.p50_nanos, d.p90_nanos, d.p99_nanos, d.max_nanos].map(of);
@@ -375,7 +377,7 @@ pub(super) fn cut(row: &PartitionDetection) -> anyhow::Result<()> {
 }
 
 pub(super) fn cni(rows: &[CniRow]) -> anyhow::Result<()> {
-    output::line("a pod is attached, milliseconds (p50 / p99)")?;
+    output::line("attaching a pod, milliseconds (p50 / p99)")?;
     let cells = rows.iter().map(|row| {
         vec![
             row.called.into(),

@@ -1,13 +1,14 @@
-//! `clustermesh bench report`: several runs of benchmarks as one, each number as its median with the smallest and the largest.
+//! `clustermesh bench report`: combines several runs of benchmarks. Each number becomes the median, with the smallest and
+//! the largest value.
 //!
-//! A document has its tables filled in: above each is a comment with the name of the figures, and what a row is made of. In
-//! braces stands a field, what it is divided by, and how many decimals it has:
+//! It can fill in the tables of a document. Above each table is a comment with the name of the results and a template of a
+//! row. In braces are a field, a divisor, and the number of decimals:
 //!
 //! ```text
 //! <!-- figures takeover: | {services} | {kernel.p50Nanos/1e6:1} / {kernel.p99Nanos/1e6:1} | -->
 //! ```
 //!
-//! `mesh.changes` are the rows of the list `changes` in each row of `mesh`, with the fields of that row.
+//! `mesh.changes` means the rows of the list `changes` in each row of `mesh`; they also have the fields of that row.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -20,7 +21,7 @@ use crate::{
     output::{self, Output},
 };
 
-/// The rows of each table. A number is an object with `median`, `min` and `max`.
+/// The rows of each table. Each number is an object with `median`, `min` and `max`.
 type Tables = BTreeMap<String, Vec<Value>>;
 
 pub(super) fn report(
@@ -39,7 +40,7 @@ pub(super) fn report(
         let (text, missing) =
             filled_in(&read(&path)?, &tables).with_context(|| path.display().to_string())?;
         for name in missing {
-            warn(format!("{}: no figures of {name}, its table stays as it is", path.display()));
+            warn(format!("{}: no results of {name}: its table is not changed", path.display()));
         }
         fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
@@ -50,11 +51,11 @@ pub(super) fn report(
     Ok(Outcome::Done)
 }
 
-/// Adds the tables of what `clustermesh bench --output json` printed: the rows of one run each.
+/// Adds the tables of one run, from the output of `clustermesh bench --output json`.
 fn add_run(runs: &mut BTreeMap<String, Vec<Value>>, text: &str) -> anyhow::Result<()> {
     let run: Map<String, Value> = serde_json::from_str(text)?;
     if run.get("kind").and_then(Value::as_str) != Some("Bench") {
-        bail!("it is not what `clustermesh bench --output json` prints: its kind is not Bench");
+        bail!("it is not the output of `clustermesh bench --output json`: its kind is not Bench");
     }
     for (name, rows) in run.into_iter().filter(|(_, value)| value.is_array() || value.is_object()) {
         let rows = if rows.is_array() { rows } else { Value::Array(vec![rows]) };
@@ -74,7 +75,7 @@ fn merged(runs: &BTreeMap<String, Vec<Value>>) -> anyhow::Result<Tables> {
     runs.iter().map(one).collect()
 }
 
-/// The same value of several runs as one. `None`: they have different forms.
+/// Combines the same value of several runs. `None`: the values differ in type or fields.
 fn spread(values: &[&Value]) -> Option<Value> {
     let first = *values.first()?;
     match first {
@@ -110,7 +111,7 @@ fn spread(values: &[&Value]) -> Option<Value> {
             let max = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             Some(json!({"median": median(numbers), "min": min, "max": max}))
         }
-        // A word that is another in another run is no mistake: whether a peer was quarantined, say.
+        // A text may differ between runs, as whether a peer was quarantined.
         _ => {
             let mut words: Vec<String> = values.iter().map(|value| word(value)).collect();
             words.dedup();
@@ -128,7 +129,7 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// All tables with all fields, for who looks at them.
+/// All tables, with all fields.
 fn markdown(tables: &Tables) -> String {
     let mut text = String::new();
     for (name, rows) in tables {
@@ -145,7 +146,7 @@ fn markdown(tables: &Tables) -> String {
     text.trim_end().into()
 }
 
-/// Each number and word in a row, behind its path.
+/// Each value in a row, with its path.
 fn fields(row: &Value) -> Vec<(String, &Value)> {
     let below = |name: String, value| -> Vec<(String, &Value)> {
         let join = |(path, value): (String, _)| match path.as_str() {
@@ -165,7 +166,7 @@ fn fields(row: &Value) -> Vec<(String, &Value)> {
     }
 }
 
-/// The document with the rows of these tables, and which of its tables there are no figures of.
+/// The document with its tables filled in, and the names of its tables without results.
 fn filled_in(document: &str, tables: &Tables) -> anyhow::Result<(String, Vec<String>)> {
     let (mut text, mut missing) = (String::new(), Vec::new());
     let mut lines = document.lines().peekable();
@@ -183,7 +184,7 @@ fn filled_in(document: &str, tables: &Tables) -> anyhow::Result<(String, Vec<Str
             missing.push(name.to_owned());
             continue;
         };
-        // A blank line, the head, and the line below it stay.
+        // Blank lines, the table's header and the line below it are kept.
         while lines.peek().is_some_and(|next| next.is_empty()) {
             keep(&mut text, lines.next().unwrap_or_default());
         }
@@ -202,7 +203,7 @@ fn filled_in(document: &str, tables: &Tables) -> anyhow::Result<(String, Vec<Str
     Ok((text, missing))
 }
 
-/// The rows of a table, or of a list in each of its rows.
+/// The rows of a table, or those of a list in each of its rows.
 fn rows(tables: &Tables, name: &str) -> Option<Vec<Value>> {
     let Some((table, list)) = name.split_once('.') else { return tables.get(name).cloned() };
     let inner = |row: &Value| -> Option<Vec<Value>> {
@@ -235,7 +236,7 @@ fn filled(template: &str, row: &Value) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A number as `median (min–max)`, or alone where these look the same.
+/// A number as `median (min–max)`, or alone if these look the same.
 fn shown(value: &Value, divisor: f64, decimals: usize) -> String {
     let part = |name| Some(number(value.get(name)?.as_f64()? / divisor, decimals));
     match (part("median"), part("min"), part("max")) {
@@ -245,14 +246,14 @@ fn shown(value: &Value, divisor: f64, decimals: usize) -> String {
     }
 }
 
-/// A number without decimals where it has none in any run, and with two elsewhere.
+/// A number without decimals if it is whole in all runs, and with two otherwise.
 fn in_full(value: &Value) -> String {
     let parts = ["median", "min", "max"].map(|name| value.get(name).and_then(Value::as_f64));
     let whole = parts.into_iter().flatten().all(|part| part.fract() == 0.0);
     shown(value, 1.0, if whole { 0 } else { 2 })
 }
 
-/// With commas between thousands.
+/// A number with commas between thousands.
 fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(w, r)| (w, Some(r)));
@@ -279,7 +280,7 @@ mod tests {
         merged(&runs)
     }
 
-    /// Two runs of release builds. The second has some of the tables only.
+    /// Two runs of release builds. The second one has only some of the tables.
     fn recorded() -> Tables {
         tables(&[
             include_str!("../../tests/fixtures/bench/run-1.json"),
@@ -340,7 +341,7 @@ mod tests {
         assert_eq!(shown, ["1,234,567", "999", "-1,234.5", "0.01"]);
     }
 
-    /// What was recorded fills each table of the document, so a field that was renamed is noticed.
+    /// Recorded runs fill each table of the document: a renamed field would be noticed.
     #[test]
     fn all_tables_of_the_document_are_filled_from_recorded_figures() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md");

@@ -1,4 +1,4 @@
-//! What a connection needs, as steps that can be shown before they are taken.
+//! The changes that a connection needs, as steps that can be printed before they are made.
 
 mod check;
 
@@ -29,32 +29,32 @@ use check::known_uuid;
 pub(crate) enum Step {
     /// A file is written.
     Write {
-        /// Whose directory it is in.
+        /// The name of the cluster with the directory.
         cluster: String,
         /// The file.
         path: PathBuf,
-        /// Its content.
+        /// Its new content.
         content: String,
         /// Who may read it.
         access: Access,
-        /// What it is.
+        /// What the file is, for the output.
         what: String,
     },
     /// A file is removed.
     Remove {
-        /// Whose directory it is in.
+        /// The name of the cluster with the directory.
         cluster: String,
         /// The file.
         path: PathBuf,
-        /// What it was.
+        /// What the file was, for the output.
         what: String,
     },
 }
 
-/// A certificate that ends sooner is replaced.
+/// A certificate that expires sooner is replaced.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What makes `source` follow `destination`; nothing, where it does already.
+/// The steps that make `source` follow `destination`; none if it does already.
 pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
     let paths = source.paths(destination.name());
     let user = remote_user(source.name());
@@ -69,7 +69,7 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
     steps.extend(credentials(source, destination, &paths, &user)?);
     let file = peer_file(destination, &paths, source.peer(destination.name()));
     if source.peer(destination.name()) != Some(&file) {
-        // Last: it is what the agents look for.
+        // Last: it makes the agents connect.
         steps.push(Step::Write {
             cluster: source.name().to_string(),
             path: paths.file,
@@ -81,25 +81,25 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
     Ok(steps)
 }
 
-/// Takes the connection from `source` to `destination` back.
+/// The steps that remove the connection from `source` to `destination`.
 pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
     let mut steps = forget_peer(source, destination.name())?;
     steps.extend(forget_user(destination, source.name())?);
     Ok(steps)
 }
 
-/// Takes back what one side has of a connection in both directions: the other is not at hand.
+/// The steps that remove one side of a connection in both directions, where the other side is not at hand.
 pub(crate) fn plan_leave(side: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
     let mut steps = forget_peer(side, peer)?;
     steps.extend(forget_user(side, peer)?);
     Ok(steps)
 }
 
-/// What `source` needs to follow a peer.
+/// Removes from `source` what it needs to follow a peer.
 fn forget_peer(source: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
     let paths = source.paths(peer);
     let cluster = source.name().to_string();
-    // First: without it the agents need nothing of the rest.
+    // The peer file is removed first: without it the agents do not use the other files.
     let files = [
         (paths.file, format!("peer {peer}")),
         (paths.certificate, "certificate".into()),
@@ -109,7 +109,7 @@ fn forget_peer(source: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
     let files = files.into_iter().filter(|(path, _)| path.exists());
     let mut steps: Vec<Step> =
         files.map(|(path, what)| Step::Remove { cluster: cluster.clone(), path, what }).collect();
-    // A peer of that name that is connected later is not drained from the start.
+    // If a peer of that name is connected later, it must not be drained.
     let (path, mut drained) = here::read(source.directory.path())?;
     if drained.clusters.remove(peer) {
         let (content, access) = (drained.to_yaml()?, Access::All);
@@ -119,7 +119,7 @@ fn forget_peer(source: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The user by which a peer reads the etcd of `destination`.
+/// Removes the user with which a peer reads the etcd of `destination`.
 fn forget_user(destination: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
     let user = remote_user(peer);
     let mut users = destination.users.clone();
@@ -130,7 +130,7 @@ fn forget_user(destination: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Ste
     })
 }
 
-/// The key, certificate and CA that `source` needs; nothing where what it has is good for a while.
+/// Writes the key, certificate and CA that `source` needs, unless those it has are usable.
 fn credentials(
     source: &Side,
     destination: &Side,
@@ -139,11 +139,11 @@ fn credentials(
 ) -> anyhow::Result<Vec<Step>> {
     let now = SystemTime::now();
     let ca = destination.pki().ca(now)?;
-    // While one CA takes over from another there are two.
+    // While the CA is being rotated, two are trusted.
     let trusted = destination.pki().certificate("ca");
     let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
     let trusted = Bundle::parse(&trusted)?;
-    // What a cluster was given that was here before is of no use to this one.
+    // If the destination was rebuilt, the credentials for the previous cluster of that name are useless.
     let replaced = known_uuid(source, destination).is_some_and(|it| Some(it) != destination.uuid);
     if !replaced && usable(paths, &ca, &trusted, user, now) {
         return Ok(Vec::new());
@@ -169,7 +169,7 @@ fn credentials(
     ])
 }
 
-/// Whether credentials are whole, for that user, from that CA, and not about to end.
+/// Whether credentials are complete, for that user, signed by that CA, and do not expire soon.
 fn usable(paths: &PeerPaths, ca: &Ca, trusted: &Bundle, user: &str, now: SystemTime) -> bool {
     let files = CredentialFiles {
         ca: paths.ca.clone(),
@@ -188,10 +188,10 @@ fn usable(paths: &PeerPaths, ca: &Ca, trusted: &Bundle, user: &str, now: SystemT
     same_ca && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
-/// Where a cluster is, and what it may claim. What an operator granted in the file that is there stays granted.
+/// The peer file for a cluster. What an operator granted in the existing file is kept.
 fn peer_file(destination: &Side, paths: &PeerPaths, known: Option<&PeerFile>) -> PeerFile {
     let known = known.and_then(|file| file.clustermesh.as_ref());
-    // Beside the file: the directory may be copied, and a path to it may be relative.
+    // Relative to the file: the directory may be copied, and the path to it may be relative.
     let beside = |path: &PathBuf| path.file_name().map(PathBuf::from);
     let settings = &destination.settings;
     let mut endpoints = Vec::new();
@@ -221,8 +221,8 @@ fn peer_file(destination: &Side, paths: &PeerPaths, known: Option<&PeerFile>) ->
     }
 }
 
-/// What an etcd of a cluster is called, by the number of its replica: each has a name of its own, so that a client that
-/// cannot use one changes to another.
+/// The host name of the etcd of a replica, counted from 1. Each replica has a name of its own, so that a client that
+/// cannot use one replica changes to another.
 fn hostname(cluster: &str, replica: usize) -> String {
     match replica {
         1 => format!("{cluster}.mesh.cilium.io"),
@@ -249,7 +249,7 @@ fn addresses(side: &Side) -> String {
 }
 
 impl Step {
-    /// Takes the step. Taken twice, it is taken once.
+    /// Makes the change; it is no error if it is made already.
     pub(crate) fn carry_out(self) -> anyhow::Result<()> {
         match self {
             Self::Write { path, content, access, .. } => {

@@ -1,4 +1,4 @@
-//! One cluster of a connection, as its directory has it.
+//! One cluster of a connection, as its directory describes it.
 
 use std::{
     fs, io,
@@ -15,18 +15,17 @@ use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
 use uuid::Uuid;
 
-/// How long another's change of the same cluster is waited for.
+/// How long to wait for another command that changes the same cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A cluster.
 pub(crate) struct Side {
-    /// No other command connects it meanwhile.
+    /// Keeps other commands from changing the cluster meanwhile.
     _lock: Option<Lock>,
     pub(crate) directory: ClusterDirectory,
     pub(crate) settings: ClusterSettings,
-    /// Its unchanging id; absent while its apiserver never ran.
+    /// Its UUID, which never changes; `None` if its apiserver never ran.
     pub(crate) uuid: Option<Uuid>,
-    /// Its peers so far.
+    /// The peers that it has.
     pub(crate) peers: Vec<(ClusterName, PeerFile)>,
     pub(crate) users: UsersFile,
 }
@@ -39,7 +38,7 @@ pub(crate) struct PeerPaths {
     pub(crate) key: PathBuf,
 }
 
-/// Locks a cluster directory's peers for one who changes them.
+/// Locks a cluster directory before its peers are changed.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, LockError> {
     Lock::wait(&directory.join(".connect.lock"), PATIENCE)
 }
@@ -69,7 +68,7 @@ impl Side {
         ClusterPki::new(&self.directory.pki())
     }
 
-    /// Where what belongs to a peer is.
+    /// The files of a peer.
     pub(crate) fn paths(&self, peer: &ClusterName) -> PeerPaths {
         let folder = self.directory.peers();
         PeerPaths {

@@ -1,4 +1,4 @@
-//! The checks: who calls which service, and who must answer.
+//! The checks: which service the client of a cluster calls, and which cluster must answer.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_lab::{
-    Lab,
+    Lab, printed_json,
     workload::call::{Called, Transport},
 };
 use serde::Deserialize;
@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use super::NAMESPACE;
 use crate::output::Listed;
 
-/// Who is to answer.
+/// The cluster that must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// The local cluster, which is preferred.
+    /// The local cluster, which the service prefers.
     Local,
-    /// A certain other cluster, which alone has pods.
+    /// One other cluster, the only one with pods.
     Remote,
-    /// Another cluster, as the preferred local one has no pods.
+    /// Any other cluster: the service prefers the local one, which has no pods.
     Failover,
 }
 
@@ -34,47 +34,47 @@ pub(super) enum Family {
     V6,
 }
 
-/// One check.
+/// A connection to test.
 #[derive(Clone, Debug)]
 pub(super) struct Check {
     pub(super) cluster: String,
     pub(super) goal: Goal,
-    /// The cluster that is to answer, where it is a certain other one.
+    /// The cluster that must answer, for [`Goal::Remote`].
     pub(super) to: Option<String>,
     pub(super) family: Family,
     pub(super) transport: Transport,
 }
 
-/// A check, and what came of it.
+/// A check and its outcome.
 #[derive(Debug)]
 pub(super) struct CheckResult {
     pub(super) check: Check,
     pub(super) outcome: CheckOutcome,
 }
 
-/// What came of a check.
+/// The outcome of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CheckOutcome {
     Passed,
-    /// Why it failed.
+    /// With the reason.
     Failed(String),
-    /// Why it was not made.
+    /// With the reason.
     Skipped(String),
 }
 
-/// What `lab-pod call` prints.
+/// The output of `lab-pod call`.
 #[derive(Debug, Deserialize)]
 struct Calls {
     calls: Vec<Called>,
 }
 
-/// The service that has pods everywhere, and prefers the local cluster's.
+/// The service that has pods in all clusters, and prefers the local ones.
 const LOCAL: &str = "echo-local";
-/// The service's port, and the pods'.
+/// The ports of the service and of its pods.
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
 
-/// All checks, cluster by cluster. What needs another cluster is left out where there is none.
+/// All checks, grouped by cluster. With a single cluster there are only local checks.
 pub(super) fn checks(clusters: &[String]) -> Vec<Check> {
     let goals = match clusters.len() {
         0 | 1 => &[Goal::Local][..],
@@ -82,7 +82,7 @@ pub(super) fn checks(clusters: &[String]) -> Vec<Check> {
     };
     let mut all = Vec::new();
     for (cluster, goal) in clusters.iter().flat_map(|c| goals.iter().map(move |goal| (c, *goal))) {
-        // A link that is broken is seen where no third cluster can answer.
+        // Each other cluster is checked with a service of its own, or a third cluster could answer in its place.
         let others = || clusters.iter().filter(|other| *other != cluster).cloned().map(Some);
         let answering: Vec<_> = if goal == Goal::Remote { others().collect() } else { vec![None] };
         for to in answering {
@@ -97,13 +97,13 @@ pub(super) fn checks(clusters: &[String]) -> Vec<Check> {
     all
 }
 
-/// A service that has pods in one cluster alone.
+/// The service that has pods in one cluster only.
 fn service_in(cluster: &str) -> String {
     format!("echo-in-{cluster}")
 }
 
-/// A client, an echo server, and its services: one that prefers the local cluster, and one for each cluster, which has
-/// pods there alone.
+/// The manifest of a cluster: a client, an echo server, and its services: one that prefers the local cluster, and one for
+/// each cluster with pods in that cluster only.
 pub(super) fn manifest(
     namespace: &str,
     cluster: &str,
@@ -168,7 +168,7 @@ pub(super) fn manifest(
 // === impl Check ===
 
 impl Check {
-    /// Calls once, and judges the answer.
+    /// Makes one request, and checks the answer.
     pub(super) fn run(&self, lab: &str, limit: Duration) -> anyhow::Result<()> {
         let lab = Lab::open(lab)?;
         let address = self.service_address(&lab)?;
@@ -184,14 +184,16 @@ impl Check {
         }
         let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
         let mut command = lab.command_in_pod(&pod, &words)?;
-        // Others may work on the lab while this waits for an answer.
+        // Other commands may use the lab meanwhile.
         drop(lab);
         let ended = command.output().context("the client")?;
         if !ended.status.success() {
             let complaint = String::from_utf8_lossy(&ended.stderr);
-            bail!("{to}: {}", complaint.trim().trim_start_matches("error: "));
+            // It names the address.
+            bail!("{}", complaint.trim().trim_start_matches("error: "));
         }
-        let calls: Calls = serde_json::from_slice(&ended.stdout).context("the client's answer")?;
+        let calls = printed_json("lab-pod call", &ended.stdout);
+        let calls: Calls = calls.map_err(anyhow::Error::msg)?;
         let called = calls.calls.first().context("the client did not call")?;
         self.judge(called, &client)
     }
@@ -203,7 +205,7 @@ impl Check {
         all.into_iter().find(wanted).with_context(|| format!("{name} has no such address"))
     }
 
-    /// Whether the right cluster answered, and saw the client as who it is.
+    /// Checks which cluster answered, and which client address the server saw.
     fn judge(&self, called: &Called, client: &[IpAddr]) -> anyhow::Result<()> {
         let answer = &called.answer;
         let is_local = answer.cluster == self.cluster;
@@ -254,7 +256,7 @@ impl Family {
 }
 
 impl CheckOutcome {
-    /// A stable word.
+    /// The word for JSON, which does not change.
     fn word(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -270,7 +272,7 @@ impl CheckOutcome {
         }
     }
 
-    /// Whether it passed; nothing of one that was not made.
+    /// `None` if the check was skipped.
     fn passed(&self) -> Option<bool> {
         match self {
             Self::Passed => Some(true),

@@ -1,4 +1,4 @@
-//! Checks that cannot pass by what an operator wants: no cluster is there to answer them.
+//! Checks that are skipped: a drained cluster, or one without addresses of that family, would have to answer them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,19 @@ use super::{
 };
 use crate::ask::{self, Answer, Which};
 
-/// What of a mesh decides which checks there are.
+/// The settings of a mesh on which the skipped checks depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// Clusters that are drained as a whole.
+    /// Clusters that are drained for all clients.
     pub(super) drained: BTreeSet<String>,
-    /// By cluster the ones that it is drained of.
+    /// For each cluster, the clusters that are drained for its clients.
     pub(super) drained_of: BTreeMap<String, BTreeSet<String>>,
-    /// By cluster the families of its pods' addresses.
+    /// For each cluster, the address families of its pods.
     pub(super) families: BTreeMap<String, Vec<Family>>,
 }
 
 impl Layout {
-    /// Asks daemons what is drained, and the lab which addresses the test's clients have.
+    /// Asks the daemons what is drained, and the lab for the addresses of the test's clients.
     pub(super) fn find(lab: &Lab, contexts: &[Context]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut layout = Self::default();
@@ -33,7 +33,7 @@ impl Layout {
             let families = [(Family::V4, has(true)), (Family::V6, has(false))];
             let families = families.into_iter().filter(|(_, has)| *has).map(|(family, _)| family);
             layout.families.insert(name.clone(), families.collect());
-            // A daemon that does not answer is one that the checks judge.
+            // A daemon that does not answer skips no check: the checks show whether its cluster works.
             let status = runtime.block_on(ask::status(&context.apiserver)).ok();
             if status.and_then(|status| status.drained).is_some_and(|drained| drained.cluster) {
                 layout.drained.insert(name.clone());
@@ -47,7 +47,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Why a check is left out, if it is.
+    /// The reason to skip a check, if there is one.
     pub(super) fn skip(&self, check: &Check) -> Option<String> {
         let Check { cluster, goal, to, family, .. } = check;
         let has = |cluster: &str| self.families.get(cluster).is_some_and(|f| f.contains(family));

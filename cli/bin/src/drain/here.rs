@@ -1,4 +1,5 @@
-//! Having one cluster leave another alone, whether that one can be reached or not: `drained-peers.yaml` in its directory.
+//! `drain --from`: drains a peer for the clients of one cluster, in `drained-peers.yaml` of its directory. The peer does not
+//! have to be reachable.
 
 use std::{
     fs, io,
@@ -28,7 +29,7 @@ pub(super) fn run(
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let Ok(peer) = ClusterName::new(target) else {
-        bail!("{target:?} is no cluster's name: --from is for whole clusters");
+        bail!("{target:?} is not the name of a cluster: --from is for whole clusters");
     };
     let context = contexts::find(from)?;
     let changed = set(&context.directory, &peer, change, dry_run)?;
@@ -51,7 +52,7 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-/// Changes the file, or finds out whether it would. Whether it was otherwise before.
+/// Changes the file, unless it is a dry run. Returns whether the change makes a difference.
 fn set(
     directory: &Path,
     peer: &ClusterName,
@@ -66,7 +67,7 @@ fn set(
     let changed = match change {
         Change::Drain if !directory.join("peers").join(peer.as_str()).exists() => {
             bail!(
-                "{peer} is no peer of this cluster: there is no {}/peers/{peer}",
+                "{peer} is not a peer of this cluster: there is no {}/peers/{peer}",
                 directory.display()
             )
         }
@@ -80,7 +81,7 @@ fn set(
     Ok(changed)
 }
 
-/// The file, and what it says.
+/// The path and the content of the file.
 pub(crate) fn read(directory: &Path) -> anyhow::Result<(PathBuf, DrainedPeers)> {
     let path = directory.join(DRAINED_PEERS_FILE);
     let drained = match fs::read_to_string(&path) {
@@ -103,13 +104,13 @@ mod tests {
         let [c, d] = ["c", "d"].map(|name| ClusterName::new(name).unwrap());
         let preview = |peer: &ClusterName, change| set(&directory, peer, change, true);
         let set = |peer: &ClusterName, change| set(&directory, peer, change, false);
-        assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is no peer"));
+        assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is not a peer"));
         assert!(!set(&c, Change::Undrain).unwrap());
         assert!(preview(&c, Change::Drain).unwrap() && preview(&c, Change::Drain).unwrap());
         assert!(set(&c, Change::Drain).unwrap());
         assert!(!set(&c, Change::Drain).unwrap());
         assert_eq!(read(&directory).unwrap().1.clusters, [c.clone()].into());
-        // Also of one that was disconnected meanwhile.
+        // A peer that was disconnected can be undrained too.
         fs::remove_file(directory.join("peers/c")).unwrap();
         assert!(set(&c, Change::Undrain).unwrap());
         assert_eq!(read(&directory).unwrap().1, DrainedPeers::default());

@@ -1,4 +1,4 @@
-//! Waiting until every agent has in force what was drained or undrained.
+//! Waits until every agent applies a drain or an undrain.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::{
     wait::until,
 };
 
-/// Waits until the agents of the cluster know it, and none of any context sends new connections to what is drained.
+/// Waits until the agents of the cluster have the change. After a drain, also waits until no agent of any context sends new
+/// connections to what is drained.
 pub(super) fn until_in_force(
     change: Change,
     context: &Context,
@@ -34,7 +35,7 @@ pub(super) fn until_in_force(
     })
 }
 
-/// Waits until the agents of a cluster leave another alone, or do so no longer.
+/// Waits until the agents of a cluster have drained a peer, or no longer have.
 pub(super) fn until_in_force_here(
     change: Change,
     context: &Context,
@@ -61,7 +62,7 @@ fn services(contexts: &[Context]) -> anyhow::Result<Answers<Vec<Service>>> {
     })
 }
 
-/// Whether the local cluster's agent has what was changed.
+/// Whether an agent has the change of its cluster. `own` is the cluster in the agent's list of peers.
 fn knows(change: Change, own: &Peer, node: Option<&str>) -> bool {
     let drained = match node {
         Some(node) => own.drained_nodes.iter().any(|drained| drained == node),
@@ -70,15 +71,15 @@ fn knows(change: Change, own: &Peer, node: Option<&str>) -> bool {
     drained == (change == Change::Drain)
 }
 
-/// The first agent that has such a peer still, or does not answer.
+/// The first agent with a peer for which `waits` is true, or else the first that does not answer.
 fn first_peer(answers: &Answers<Vec<Peer>>, waits: impl Fn(&Peer) -> bool) -> Option<String> {
     let behind = answers.answers.iter().find(|answer| answer.answer.iter().any(&waits));
-    let behind =
-        behind.map(|a| format!("the agent of {}/{} does not have it yet", a.context, a.node));
+    let behind = behind
+        .map(|a| format!("the agent of {}/{} does not have the change yet", a.context, a.node));
     behind.or_else(|| answers.warnings.first().cloned())
 }
 
-/// The first agent that uses a backend there although others are there, or does not answer.
+/// The first agent that uses a drained backend although there are others, or else the first that does not answer.
 fn first_used(
     answers: &Answers<Vec<Service>>,
     cluster: &str,
@@ -86,7 +87,7 @@ fn first_used(
 ) -> Option<String> {
     let is_used = |backend: &Backend| {
         let is_there = backend.cluster == cluster && node.is_none_or(|node| backend.node == node);
-        // One that is in the kernel still and should not be; where there are no others it should.
+        // Still in use as if it were not drained. One that is used for want of others has another state and reason.
         is_there && (backend.state == "ready" || backend.reason == "terminating")
     };
     let used = answers.answers.iter().find_map(|answer| {

@@ -1,4 +1,4 @@
-//! Where keys are from: a file, or an etcd.
+//! Reads keys from a file or an etcd.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::SystemTime};
 
@@ -15,34 +15,34 @@ use crate::{
     rotate::within,
 };
 
-/// Where keys are.
+/// A source of keys.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// In a keys file.
+    /// A keys file.
     File(PathBuf),
-    /// In an etcd.
+    /// An etcd.
     Etcd {
         /// `https://host:port`.
         endpoints: Vec<String>,
         host_aliases: Vec<HostAlias>,
         credentials: CredentialFiles,
-        /// The network namespace from which it is reached.
+        /// The network namespace from which it is reachable.
         netns: Option<String>,
     },
 }
 
-/// What was found.
+/// The keys of a source.
 #[derive(Debug)]
 pub(crate) struct EtcdRead {
     pub(crate) holding: EtcdContent,
-    /// What there is to say about it.
+    /// Notes about them, for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// The file in a cluster directory that leads to the local etcd, as agents read it.
+/// The peer file in a cluster directory that describes the local etcd.
 const LOCAL: &str = "local.yaml";
 
-/// Everything of the mesh. They are asked for one by one: no user has the right to read what is between them.
+/// The prefixes and keys of the mesh. Each is read by itself: no user may read the keys between them.
 const TREES: [&str; 6] = [
     "cilium/.heartbeat",
     "cilium/cache/",
@@ -115,7 +115,7 @@ impl Source {
     }
 }
 
-/// Reads all that is there of the mesh.
+/// Reads all keys of the mesh.
 pub(crate) fn read(source: &Source) -> anyhow::Result<EtcdRead> {
     match source {
         Source::File(path) => {
@@ -157,7 +157,11 @@ async fn read_etcd(target: &Target) -> anyhow::Result<EtcdRead> {
         }
     }
     if notes.len() == TREES.len() {
-        bail!("{}: nothing of the mesh may be read: {}", connection.endpoint(), notes.join("; "));
+        bail!(
+            "{}: the user may read no keys of the mesh: {}",
+            connection.endpoint(),
+            notes.join("; ")
+        );
     }
     let whole = notes.is_empty();
     Ok(EtcdRead {

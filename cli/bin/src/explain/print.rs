@@ -1,4 +1,4 @@
-//! Explanations as text.
+//! Prints explanations as text.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::shown::{ShownAbsence, ShownBackend, ShownFrontend};
 use crate::output::{self, Output};
 
-/// What has a frontend, and what has none or is refused, a row a backend.
+/// Prints a table with a row for each backend, and for each service without a frontend or refused record.
 pub(super) fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
     let rows =
         frontends.iter().flat_map(|frontend| {
@@ -35,7 +35,8 @@ pub(super) fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
                 row(used, Some(backend), &backend.cluster, &backend.reason)
             }));
             if rows.is_empty() {
-                rows.push(row("none", None, "", "no cluster has a backend for it"));
+                let why = frontend.without_backends.as_deref();
+                rows.push(row("none", None, "", why.unwrap_or("no cluster has a backend for it")));
             }
             rows
         });
@@ -50,7 +51,7 @@ pub(super) fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A table as wide as its cells where it goes to a program that does not say how wide it is.
+/// Prints a table. If the output is no terminal and has no width, the table is as wide as its cells.
 fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> std::io::Result<()> {
     if std::io::stdout().is_terminal() || std::env::var_os("COLUMNS").is_some() {
         return output::table(header, rows);
@@ -62,7 +63,7 @@ fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> std::i
     table.lines().try_for_each(|text| output::line(text.trim_end()))
 }
 
-/// Frontends one after another, each with how it was chosen; then what has none or is refused.
+/// Prints each frontend with the reasons of the choice, and then services without a frontend and refused records.
 pub(super) fn print_explained(
     from: &str,
     at: Option<Duration>,
@@ -122,7 +123,9 @@ fn print_frontend(
             asks.push("left to kube-proxy".into());
         }
         let (asks, used) = (asks.join(", "), basis(&choice.basis));
-        output::line(format!("Annotations: {asks}. {used}."))?;
+        let why = frontend.without_backends.as_ref();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        output::line(format!("Annotations: {asks}. {used}{why}."))?;
         if let Some(locality) = &frontend.locality {
             output::line(format!("{locality}."))?;
         }

@@ -1,5 +1,5 @@
-//! Where connections to a frontend end, in the form that is printed (`docs/offline.md`). Whether it was computed from files
-//! or asked of an agent makes no difference here.
+//! The backends of a frontend in the form that is printed (`docs/offline.md`), the same for a computation from files and for
+//! an agent's answer.
 
 mod choice;
 
@@ -11,79 +11,82 @@ use serde::Serialize;
 
 use choice::ShownChoice;
 
-/// A frontend with all backends of its service; or what has none, or was refused, with the reason.
+/// A frontend with all backends of its service; or a service without a frontend or a refused record, with the reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownFrontend {
-    /// `NAMESPACE/NAME`; empty where that is not known, or all services are meant.
+    /// `NAMESPACE/NAME`; empty if it is not known, or if all services are meant.
     pub(crate) service: String,
     pub(crate) port_name: String,
-    /// Its address; `None` where clients cannot connect to it.
+    /// Its address; `None` if clients cannot connect.
     pub(crate) frontend: Option<String>,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Option<String>,
-    /// What follows says how it was chosen: `explain` has it, `backends` not.
+    /// The reasons of the choice: in `explain`, not in `backends`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) choice: Option<ShownChoice>,
-    /// What it means on which node a client is, as a sentence; only where it means something.
+    /// How the choice depends on the client's node, as a sentence; `None` if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) locality: Option<String>,
     pub(crate) in_use: Vec<ShownBackend>,
     pub(crate) fallback: Vec<ShownBackend>,
     pub(crate) left_out: Vec<ShownBackend>,
+    /// Why there is no backend, as a sentence about each cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) without_backends: Option<String>,
     /// What a kernel has otherwise than this; only where an agent was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) differences: Option<Vec<String>>,
-    /// Why it leads nowhere, or is refused.
+    /// Why there is no frontend, or the record is refused.
     #[serde(flatten)]
     pub(crate) absence: Option<ShownAbsence>,
 }
 
-/// Why no connection leads to a service, or what a cluster reports is refused.
+/// The reason why a service has no frontend, or a record is refused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownAbsence {
-    /// The cluster whose service or record it is.
+    /// The cluster of the service or record.
     pub(crate) cluster: String,
-    /// The etcd key that is refused.
+    /// The refused key in etcd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
-    /// As a stable word.
+    /// The reason as a word that does not change.
     pub(crate) why: String,
-    /// As a sentence.
+    /// The reason as a sentence.
     pub(crate) reason: String,
 }
 
-/// A backend, and why it is used or not.
+/// A backend, and the reason why it is used or not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownBackend {
     pub(crate) address: String,
-    /// `None` where it has none that could be used.
+    /// `None` if it has no port that could be used.
     pub(crate) port: Option<u16>,
-    /// The name of its port, by its cluster's word.
+    /// The name of its port, as its cluster reports it.
     pub(crate) port_name: Option<String>,
     pub(crate) cluster: String,
     pub(crate) node: Option<String>,
-    /// As a sentence.
+    /// The reason as a sentence.
     pub(crate) reason: String,
-    /// As a stable word.
+    /// The reason as a word that does not change.
     pub(crate) why: String,
-    /// `ready`, `terminating` or `not-ready`, by its cluster's word.
+    /// `ready`, `terminating` or `not-ready`, as its cluster reports it.
     pub(crate) state: String,
     pub(crate) node_answers: bool,
     pub(crate) zone: Option<String>,
     pub(crate) tier: Option<usize>,
-    /// Its part of the frontend's connections, of 1.
+    /// Its share of the frontend's new connections, from 0 to 1.
     pub(crate) share: f64,
 }
 
 // === impl ShownFrontend ===
 
 impl ShownFrontend {
-    /// What is computed from files.
+    /// From files.
     pub(crate) fn new(explained: &ExplainedFrontend) -> Self {
-        let ExplainedFrontend { explanation, entries } = explained;
+        let ExplainedFrontend { explanation, entries, without_backends } = explained;
         let of = |wanted: fn(Usage) -> bool| -> Vec<ShownBackend> {
             entries.iter().filter(|entry| wanted(entry.usage)).map(ShownBackend::new).collect()
         };
@@ -98,12 +101,13 @@ impl ShownFrontend {
             in_use: of(|usage| matches!(usage, Usage::InUse(_))),
             fallback: of(|usage| usage == Usage::Fallback),
             left_out: of(|usage| usage == Usage::LeftOut),
+            without_backends: without_backends.clone(),
             differences: None,
             absence: None,
         }
     }
 
-    /// What has no frontend, or is refused.
+    /// From files: a service without a frontend, or a refused record.
     pub(crate) fn absent(unserved: &Unserved) -> Self {
         let Unserved { service, port_name, frontend, cluster, key, word, reason, backends } =
             unserved;
@@ -123,13 +127,13 @@ impl ShownFrontend {
         }
     }
 
-    /// Where clients connect to, as one writes it.
+    /// The address, port and protocol, as in `10.0.0.1:80/TCP`.
     pub(crate) fn address(&self) -> Option<String> {
         let (address, protocol) = (self.frontend.as_ref()?, self.protocol.as_ref()?);
         Some(format!("{}/{protocol}", socket(address, self.port?)))
     }
 
-    /// What an agent says.
+    /// From an agent's answer.
     pub(crate) fn of_agent(reported: &FrontendExplanation) -> Self {
         let of = |usage: &str| -> Vec<ShownBackend> {
             let backends = reported.backends.iter().filter(|backend| backend.usage == usage);
@@ -148,19 +152,20 @@ impl ShownFrontend {
             in_use: of("in-use"),
             fallback: of("fallback"),
             left_out: of("left-out"),
+            without_backends: Some(reported.without_backends.clone()).filter(|why| !why.is_empty()),
             differences: Some(reported.differences.clone()),
             absence: None,
         }
     }
 
-    /// Whether it is a port that is asked for.
+    /// Whether this is a port that the query asks for.
     pub(crate) fn has_port(&self, wanted: &ServiceQuery) -> bool {
         let protocol = self.protocol.as_ref().and_then(|word| word.parse().ok());
         let port = self.port.zip(protocol);
         port.is_some_and(|(port, protocol)| wanted.has_port(&self.port_name, port, protocol))
     }
 
-    /// A service of a cluster to which no connection leads.
+    /// A service of a cluster that has no frontend.
     pub(crate) fn without(
         service: &ServiceName,
         cluster: &str,
@@ -171,7 +176,7 @@ impl ShownFrontend {
         Self::nowhere(Some(service), ShownAbsence { cluster, key: None, why, reason })
     }
 
-    /// What an agent says of what has no frontend, or is refused.
+    /// From an agent's answer: a service without a frontend, or a refused record.
     pub(crate) fn absent_of_agent(reported: &Absence) -> Self {
         let Absence {
             namespace,
@@ -214,31 +219,32 @@ impl ShownFrontend {
             in_use: Vec::new(),
             fallback: Vec::new(),
             left_out: Vec::new(),
+            without_backends: None,
             differences: None,
             absence: Some(absence),
         }
     }
 
-    /// Whether it is something of another cluster that is refused.
+    /// Whether this is a refused record of another cluster.
     pub(crate) fn is_refused(&self) -> bool {
         let refused = ["refused", "cluster-refused"];
         self.absence.as_ref().is_some_and(|absence| refused.contains(&absence.why.as_str()))
     }
 
-    /// Whether it says why a service, or a port of it, has no frontend.
+    /// Whether this gives the reason why a service, or a port of it, has no frontend.
     pub(crate) fn has_no_frontend(&self) -> bool {
         let of_others = self.absence.as_ref().is_none_or(|of| of.why == "namespace-not-global");
         !of_others && !self.is_refused()
     }
 
-    /// All backends, each with whether it is used.
+    /// All backends, each with how it is used.
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&'static str, &ShownBackend)> {
         let all =
             [("in use", &self.in_use), ("fallback", &self.fallback), ("left out", &self.left_out)];
         all.into_iter().flat_map(|(used, backends)| backends.iter().map(move |b| (used, b)))
     }
 
-    /// Without how it was chosen.
+    /// Without the reasons of the choice.
     pub(crate) fn brief(self) -> Self {
         Self { choice: None, ..self }
     }
@@ -265,12 +271,12 @@ impl ShownBackend {
         }
     }
 
-    /// Its address as one writes it, with its port if it has one.
+    /// The address, with the port if it has one.
     pub(crate) fn socket(&self) -> String {
         self.port.map_or_else(|| self.address.clone(), |port| socket(&self.address, port))
     }
 
-    /// What they are sorted by.
+    /// The key by which backends are sorted.
     fn place(&self) -> (String, Option<std::net::IpAddr>, Option<u16>) {
         (self.cluster.clone(), self.address.parse().ok(), self.port)
     }
@@ -298,18 +304,18 @@ impl ShownBackend {
     }
 }
 
-/// An address and port as one writes them.
+/// `address:port`, or `[address]:port` for IPv6.
 fn socket(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-/// A share as a part of 1.
+/// A share as a number from 0 to 1.
 #[allow(clippy::cast_precision_loss, reason = "billionths are exact enough")]
 fn part(share: Share) -> f64 {
     share.0 as f64 / Share::WHOLE.0 as f64
 }
 
-/// A port as an agent says it.
+/// A port number in an agent's answer; 0 if it is none.
 fn small(number: u32) -> u16 {
     u16::try_from(number).unwrap_or_default()
 }

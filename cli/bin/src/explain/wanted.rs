@@ -1,22 +1,22 @@
-//! Which services are asked for.
+//! The services that a user asks to have explained.
 
 use mesh_offline::ServiceQuery;
 
 use super::shown::ShownFrontend;
 use crate::args::Services;
 
-/// Which services are asked for.
+/// The services that a user asks for.
 pub(super) struct Wanted {
     /// One service, or a port of it.
     pub(super) query: Option<ServiceQuery>,
     pub(super) of: Of,
 }
 
-/// Of which services, where it is not one.
+/// Which services, if not a single one.
 pub(super) enum Of {
     Any,
     Namespace(String),
-    /// All that are called like this one.
+    /// All services of this name.
     Name(ServiceQuery),
 }
 
@@ -30,7 +30,7 @@ impl Wanted {
         })
     }
 
-    /// What is to be said where nothing was found: only a name that is nowhere is worth a word here.
+    /// The message if nothing was found: only a name that exists in no namespace is reported here.
     pub(super) fn missing(&self, frontends: &[ShownFrontend]) -> Option<String> {
         match &self.of {
             Of::Name(query) if frontends.is_empty() => {
@@ -40,7 +40,7 @@ impl Wanted {
         }
     }
 
-    /// Whether what has no frontend, or is refused, may be about one of them: not all of it names a service or a port.
+    /// Whether a service without a frontend, or a refused record, may be wanted. Not all of them name a service or a port.
     pub(super) fn may_be(&self, absent: &ShownFrontend) -> bool {
         let (namespace, name) = absent.service.split_once('/').unwrap_or_default();
         let (of, named) = match &self.of {
@@ -53,7 +53,7 @@ impl Wanted {
         (of || absent.service.is_empty()) && has_port
     }
 
-    /// Whether a frontend of what was answered is one of them.
+    /// Whether a frontend is one of the wanted ones.
     pub(super) fn is(&self, frontend: &ShownFrontend) -> bool {
         let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();
         let of = match &self.of {

@@ -4,6 +4,7 @@ use std::env;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
+use mesh_admin::plain;
 use mesh_chaos::run::{self, Options};
 use serde_json::json;
 
@@ -16,7 +17,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     let length = options.faults.try_into().unwrap_or(u64::MAX);
     let progress = ProgressBar::new(length);
     progress.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}")?);
-    progress.set_message("making a lab");
+    progress.set_message("starting a lab");
     let mut last = 0;
     let outcome = run::run(options, &env::current_exe()?, |number, fault| {
         last = number;
@@ -27,7 +28,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     let seed = options.seed;
     let survived = outcome.survived.len();
     let answered: u64 = outcome.survived.iter().map(|survived| survived.answered).sum();
-    let failed = outcome.failed.map(|failed| failed.to_string());
+    let failed = outcome.failed.map(|failed| plain(&failed.to_string()).into_owned());
     let replicas = options.replicas;
     let again =
         format!("clustermesh lab chaos --seed {seed} --faults {last} --replicas {replicas}");
@@ -47,7 +48,9 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     match failed {
         None => Ok(Outcome::Done),
         Some(failed) => {
-            bail!("{failed}\nafter {survived} faults that were survived. Again: {again} --keep")
+            bail!(
+                "{failed}\nafter {survived} faults that did no harm. To run it again: {again} --keep"
+            )
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn heal(lab: &str, places: &[String], output: Output) -> anyhow::Resu
     let places = match places {
         [] => None,
         [one, other] => Some([one.as_str(), other.as_str()]),
-        _ => bail!("two places, or none for all"),
+        _ => bail!("name two locations, or none for all"),
     };
     let mut lab = Lab::open(lab)?;
     let healed = lab.heal(places)?;
@@ -45,7 +45,7 @@ pub(super) fn heal(lab: &str, places: &[String], output: Output) -> anyhow::Resu
     print_result(output, "LabHeal", &text, json!({ "healed": healed, "cuts": lab.state().cuts }))
 }
 
-/// What is cut, for `lab status`.
+/// Prints the active cuts, for `lab status`.
 pub(super) fn print(cuts: &[Cut]) -> anyhow::Result<()> {
     if cuts.is_empty() {
         return Ok(());

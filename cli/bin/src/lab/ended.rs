@@ -1,9 +1,9 @@
-//! How a lab's process is, and how it ended.
+//! The state of a lab's process: whether it runs, and how it ended.
 
 use mesh_lab::{Ending, Liveness, ProcessState};
 use serde_json::{Map, Value, json};
 
-/// `running`, `stopped`, `DIED: exited(7)`.
+/// In words: `running`, `stopped`, `DIED: exited(7)`.
 pub(crate) fn state(process: &ProcessState) -> String {
     in_words(process.liveness(), process.ending())
 }
@@ -17,7 +17,7 @@ fn in_words(liveness: Liveness, ending: Option<Ending>) -> String {
     }
 }
 
-/// The same as fields: `state`, and of one that died by itself `exitCode` or `signal`.
+/// As fields: `state`, and `exitCode` or `signal` of a process that died.
 pub(crate) fn json(process: &ProcessState) -> Map<String, Value> {
     fields(process.liveness(), process.ending())
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use mesh_admin::plain;
 use mesh_chaos::{
     history::{self, Difference, History},
     record::{self, WatchRecording},
@@ -30,7 +31,13 @@ pub(super) fn check(
     };
     let kept = recorded.iter().flatten().all(|recorded| recorded.violations.is_empty());
     // Opened anew each time: others may change the lab while this waits.
-    let look = || anyhow::Ok(history::check(&Lab::open(lab)?.state().clone())?);
+    let look = || -> anyhow::Result<History> {
+        let mut found = history::check(&Lab::open(lab)?.state().clone())?;
+        for difference in &mut found.differences {
+            difference.what = plain(&difference.what).into_owned();
+        }
+        Ok(found)
+    };
     let mut found = look()?;
     if let Some(limit) = wait {
         until(limit, || {
@@ -58,7 +65,7 @@ pub(super) fn check(
     })
 }
 
-/// What is waited for, in words.
+/// The first difference, in words.
 fn missing(differences: &[Difference]) -> Option<String> {
     let first = differences.first()?;
     let (cluster, node, what) = (&first.cluster, &first.node, &first.what);
@@ -72,7 +79,7 @@ fn missing(differences: &[Difference]) -> Option<String> {
 fn print_recorded(recorded: &[WatchRecording]) -> anyhow::Result<()> {
     for WatchRecording { cluster, revisions, watches, events, violations } in recorded {
         output::line(format!(
-            "the etcd of {cluster}: {revisions} revisions, {watches} watches delivered {events} events, {} promises broken",
+            "the etcd of {cluster}: {revisions} revisions, {watches} watches delivered {events} events, {} guarantees violated",
             violations.len()
         ))?;
         for violation in violations {
@@ -86,7 +93,7 @@ fn print(found: &History) -> anyhow::Result<()> {
     let History { nodes, frontends, backends, differences } = found;
     if differences.is_empty() {
         output::line(format!(
-            "{nodes} kernels are what the manifests say: {frontends} frontends, {backends} backends"
+            "{nodes} kernels agree with the manifests: {frontends} frontends, {backends} backends"
         ))?;
         return Ok(());
     }
@@ -103,7 +110,10 @@ fn print(found: &History) -> anyhow::Result<()> {
             list(&difference.strange),
         ]
     });
-    Ok(output::table(&["CLUSTER", "NODE", "FRONTEND", "DIFFERENCE", "MISSING", "STRANGE"], rows)?)
+    Ok(output::table(
+        &["CLUSTER", "NODE", "FRONTEND", "DIFFERENCE", "MISSING", "UNEXPECTED"],
+        rows,
+    )?)
 }
 
 #[cfg(test)]

@@ -17,14 +17,14 @@ struct UpLab {
     state: State,
 }
 
-/// How the processes of a lab are.
+/// The state of a lab's processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// All of them run.
     Running,
-    /// Some were stopped, on purpose.
+    /// This many were stopped, and none died.
     Stopped(usize),
-    /// Some ended by themselves.
+    /// This many ended without being stopped.
     Died(usize),
 }
 
@@ -33,7 +33,7 @@ pub(super) fn run(output: Output) -> anyhow::Result<Outcome> {
     for name in Lab::all() {
         match Lab::peek(&name) {
             Ok(state) => labs.push(UpLab::new(&state)),
-            // It may be going at this moment; the others are there.
+            // It may be being removed; the other labs are listed.
             Err(error) => warn(error.to_string()),
         }
     }

@@ -19,19 +19,19 @@ use crate::{
     output::{self, Output},
 };
 
-/// How often it is looked whether a log has grown.
+/// The interval in which a log is read again.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Which part of a log is shown.
+/// The part of a log to show.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    /// Also what is written from now on.
+    /// Also what is written later.
     pub(super) follow: bool,
-    /// Only so many of the last lines.
+    /// Only this many of the last lines.
     pub(super) tail: Option<usize>,
 }
 
-/// A log, and how much of it was shown.
+/// A log, and the number of bytes that were shown.
 struct Shown {
     name: String,
     path: PathBuf,
@@ -48,7 +48,7 @@ pub(super) fn run(process: &str, part: Part, output: Output) -> anyhow::Result<O
     let found = lab.processes().filter(|process| names.contains(&process.name));
     let found: Vec<(String, PathBuf)> =
         found.map(|process| (process.name.clone(), process.log.clone())).collect();
-    // Others may work on the lab meanwhile.
+    // Other commands may use the lab meanwhile.
     drop(lab);
     let mut logs = Vec::new();
     let mut all = Vec::new();
@@ -85,7 +85,6 @@ pub(super) fn run(process: &str, part: Part, output: Output) -> anyhow::Result<O
     }
 }
 
-/// The last lines of a text.
 fn last_lines(text: &str, count: Option<usize>) -> String {
     let Some(count) = count else { return text.to_owned() };
     let lines: Vec<&str> = text.lines().collect();
@@ -95,13 +94,13 @@ fn last_lines(text: &str, count: Option<usize>) -> String {
 // === impl Shown ===
 
 impl Shown {
-    /// The lines that were written since; the last one once it is whole.
+    /// The lines written since the last call. The last line is returned once it is complete.
     fn grown(&mut self) -> anyhow::Result<String> {
         let place = || self.path.display().to_string();
         let mut file = File::open(&self.path).with_context(place)?;
         let length = file.metadata().with_context(place)?.len();
         if length < self.bytes {
-            // It was begun anew.
+            // The file was truncated.
             self.bytes = 0;
         }
         file.seek(SeekFrom::Start(self.bytes)).with_context(place)?;

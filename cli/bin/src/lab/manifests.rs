@@ -1,4 +1,4 @@
-//! What `lab apply` and `lab delete` read and print.
+//! Reads manifests for `lab apply` and `lab delete`, and prints the results.
 
 use std::{
     fs,
@@ -16,17 +16,16 @@ use crate::{
     output::Output,
 };
 
-/// A manifest.
 #[derive(Debug)]
 pub(super) struct Manifest {
-    /// Its file's name without the ending; none of standard input.
+    /// The file's name without its extension; `None` for standard input.
     pub(super) name: Option<String>,
-    /// What it is called in an error.
+    /// Its name in errors.
     pub(super) path: String,
     pub(super) text: String,
 }
 
-/// Reads a manifest, every manifest of a folder, or with `-` what comes on standard input.
+/// Reads a manifest, all manifests in a folder, or standard input for `-`.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Manifest>> {
     if file == Path::new("-") {
         let mut text = String::new();
@@ -62,7 +61,7 @@ fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What is being done, in words.
+/// A step of the command, in words.
 pub(super) fn in_progress(step: &ApplyStep) -> String {
     match step {
         ApplyStep::Ending(count) => format!("{count} pods are terminating"),
@@ -76,7 +75,7 @@ pub(super) fn in_progress(step: &ApplyStep) -> String {
     }
 }
 
-/// Prints what was done to each object.
+/// Prints the change of each object.
 pub(super) fn print(all: Vec<Applied>, output: Output) -> anyhow::Result<Outcome> {
     let mut done = Applied::default();
     for Applied { started, stopped, objects, ignored, without_command } in all {
@@ -117,7 +116,7 @@ fn in_words(Applied { started, stopped, objects, .. }: &Applied) -> String {
     if lines.is_empty() { "nothing to change".into() } else { lines.join("\n") }
 }
 
-/// The objects that are there now, as they were named before they had a namespace.
+/// The objects that were not deleted, without their namespaces, as earlier releases named them.
 fn written(objects: &[(String, Change)]) -> Vec<String> {
     let there = objects.iter().filter(|(_, change)| *change != Change::Deleted);
     let short = |object: &str| match object.split_once(' ') {

@@ -1,4 +1,4 @@
-//! What commands print, as tests see it.
+//! Captures what commands print, for tests.
 
 use std::{cell::RefCell, fs, path::Path};
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Listed, Output, list, table};
 
-/// What a test collects in place of standard output.
+/// The captured output.
 struct Shown {
     width: Option<u16>,
     lines: Vec<String>,
@@ -16,7 +16,7 @@ thread_local! {
     static SHOWN: RefCell<Option<Shown>> = const { RefCell::new(None) };
 }
 
-/// Keeps a line, if a test collects them.
+/// Captures a line, if a test captures on this thread.
 pub(super) fn keep(text: &str) -> bool {
     SHOWN.with_borrow_mut(|shown| {
         let Some(shown) = shown else { return false };
@@ -25,12 +25,12 @@ pub(super) fn keep(text: &str) -> bool {
     })
 }
 
-/// How long a line may be, where a test says it.
+/// The width that a test simulates.
 pub(super) fn width() -> Option<Option<u16>> {
     SHOWN.with_borrow(|shown| shown.as_ref().map(|shown| shown.width))
 }
 
-/// The lines that are printed to a reader of this width.
+/// The lines printed for a reader of this width.
 pub(crate) fn rendered(
     width: Option<u16>,
     print: impl FnOnce() -> anyhow::Result<()>,
@@ -42,8 +42,8 @@ pub(crate) fn rendered(
     shown.lines
 }
 
-/// Prints for a pipe and for a terminal of 80 columns. For the pipe no line is broken. For the terminal no word is, and no
-/// line is longer than `longest`: 80, or more for a table whose words do not leave it less.
+/// Prints for a pipe and for a terminal of 80 columns. No line is broken for the pipe, and no word for the terminal. There,
+/// no line is longer than `longest`: 80, or more for a table whose words need more.
 pub(crate) fn fits(longest: usize, print: impl Fn() -> anyhow::Result<()>) {
     let piped = rendered(None, &print);
     assert_eq!(piped, rendered(Some(2_000), &print), "a line is broken for a pipe");
@@ -60,16 +60,16 @@ pub(crate) fn fits(longest: usize, print: impl Fn() -> anyhow::Result<()>) {
     assert!(found <= longest.max(80), "{found} columns: {terminal:#?}");
 }
 
-/// The same of a list, and of its wide form, which may be as long as it must.
+/// The same for a list. Its wide form may have any width.
 pub(crate) fn list_fits<T: Listed>(longest: usize, items: &[T]) {
     fits(longest, || list(Output::Text, "List", None, items, json!({})));
     fits(usize::MAX, || Ok(table(T::HEADER, items.iter().flat_map(T::rows))?));
 }
 
-/// Whose tables `tests/tables.rs` prints, from files.
+/// The module whose tables `tests/tables.rs` prints, from files.
 const ELSEWHERE: &str = "explain";
 
-/// Who prints a table shows in a test that it fits.
+/// Each file that prints a table has a test that it fits.
 #[test]
 fn every_table_has_a_sample() {
     let mut without = Vec::new();

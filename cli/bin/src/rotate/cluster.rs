@@ -1,4 +1,4 @@
-//! A cluster whose certificates are exchanged, and the clusters that follow it.
+//! The cluster whose certificates are rotated, and the clusters that follow it.
 
 use std::{
     collections::BTreeMap,
@@ -24,16 +24,16 @@ use crate::{
     rotate::plan::{Facts, Leaf, PeerFacts, Todo},
 };
 
-/// What its certificates are compared with.
+/// The criterion by which certificates are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// By the CA that takes over.
+    /// Those that the new CA did not sign.
     NewCa,
-    /// Issued not long ago, those of the etcd and of clients, as asked.
+    /// Of the selected ones, those that were not issued recently.
     Young { server: bool, clients: bool },
 }
 
-/// The cluster.
+/// The cluster whose certificates are rotated.
 pub(crate) struct Cluster {
     pub(crate) local: Side,
     /// The clusters that have a user here, with their directories if those are at hand.
@@ -43,10 +43,11 @@ pub(crate) struct Cluster {
     min_age: Duration,
 }
 
-/// The CA that takes over, as long as that goes on.
+/// The file name of the new CA during a rotation.
 const NEXT: &str = "ca-next";
 
-/// Whether a directory found by its name alone is of a cluster that follows this one: others may be called the same.
+/// Whether a directory is that of a cluster that follows this one. It was found by its context's name, and another cluster
+/// may have the same name.
 fn follows_us(local: &Side, directory: &Path) -> bool {
     let Ok(side) = Side::read(directory, false) else { return false };
     let grant = side.peer(local.name()).and_then(|peer| peer.clustermesh.as_ref());
@@ -54,7 +55,7 @@ fn follows_us(local: &Side, directory: &Path) -> bool {
 }
 
 impl Cluster {
-    /// Reads the cluster and those that follow it, and locks them if they are to be changed.
+    /// Reads the cluster and those that follow it. Locks them if they are to be changed.
     pub(crate) fn read(args: &RotateArgs) -> anyhow::Result<Self> {
         let directory = contexts::find(&args.context)?.directory;
         let local = Side::read(&directory, false)?;
@@ -79,7 +80,7 @@ impl Cluster {
                 directories.insert(directory.clone(), name.clone());
             }
         }
-        // In one order, whichever command changes them: two commands never wait for each other.
+        // In a fixed order, so that two commands never wait for each other.
         let mut sides = BTreeMap::new();
         for (directory, name) in directories {
             let side = Side::read(&directory, !args.dry_run)?;
@@ -89,7 +90,7 @@ impl Cluster {
             sides.insert(name, side);
         }
         let local = sides.remove(local.name()).context("the cluster itself")?;
-        // A cluster that has a user and does not follow needs nothing.
+        // A cluster that has a user but does not follow needs no certificate.
         let follows = |side: &Side| side.peer(local.name()).is_some();
         let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
         let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();
@@ -102,12 +103,12 @@ impl Cluster {
         self.local.pki()
     }
 
-    /// The CAs that are trusted.
+    /// The trusted CAs.
     pub(crate) fn trusted(&self) -> anyhow::Result<Bundle> {
         bundle(&self.pki().certificate("ca"))
     }
 
-    /// The CA that takes over, or took over and is not alone yet.
+    /// The new CA, from its creation until the old one is no longer trusted.
     pub(crate) fn next(&self) -> anyhow::Result<Option<Bundle>> {
         let now = SystemTime::now();
         let next = self.pki().certificate(NEXT);
@@ -120,13 +121,13 @@ impl Cluster {
         Ok(self.signer().filter(|_| self.trusted().is_ok_and(|trusted| trusted.len() > 1)))
     }
 
-    /// The CA whose key is here, unless it is over: then another must take over all the same.
+    /// The CA that signs; `None` if it has expired, in which case a rotation is still possible.
     fn signer(&self) -> Option<Bundle> {
         let ca = self.pki().ca(SystemTime::now()).ok()?;
         Bundle::parse(ca.certificate()).ok()
     }
 
-    /// What there is.
+    /// The state of all files.
     pub(crate) fn facts(&self, aim: Aim) -> anyhow::Result<Facts> {
         let now = SystemTime::now();
         let (trusted, next) = (self.trusted()?, self.next()?);
@@ -175,7 +176,7 @@ impl Cluster {
         })
     }
 
-    /// Does one thing. Done twice, it is done once.
+    /// Carries out a step; it is no error if it was carried out already.
     pub(crate) fn carry_out(&self, todo: &Todo) -> anyhow::Result<()> {
         let (pki, now) = (self.pki(), SystemTime::now());
         let next = || self.next()?.context("there is no CA that takes over");
@@ -242,7 +243,7 @@ impl Cluster {
         found.and_then(|(_, side)| side.as_ref()).with_context(|| format!("{name} is not at hand"))
     }
 
-    /// Where a peer has what it needs for this cluster's etcd.
+    /// The files with which a peer connects to this cluster's etcd.
     fn files_of(&self, side: &Side) -> anyhow::Result<CredentialFiles> {
         let file = side.peer(self.local.name()).context("it follows this cluster")?;
         let folder = side.directory.peers();
@@ -259,7 +260,7 @@ impl Cluster {
         })
     }
 
-    /// What a certificate is for: a server's names are those that it had.
+    /// The profile of a new certificate. A server's names are those in its present certificate.
     fn profile(&self, leaf: Leaf) -> anyhow::Result<Profile> {
         let name = self.local.name().as_str();
         let user = match leaf {
@@ -290,12 +291,12 @@ struct Files {
 }
 
 impl Files {
-    /// Whether they are sound and by one of these CAs.
+    /// Whether they match each other, and are signed by one of these CAs.
     fn by(&self, cas: &Bundle) -> bool {
         self.sound() && read(&self.certificate).is_ok_and(|text| cas.signed(&text))
     }
 
-    /// Whether they are sound, were issued not longer ago, and do not end soon.
+    /// Whether they match each other, were issued less than `age` ago, and do not expire soon.
     fn young(&self, now: SystemTime, age: Duration) -> bool {
         let is_young = |d: Details| d.not_before + BACKDATED + age > now && !d.is_expiring(now);
         self.sound() && first(&self.certificate).is_ok_and(is_young)

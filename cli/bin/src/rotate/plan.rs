@@ -1,39 +1,40 @@
-//! What is left to do, worked out from what there is. Nothing else is remembered: a command that was killed begins here.
+//! The steps of a rotation that are left, computed from the state of the files. No other state is kept, so that a command
+//! that was killed can continue.
 
 use std::fmt;
 
-/// Something to do, or to wait for.
+/// A step to carry out, or to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Todo {
-    /// Make the CA that takes over.
+    /// Create the new CA.
     NewCa,
-    /// Trust it beside the old one.
+    /// Trust the new CA beside the old one.
     Trust,
-    /// Have a peer trust both.
+    /// Make a peer trust both CAs.
     PeerTrusts(String),
-    /// A peer whose directory is not at hand must trust both.
+    /// Wait until a peer whose directory is not at hand trusts both CAs.
     AskPeer(String),
-    /// The etcd must have read the new CA.
+    /// Wait until the etcd has read the new CA.
     EtcdTrusts,
-    /// From now on the new CA signs.
+    /// Sign with the new CA from now on.
     Sign,
-    /// Issue one of the cluster's own certificates.
+    /// Issue one of the cluster's certificates.
     Issue(Leaf),
     /// Issue a peer's certificate.
     IssueFor(String),
-    /// A peer whose directory is not at hand needs a new certificate.
+    /// Wait for a request of a peer whose directory is not at hand.
     AskPeerForRequest(String),
-    /// Have a peer trust the new CA only.
+    /// Make a peer trust the new CA only.
     PeerForgets(String),
     /// Trust the new CA only.
     Forget,
-    /// Remove what only the change needed.
+    /// Remove the files that only the rotation needs.
     Clean,
-    /// The etcd must have forgotten the old CA.
+    /// Wait until the etcd does not trust the old CA any more.
     EtcdForgets,
 }
 
-/// One of a cluster's own certificates.
+/// One of the cluster's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaf {
     /// Its etcd's.
@@ -44,22 +45,22 @@ pub(crate) enum Leaf {
     Local,
 }
 
-/// What there is.
+/// The state of the cluster's files, and of its peers'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// There is a CA that takes over, or took over and is not alone yet.
+    /// There is a new CA, and the old one may still be trusted.
     pub(crate) begun: bool,
-    /// It is trusted.
+    /// The new CA is trusted.
     pub(crate) trusted: bool,
-    /// It signs.
+    /// The new CA signs.
     pub(crate) signs: bool,
-    /// No other is trusted.
+    /// The new CA is the only trusted one.
     pub(crate) alone: bool,
-    /// Files that only the change needs are there.
+    /// There are files that only a rotation needs.
     pub(crate) leftovers: bool,
-    /// The cluster's own certificates that are to be issued.
+    /// The cluster's certificates that must be issued again.
     pub(crate) stale: Vec<Leaf>,
-    /// Clusters that follow this one.
+    /// The clusters that follow this one.
     pub(crate) peers: Vec<PeerFacts>,
 }
 
@@ -69,13 +70,13 @@ pub(crate) struct PeerFacts {
     pub(crate) name: String,
     /// Its directory can be read and written.
     pub(crate) at_hand: bool,
-    /// The operator says that it has all it needs.
+    /// The operator confirmed with `--peer-done` that it has the new files.
     pub(crate) done: bool,
-    /// It trusts the CA that takes over.
+    /// It trusts the new CA.
     pub(crate) trusts: bool,
-    /// It trusts no other.
+    /// It trusts the new CA only.
     pub(crate) alone: bool,
-    /// Its certificate is to be issued.
+    /// Its certificate must be issued again.
     pub(crate) stale: bool,
 }
 
@@ -84,7 +85,7 @@ pub(crate) struct PeerFacts {
 impl Leaf {
     pub(crate) const ALL: [Self; 3] = [Self::Server, Self::Admin, Self::Local];
 
-    /// Its files are called so.
+    /// The name of its files, without extension.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -94,10 +95,10 @@ impl Leaf {
     }
 }
 
-/// The way to both CAs trusted and everything issued by the new one.
+/// The steps until both CAs are trusted, and the new one has signed all certificates.
 pub(crate) fn exchange(facts: &Facts) -> Vec<Todo> {
     if facts.begun && facts.signs && facts.alone {
-        // Killed while it was finished.
+        // The command was killed at the end of `--finish`.
         return if facts.leftovers { vec![Todo::Clean] } else { Vec::new() };
     }
     let mut todo = Vec::new();
@@ -122,7 +123,7 @@ pub(crate) fn exchange(facts: &Facts) -> Vec<Todo> {
     todo
 }
 
-/// The way to the new CA alone; or what still depends on the old one.
+/// The steps until only the new CA is trusted; or the reasons for which the old one is still needed.
 pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
     let mut todo = Vec::new();
     if facts.begun {
@@ -131,7 +132,7 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
             dependent.push("the old CA still signs".into());
         }
         for leaf in &facts.stale {
-            dependent.push(format!("the certificate {}.crt is by the old CA", leaf.name()));
+            dependent.push(format!("the certificate {}.crt is signed by the old CA", leaf.name()));
         }
         for PeerFacts { name, at_hand, done, trusts, stale, .. } in &facts.peers {
             match (at_hand, done) {
@@ -139,10 +140,10 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
                     dependent.push(format!("{name} does not trust the new CA"));
                 }
                 (true, _) if *stale => {
-                    dependent.push(format!("the certificate of {name} is by the old CA"));
+                    dependent.push(format!("the certificate of {name} is signed by the old CA"));
                 }
                 (false, false) => dependent.push(format!(
-                    "{name} cannot be looked at, its context is not at hand: name it with --peer-context, or say --peer-done {name} when it trusts the new CA and has a certificate by it"
+                    "{name} cannot be checked, as its context is not at hand: name it with --peer-context, or add --peer-done {name} when it trusts the new CA and has a certificate of it"
                 )),
                 _ => {}
             }
@@ -163,7 +164,7 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
     Ok(todo)
 }
 
-/// New certificates by the CA that signs.
+/// The steps to issue new certificates with the present CA.
 pub(crate) fn reissue(facts: &Facts) -> Vec<Todo> {
     let own = facts.stale.iter().copied().map(Todo::Issue);
     let peers = facts.peers.iter().filter(|peer| peer.stale).filter_map(|peer| {
@@ -243,7 +244,7 @@ mod tests {
         };
         let dependent = finish(&facts).unwrap_err();
         for (says, message) in
-            ["local.crt", "of b is by the old", "--peer-done c"].iter().zip(&dependent)
+            ["local.crt", "of b is signed by the old", "--peer-done c"].iter().zip(&dependent)
         {
             assert!(message.contains(says), "{message}");
         }
@@ -256,7 +257,7 @@ mod tests {
         let todo = finish(&facts).unwrap();
         assert_eq!(todo, [Todo::PeerForgets("b".into()), Todo::Forget, Todo::EtcdForgets]);
         assert!(finish(&Facts { signs: false, ..facts }).is_err());
-        // Nothing under way: only the etcd may be behind.
+        // No rotation is in progress: only the etcd may still trust an old CA.
         assert_eq!(finish(&Facts::default()).unwrap(), [Todo::EtcdForgets]);
     }
 

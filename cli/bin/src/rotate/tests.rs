@@ -29,7 +29,7 @@ impl Two {
         Self { _root: root, one, other }
     }
 
-    /// As `clustermesh certs rotate` begins, each time anew.
+    /// Reads the state again, as each run of `clustermesh certs rotate` does.
     fn read(&self, flags: &[&str]) -> (RotateArgs, Cluster) {
         let (one, other) = (self.one.display().to_string(), self.other.display().to_string());
         let mut words = vec!["clustermesh", "certs", "rotate", "--context", &one];
@@ -46,7 +46,7 @@ impl Two {
         fs::read_to_string(self.one.join("pki").join(name)).unwrap()
     }
 
-    /// Every holder of a certificate is trusted by whom it is shown to, as the files are.
+    /// Each certificate in the files is trusted by the daemons that verify it.
     fn assert_whole(&self) {
         let path = |path: &str| self.one.join("pki").join(path);
         let peers = self.other.join("peers");
@@ -73,7 +73,7 @@ impl Two {
     }
 }
 
-/// Each step begins from the files alone, as if the command had been killed before it.
+/// Each step starts from the files alone, as if the command had been killed before it.
 #[test]
 fn a_ca_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     let two = Two::new();
@@ -83,7 +83,7 @@ fn a_ca_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     loop {
         let (_, cluster) = two.read(&["--ca", "--dry-run"]);
         let facts = cluster.facts(Aim::NewCa).unwrap();
-        // No etcd runs here that could be asked.
+        // No etcd runs in this test.
         let mut todo = exchange(&facts).into_iter().filter(|todo| *todo != Todo::EtcdTrusts);
         let Some(next) = todo.next() else { break };
         cluster.carry_out(&next).unwrap();
@@ -103,7 +103,7 @@ fn a_ca_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     assert_eq!(names(&server_now), names(&server));
     assert_ne!(server_now.issuer, server.issuer);
 
-    // A peer that connects now gets both CAs and a certificate by the new one.
+    // A peer that connects now gets both CAs and a certificate of the new one.
     assert!(plan_between(&two.other, &two.one).unwrap().is_empty());
 
     loop {
@@ -137,7 +137,7 @@ fn what_is_young_is_left_alone() {
     assert!(ends < SystemTime::now() + Duration::from_secs(3_601));
     let only_server = Aim::Young { server: true, clients: false };
     assert_eq!(reissue(&cluster.facts(only_server).unwrap()).len(), 1);
-    // A key that is another's is no certificate to leave alone.
+    // A certificate with another certificate's key is replaced.
     fs::copy(two.one.join("pki/local.key"), two.one.join("pki/admin.key")).unwrap();
     let (_, cluster) = two.read(&["--clients", "--dry-run"]);
     assert_eq!(reissue(&cluster.facts(aim).unwrap()), [Todo::Issue(plan::Leaf::Admin)]);
@@ -155,7 +155,7 @@ fn a_peer_that_is_not_at_hand_is_asked_for() {
     assert!(!todo.contains(&Todo::AskPeer(name.to_string())), "{todo:?}");
 }
 
-/// The whole command, as far as it gets without an etcd: it says what it waits for, and changes nothing with --dry-run.
+/// The whole command, as far as it gets without an etcd: it reports what it waits for, and changes nothing with --dry-run.
 #[test]
 fn it_waits_for_the_etcd() {
     let two = Two::new();

@@ -1,4 +1,4 @@
-//! The status as JSON. Fields are added, and keep their meaning.
+//! The status as JSON. Fields are only added; those that exist keep their meaning.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use mesh_admin::v1::{Peer, Problem, StatusResponse, StepState};
 use serde_json::{Value, json};
 
-use super::{ApiserverStatus, ClusterStatus, peer_state, state_of};
-use crate::drain;
+use super::{ApiserverStatus, ClusterStatus, DiedPod, peer_state, state_of};
+use crate::{drain, lab::ended};
 
 impl ClusterStatus {
     pub(super) fn json(&self) -> Value {
@@ -63,15 +63,21 @@ impl ClusterStatus {
                 }
             })
             .collect();
+        let died = self.died.iter().map(|DiedPod { node, name, process }| {
+            let mut fields = ended::json(process);
+            fields.extend([("node".into(), json!(node)), ("name".into(), json!(name))]);
+            fields
+        });
         json!({
             "name": self.name, "ready": self.is_ready(), "state": self.state().word(),
             "problems": self.broken(),
             "configuredPeers": self.configured, "apiserver": apiserver, "replicas": replicas, "agents": agents,
+            "diedPods": died.collect::<Vec<_>>(),
         })
     }
 }
 
-/// The counters of a daemon in camelCase; with underscores too, as they were called before, until the next minor release.
+/// The counters of a daemon in camelCase; until the next minor release also under their earlier names, with underscores.
 pub(crate) fn counters_json(counters: &HashMap<String, u64>) -> Value {
     let both = |(name, count): (&String, &u64)| {
         [(camel_case(name), json!(count)), (name.clone(), json!(count))]
@@ -79,7 +85,7 @@ pub(crate) fn counters_json(counters: &HashMap<String, u64>) -> Value {
     Value::Object(counters.iter().flat_map(both).collect())
 }
 
-/// `no_backend` as `noBackend`.
+/// `no_backend` becomes `noBackend`.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
     let first = words.next().unwrap_or_default().to_owned();
@@ -98,7 +104,7 @@ fn problem_json(problem: &Problem) -> Value {
     })
 }
 
-/// A time as RFC 3339 has it; nothing of one that cannot be.
+/// A time as RFC 3339; `None` if it is out of range.
 pub(super) fn rfc_3339(unix_seconds: u64) -> Option<String> {
     let seconds = i64::try_from(unix_seconds).ok()?;
     Some(Timestamp::from_second(seconds).ok()?.to_string())

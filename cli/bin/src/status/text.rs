@@ -1,18 +1,19 @@
-//! The status as text: a line a cluster first, then what is not ready, or everything.
+//! The status as text: a line for each cluster, and then what is not ready; or everything.
 
 use std::collections::BTreeMap;
 
 use mesh_admin::v1::{Peer, Problem, State, StepState};
 
 use super::{
-    AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of, wide,
+    AgentStatus, ApiserverStatus, ClusterStatus, DiedPod, json::rfc_3339, peer_state, state_of,
+    wide,
 };
-use crate::{contexts::hint, drain, output};
+use crate::{contexts::hint, drain, lab::ended, output};
 
-/// Nodes that a problem is shown with.
+/// The most nodes that a problem is shown with.
 const NODES: usize = 3;
 
-/// Prints all clusters; with `verbose` what is in order too.
+/// Prints all clusters; with `verbose` also what is ready.
 pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result<()> {
     let mut lines = clusters.iter().map(|cluster| hint(&cluster.headline()));
     lines.try_for_each(output::coloured_line)?;
@@ -35,7 +36,7 @@ pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result
 }
 
 impl ClusterStatus {
-    /// `a: 1/1 apiservers, 2/2 agents, 11/11 peers ready`, and what is not so.
+    /// `a: 1/1 apiservers, 2/2 agents, 11/11 peers ready`, and the state if it is not ready.
     fn headline(&self) -> String {
         let ready = |state: State| state != State::NotReady;
         let apiservers = self.apiservers.iter().filter(|apiserver| {
@@ -69,7 +70,7 @@ impl ClusterStatus {
         }
     }
 
-    /// What is not ready or degraded, with what is drained; with `verbose` everything.
+    /// What is not ready, degraded or drained; with `verbose` everything.
     fn rows(&self, verbose: bool) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         let row = |who: &str, of: &str, state: &str, detail: String| {
@@ -77,7 +78,7 @@ impl ClusterStatus {
         };
         for ApiserverStatus { name, reported } in &self.apiservers {
             match reported {
-                // Its problems follow below.
+                // Its problems are printed below the table.
                 Ok(status) if verbose || state_of(status) == State::NotReady => {
                     let exported =
                         status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
@@ -87,11 +88,16 @@ impl ClusterStatus {
                 Err(error) => rows.push(row(name, "", "NO ANSWER", error.clone())),
             }
         }
-        // All replicas say the same.
+        // All replicas report the same.
         let mut reported =
             self.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
         let drained = reported.next().and_then(|status| status.drained.as_ref());
         rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
+        rows.extend(self.died.iter().map(|DiedPod { node, name, process }| {
+            let how = ended::state(process);
+            let what = format!("pod {name} {how} → clustermesh lab logs {}", process.name);
+            row(node, "", "DIED", what)
+        }));
         for AgentStatus { node, reported } in &self.agents {
             let (_, peers) = match reported {
                 Err(error) => {
@@ -133,7 +139,7 @@ impl ClusterStatus {
         rows
     }
 
-    /// A line for each problem, however many nodes have it.
+    /// A line for each problem, with the nodes that have it.
     fn problem_lines(&self) -> Vec<String> {
         let mut who: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         let mut order = Vec::new();
@@ -167,7 +173,7 @@ impl ClusterStatus {
     }
 }
 
-/// What of a peer its own operator has drained.
+/// What the operator of a peer has drained.
 fn drained_there(peer: &Peer) -> Option<String> {
     let nodes = &peer.drained_nodes;
     match (peer.drained, nodes.is_empty()) {
@@ -197,7 +203,7 @@ fn word(state: State) -> &'static str {
     }
 }
 
-/// How a peer is, what follows from it, and what to do.
+/// The state of a peer, its consequences, and the remedy.
 fn detail(local: &str, peer: &Peer) -> String {
     let mut detail = summary(peer);
     if let Some(away) = away(local, peer) {
@@ -209,7 +215,7 @@ fn detail(local: &str, peer: &Peer) -> String {
     }
 }
 
-/// Of a peer that is not connected: since when, and for how long what it reported is used.
+/// For a peer that is not connected: since when, and until when its backends are used.
 fn away(local: &str, peer: &Peer) -> Option<String> {
     let since = peer.unreachable_since_unix_seconds.and_then(rfc_3339)?;
     let until = peer.stale_at_unix_seconds.and_then(rfc_3339)?;
@@ -226,7 +232,7 @@ fn away(local: &str, peer: &Peer) -> Option<String> {
     })
 }
 
-/// How a peer is, and whether what is known of it is old.
+/// The state of a peer, and whether its records are from before the agent's start.
 pub(crate) fn summary(peer: &Peer) -> String {
     match peer.remembered {
         true => format!("{}; using what it reported before the agent started", reached(peer)),
@@ -234,7 +240,7 @@ pub(crate) fn summary(peer: &Peer) -> String {
     }
 }
 
-/// The first broken step with its reason, or what was reached.
+/// The first failed condition with its reason; else what the agent waits for; else details.
 fn reached(peer: &Peer) -> String {
     let step = |state: StepState| peer.ladder.iter().find(|step| step.state() == state);
     if let Some(failed) = step(StepState::Failed) {
@@ -242,7 +248,7 @@ fn reached(peer: &Peer) -> String {
     }
     if peer.held > 0 {
         return format!(
-            "{} keys of a lease that ran out stay until their writer is back",
+            "{} keys are kept although their lease expired, until their writer is back",
             peer.held
         );
     }
@@ -260,6 +266,7 @@ mod tests {
         ProblemCode,
         v1::{StatusResponse, Step},
     };
+    use mesh_lab::ProcessState;
 
     use super::*;
     use crate::output::samples;
@@ -288,7 +295,32 @@ mod tests {
             apiservers: vec![ApiserverStatus { name: "apiserver".into(), reported: Ok(status) }],
             agents,
             configured: configured.iter().map(ToString::to_string).collect(),
+            died: Vec::new(),
         }
+    }
+
+    /// A crash of a pod is no state of the mesh: it is shown, and changes nothing else.
+    #[test]
+    fn a_labs_pod_that_ended_is_a_row() {
+        let process = ProcessState {
+            name: "a/shop/web-0".into(),
+            command: Vec::new(),
+            netns: String::new(),
+            cgroup: "/".into(),
+            environment: Vec::new(),
+            log: "/nonexistent/web-0.log".into(),
+            pid: 1,
+            start_time: 1,
+        };
+        let died = DiedPod { node: "n1".into(), name: "shop/web-0".into(), process };
+        let agents = vec![agent("n1", vec![peer("a", true)], Vec::new())];
+        let cluster = ClusterStatus { died: vec![died], ..cluster(agents, &[]) };
+        let [row] = cluster.rows(false).try_into().unwrap();
+        let what = "pod shop/web-0 DIED → clustermesh lab logs a/shop/web-0";
+        assert_eq!(row, ["a", "n1", "", "DIED", what]);
+        assert!(cluster.is_ready());
+        let json = &cluster.json()["diedPods"][0];
+        assert_eq!((&json["name"], &json["state"]), (&"shop/web-0".into(), &"died".into()));
     }
 
     fn agent(node: &str, peers: Vec<Peer>, problems: Vec<Problem>) -> AgentStatus {
@@ -355,7 +387,7 @@ mod tests {
                 "nodes drained by its operator: n1, n2, n3 and 2 more",
             ),
         ] {
-            // The local cluster's own drain is the apiserver's row.
+            // The drain of the local cluster is in the apiserver's row.
             let own = Peer { own: true, drained: true, ..self::peer("a", true) };
             let cluster = cluster(vec![agent("n1", vec![own, peer], Vec::new())], &["b"]);
             assert!(cluster.headline().ends_with("1/1 peers ready"), "{}", cluster.headline());

@@ -1,11 +1,11 @@
-//! What `status -o wide` shows beside the status: what each connection carries, and which daemons there are.
+//! The tables that `status -o wide` adds: the connections with their numbers of records, and the daemons.
 
 use mesh_admin::v1::{Peer, StatusResponse};
 
 use super::{AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of};
 use crate::output;
 
-/// Prints a line a connection, and a line a daemon that answers.
+/// Prints a row for each connection, and a row for each daemon that answers.
 pub(super) fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
     output::line("")?;
     let header = [
@@ -94,9 +94,10 @@ mod tests {
                 reported: Ok((StatusResponse::default(), vec![peer])),
             }],
             configured: Vec::new(),
+            died: Vec::new(),
         };
         let clusters = [cluster];
-        // Of twelve columns the names alone take so much.
+        // The header of the twelve columns needs this much.
         samples::fits(125, || print(&clusters));
     }
 
@@ -130,6 +131,7 @@ mod tests {
             }],
             agents: vec![AgentStatus { node: "n1".into(), reported: Ok((status, vec![peer])) }],
             configured: vec!["b".into()],
+            died: Vec::new(),
         };
         let seen = "2027-01-15T08:00:00Z";
         let wanted = ["a", "n1", "b", "ready", seen, "7", "1", "2", "3", "4", "5", "6"];

@@ -1,16 +1,15 @@
-//! Takes secrets out of text that goes to others.
+//! Removes secrets from text.
 
-/// Stands where a secret was.
+/// Replaces a secret.
 const REMOVED: &str = "(removed)";
-/// What comes before a secret, in any case.
+/// Names of secrets, in any case.
 const WORDS: [&str; 5] = ["password", "passwd", "token", "secret", "authorization"];
 
-/// A text without private keys, without what follows `password`, `token` and the like, and without tokens and passwords that
-/// show what they are.
+/// Removes private keys, values after `password`, `token` and the like, and tokens and passwords that can be recognised.
 pub(super) fn redact(text: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     let mut in_key = false;
-    // The indentation of the name of a secret whose value is in the lines below it.
+    // The indentation of a secret's name, if its value is on the lines below it.
     let mut below: Option<usize> = None;
     for line in text.split_inclusive('\n') {
         let indentation = line.len() - line.trim_start().len();
@@ -18,12 +17,12 @@ pub(super) fn redact(text: &str) -> String {
             Some(name) if indentation > name || line.trim().is_empty() => continue,
             _ => below = None,
         }
-        // A key may be in one line, with its line ends as \n.
+        // A key may be on one line, with `\n` for its line breaks.
         let begins = line.contains("PRIVATE KEY-----") && line.contains("-----BEGIN");
         let ends = line.contains("-----END") && line.contains("PRIVATE KEY-----");
         match (in_key || begins, ends) {
             (false, true) => {
-                // The beginning of a log may be in the middle of a key.
+                // A log may begin within a key.
                 while kept.last().is_some_and(|line| is_base64(line.trim())) {
                     kept.pop();
                 }
@@ -51,7 +50,7 @@ fn is_base64(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is)
 }
 
-/// A line without words that are secrets by themselves: JSON web tokens, and passwords in addresses.
+/// Removes words that are secrets by themselves: JSON web tokens, and passwords in URLs.
 fn without_tokens(line: &str) -> String {
     let end = |c: char| c.is_whitespace() || "\"'`,;()<>[]{}".contains(c);
     let word = |word: &str| {
@@ -72,8 +71,8 @@ fn without_tokens(line: &str) -> String {
     line.split_inclusive(end).map(word).collect()
 }
 
-/// A line without the values of secrets: what stands after `token:` or `token=`, up to its end. And whether the value goes on
-/// in the lines below, which are indented.
+/// Removes the values of secrets: everything from `token:` or `token=` to the end of the line. Also returns whether the
+/// value is on the indented lines below.
 fn without_values(line: &str) -> (String, bool) {
     let lower = line.to_ascii_lowercase();
     let value = WORDS.iter().flat_map(|word| lower.match_indices(word)).filter_map(|(at, word)| {

@@ -1,24 +1,24 @@
-//! What an etcd held, revision by revision.
+//! The contents of an etcd at each revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Event;
 
-/// What an etcd held at each revision from one on.
+/// The contents of an etcd at each revision from a first one on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReferenceModel {
-    /// The revision that it begins with.
+    /// The first revision.
     first: i64,
-    /// The last one that is known.
+    /// The last known revision.
     last: i64,
-    /// What was there at the first.
+    /// The contents at the first revision.
     begin: BTreeMap<Vec<u8>, Stored>,
-    /// What is there at the last.
+    /// The contents at the last revision.
     end: BTreeMap<Vec<u8>, Stored>,
     changes: BTreeMap<i64, BTreeMap<Vec<u8>, Change>>,
 }
 
-/// What a key has.
+/// A key's value and revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Its value.
@@ -27,11 +27,11 @@ pub struct Stored {
     pub created: i64,
     /// The revision that wrote the value.
     pub modified: i64,
-    /// How often it was written since it was created.
+    /// How often the key was written since it was created.
     pub version: i64,
 }
 
-/// What an event says was there before it.
+/// The value before a change, as an event reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviousValue {
     /// The value.
@@ -40,7 +40,7 @@ pub struct PreviousValue {
     pub modified: i64,
 }
 
-/// What became of a key in a revision.
+/// A key before and after a revision that changed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) before: Option<Stored>,
@@ -50,13 +50,13 @@ pub(super) struct Change {
 // === impl ReferenceModel ===
 
 impl ReferenceModel {
-    /// Begins with what is there at a revision.
+    /// Starts with the contents at a revision.
     pub fn new(revision: i64, keys: BTreeMap<Vec<u8>, Stored>) -> Self {
         let end = keys.clone();
         Self { first: revision, last: revision, begin: keys, end, changes: BTreeMap::new() }
     }
 
-    /// Goes on with what is there at the next revision.
+    /// Adds the contents at the next revision.
     pub fn next(&mut self, keys: BTreeMap<Vec<u8>, Stored>) {
         self.last += 1;
         let all: BTreeSet<&Vec<u8>> = self.end.keys().chain(keys.keys()).collect();
@@ -71,7 +71,7 @@ impl ReferenceModel {
         self.end = keys;
     }
 
-    /// Goes on with what a watch of everything reported, where each revision cannot be read.
+    /// Adds an event of a watch of all keys, for where not every revision can be read.
     pub fn apply(&mut self, event: &Event) {
         let before = self.end.get(&event.key).cloned();
         let after = event.value.clone().map(|value| Stored {
@@ -89,17 +89,17 @@ impl ReferenceModel {
         self.last = self.last.max(event.revision);
     }
 
-    /// The last revision that is known.
+    /// The last known revision.
     pub fn last(&self) -> i64 {
         self.last
     }
 
-    /// What is there at the last revision.
+    /// The contents at the last revision.
     pub fn end(&self) -> &BTreeMap<Vec<u8>, Stored> {
         &self.end
     }
 
-    /// What was there at a revision.
+    /// The contents at a revision.
     pub fn at(&self, revision: i64) -> BTreeMap<Vec<u8>, Stored> {
         let mut keys = self.begin.clone();
         for (key, change) in self.changes.range(..=revision).flat_map(|(_, changes)| changes) {
@@ -111,7 +111,7 @@ impl ReferenceModel {
         keys
     }
 
-    /// Whether what happened in a revision is known.
+    /// Whether the changes of a revision are known.
     pub(super) fn covers(&self, revision: i64) -> bool {
         self.first < revision && revision <= self.last
     }
@@ -120,12 +120,12 @@ impl ReferenceModel {
         self.changes.get(&revision)?.get(key)
     }
 
-    /// The keys that changed in a revision.
+    /// The keys that a revision changed.
     pub(super) fn keys(&self, revision: i64) -> impl Iterator<Item = &[u8]> {
         self.changes.get(&revision).into_iter().flatten().map(|(key, _)| key.as_slice())
     }
 
-    /// The revisions from one on in which a key changed that `asked` is true of.
+    /// The revisions from `from` on that changed a key for which `asked` is true.
     pub(super) fn revisions(
         &self,
         from: i64,

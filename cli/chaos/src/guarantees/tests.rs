@@ -8,7 +8,8 @@ fn keys<const N: usize>(keys: [(&str, Stored); N]) -> BTreeMap<Vec<u8>, Stored> 
     keys.into_iter().map(|(key, stored)| (key.into(), stored)).collect()
 }
 
-/// Revision 2 puts a and b, 3 changes a, 4 is elsewhere, 5 removes b, 6 puts b and changes a, 7 removes both.
+/// Revision 2 puts a and b, 3 changes a, 4 puts a key outside of the range, 5 deletes b, 6 puts b and changes a, 7 deletes
+/// both.
 fn reference() -> ReferenceModel {
     let mut reference = ReferenceModel::new(1, keys([]));
     reference.next(keys([("k/a", stored("1", 2, 2, 1)), ("k/b", stored("1", 2, 2, 1))]));
@@ -39,7 +40,7 @@ fn event(key: &str, value: Option<&str>, revision: i64, previous: Option<(&str, 
     }
 }
 
-/// What a watch of `k/` from revision 2 on should say.
+/// What a watch of `k/` from revision 2 on should report.
 fn sound() -> Watch {
     let responses = vec![
         Response::Events(vec![
@@ -63,7 +64,7 @@ fn sound() -> Watch {
     Watch { name: "watch".into(), start, end, from: 2, previous: true, responses }
 }
 
-/// What is wrong with it, each kind once.
+/// The violated guarantees, each once.
 fn wrong(watch: &Watch) -> Vec<Guarantee> {
     let violations =
         watch.violations(&reference()).into_iter().map(|violation| violation.guarantee);
@@ -81,7 +82,7 @@ fn events(watch: &mut Watch, index: usize) -> &mut Vec<Event> {
 fn what_an_etcd_says_of_a_history_is_sound() {
     assert_eq!(sound().violations(&reference()), []);
     assert_eq!(sound().reached(), Some(7));
-    // So is less of it, from a later revision, and with what the reference does not reach to.
+    // A shorter watch is sound too, one from a later revision, and one with events after the reference's end.
     let mut shorter = sound();
     shorter.responses.truncate(3);
     assert_eq!(shorter.violations(&reference()), []);
@@ -100,7 +101,7 @@ fn events_out_of_order_are_found() {
     let mut watch = sound();
     watch.responses.swap(2, 3);
     assert_eq!(wrong(&watch), [Guarantee::Ordered]);
-    // Within a message too.
+    // Within a response too.
     let mut watch = sound();
     events(&mut watch, 0).swap(1, 2);
     assert!(wrong(&watch).contains(&Guarantee::Ordered));
@@ -127,7 +128,7 @@ fn a_revision_in_two_messages_or_half_in_one_is_found() {
 
 #[test]
 fn progress_that_promises_too_much_is_found() {
-    // Something of it comes later.
+    // An event of the revision comes after the progress.
     let mut watch = sound();
     watch.responses.swap(1, 2);
     watch.responses[1] = events(&mut watch, 1)
@@ -138,7 +139,7 @@ fn progress_that_promises_too_much_is_found() {
         .unwrap();
     watch.responses.insert(1, Response::Progress(5));
     assert_eq!(wrong(&watch), [Guarantee::Bookmarkable]);
-    // Nothing of it ever comes.
+    // The events of the revision never come.
     let mut watch = sound();
     watch.responses.truncate(2);
     watch.responses.push(Response::Progress(6));
@@ -179,7 +180,7 @@ fn another_previous_value_is_found() {
         let mut watch = sound();
         events(&mut watch, 3)[0].previous = other;
         assert_eq!(wrong(&watch), [Guarantee::Previous]);
-        // A watch that did not ask gets nothing, and that is right.
+        // A watch that did not ask for previous values gets none.
         watch.previous = false;
         assert_eq!(wrong(&watch), []);
     }

@@ -1,4 +1,4 @@
-//! A chain of plugins, as a node has it in `/etc/cni/net.d`.
+//! A chain of CNI plugins, as in a file in `/etc/cni/net.d`.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::LabError;
 
-/// A chain.
+/// A chain of plugins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conflist {
     version: Value,
@@ -16,23 +16,23 @@ pub struct Conflist {
     plugins: Vec<Map<String, Value>>,
 }
 
-/// One plugin of a chain.
+/// A plugin of a chain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plugin<'a> {
     chain: &'a Conflist,
     own: &'a Map<String, Value>,
 }
 
-/// What users get, which is what runs here.
+/// The chain that we deliver to users.
 const FOR_USERS: &str = include_str!("../../../../deploy/cni/10-clustermesh.conflist");
-/// Our plugin.
+/// The name of our plugin.
 pub(crate) const OURS: &str = "clustermesh-cni";
 
 // === impl Conflist ===
 
 impl Conflist {
-    /// The chain that users get, for a node of the lab: its pods' ranges, where `host-local` remembers the addresses that
-    /// it gave, where the agent listens, and where it looks for pods.
+    /// The chain that we deliver to users, with the settings of a node of the lab: the pods' ranges, the folder in which
+    /// `host-local` keeps the allocated addresses, the agent's socket, and the folder with the plugin's files of pods.
     pub(crate) fn for_node(
         ranges: &[IpNet],
         data: &Path,
@@ -55,7 +55,7 @@ impl Conflist {
         Ok(chain)
     }
 
-    /// Reads a chain.
+    /// Reads a chain from a file.
     pub fn read(path: &Path) -> Result<Self, LabError> {
         Self::parse(&fs::read_to_string(path).map_err(LabError::io(path))?)
     }
@@ -97,12 +97,12 @@ fn is_ours(plugin: &Map<String, Value>) -> bool {
 // === impl Plugin ===
 
 impl Plugin<'_> {
-    /// The program's name.
+    /// The name of the program.
     pub(crate) fn name(&self) -> String {
         self.own.get("type").and_then(Value::as_str).unwrap_or_default().into()
     }
 
-    /// What the plugin gets: its own part, what the chain says, and what was made before it.
+    /// The configuration for a run: the plugin's part, the fields of the chain, and the previous result.
     pub(crate) fn configuration(&self, result: Option<&Value>) -> Value {
         let mut configuration = self.own.clone();
         configuration.insert("cniVersion".into(), self.chain.version.clone());

@@ -1,9 +1,9 @@
 //! Etcds that some nodes reach with a delay.
 //!
-//! A relay on the etcd's node takes connections for a cut, and hands on each byte when its time has come. nftables leads
-//! to it what the other places say to the etcd's port: they go on speaking TLS to the address that they know. Connections
-//! from before are ended, so that nothing goes past it. The relay itself speaks to the etcd from a loopback address of its
-//! own, by which the rules know it.
+//! A relay on the etcd's node accepts connections and forwards each byte when it is due. nftables redirects to it what
+//! these nodes send to the etcd's port, so clients use TLS to the address that they know. Connections from before are
+//! reset, so that none bypasses the relay. The relay connects to the etcd from a loopback address of its own, by which the
+//! rules recognise it.
 
 use std::{fs, net::IpAddr, path::PathBuf, thread, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
     cluster::ETCD_PORT,
     error::LabError,
     lab::Lab,
-    process::Liveness,
+    process::{Liveness, stop_all},
     state::{ProcessState, Relay},
     workload::relay::{LOOK, READY, SOURCE},
 };
@@ -22,28 +22,28 @@ use crate::{
 /// An etcd that some nodes reach with a delay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Late {
-    /// The places of the cut.
+    /// The locations of the cut.
     pub(super) places: [String; 2],
-    /// The etcd's network namespace.
+    /// The network namespace of the etcd.
     pub(super) netns: String,
-    /// Where its relay runs.
+    /// The cgroup of the relay.
     pub(super) cgroup: PathBuf,
-    /// Where its relay listens.
+    /// The port of the relay.
     pub(super) port: u16,
     pub(super) millis: u32,
-    /// Addresses of the nodes that reach it with a delay.
+    /// The addresses of the other nodes that reach it with a delay.
     pub(super) from: Vec<IpAddr>,
-    /// Its own node reaches it with a delay.
+    /// Whether the etcd's node reaches it with a delay too.
     pub(super) own: bool,
 }
 
-/// The first port of relays. No other program has it in a lab.
+/// The port of the first relay. No other program in a lab uses it.
 const FIRST_PORT: u16 = 23_790;
 
 // === impl Late ===
 
 impl Late {
-    /// The port of the nth relay.
+    /// The port of the nth relay, counted from 0.
     pub(super) fn port(n: usize) -> u16 {
         FIRST_PORT.saturating_add(u16::try_from(n).unwrap_or(u16::MAX))
     }
@@ -56,14 +56,15 @@ impl Late {
 // === impl Lab ===
 
 impl Lab {
-    /// Starts the relays that are not there yet.
+    /// Starts the relays that do not run yet.
     pub(super) fn start_relays(&mut self, all: &[Late]) -> Result<(), LabError> {
         for late in all {
             let running = |relay: &&Relay| relay.process.liveness() == Liveness::Running;
             if self.state.relays.iter().filter(running).any(|relay| late.is(relay)) {
                 continue;
             }
-            // The same port with another delay: no client is led there before the new one listens.
+            // A relay on the same port with another delay ends first: no client is redirected to the port before the new
+            // one listens.
             self.end_relays(|relay| relay.port == late.port && relay.process.netns == late.netns)?;
             let log = self.name.folder().join("logs").join(format!("relay-{}.log", late.port));
             let mut process = ProcessState {
@@ -92,20 +93,21 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends the relays that are of no use any more.
+    /// Stops the relays that are not needed any more.
     pub(super) fn stop_relays(&mut self, needed: &[Late]) -> Result<(), LabError> {
         self.end_relays(|relay| !needed.iter().any(|late| late.is(relay)))
     }
 
     fn end_relays(&mut self, over: impl Fn(&Relay) -> bool) -> Result<(), LabError> {
         let relays = self.state.relays.iter_mut().filter(|relay| over(relay));
-        relays.for_each(|relay| relay.process.stop(Signal::SIGKILL));
+        let mut relays: Vec<_> = relays.map(|relay| &mut relay.process).collect();
+        stop_all(&mut relays, Signal::SIGKILL, &mut |_| {});
         self.state.relays.retain(|relay| !over(relay));
         self.save()
     }
 }
 
-/// The rules of an etcd's node instead of those that may be there.
+/// The nftables table of an etcd's node, which replaces an existing one.
 pub(super) fn table<'a>(all: impl Iterator<Item = &'a Late>) -> String {
     let name = format!("inet {TABLE}-late");
     let mut text = format!("table {name}\ndelete table {name}\n");
@@ -116,7 +118,7 @@ pub(super) fn table<'a>(all: impl Iterator<Item = &'a Late>) -> String {
             let family = if ip.is_ipv4() { "ip" } else { "ip6" };
             prerouting
                 .push(format!("{family} saddr {ip} tcp dport {ETCD_PORT} redirect to :{port}"));
-            // What is led to the relay has its port where these look.
+            // Packets that were redirected have the relay's port in these chains.
             ended.push(("input", format!("{family} saddr {ip} tcp dport {ETCD_PORT}")));
             ended.push(("output", format!("{family} daddr {ip} tcp sport {ETCD_PORT}")));
         }
@@ -149,11 +151,11 @@ pub(super) fn table<'a>(all: impl Iterator<Item = &'a Late>) -> String {
     text
 }
 
-/// Waits until a relay listens, by what the kernel says of its network namespace.
+/// Waits until the relay listens, by the kernel's list of sockets in its network namespace.
 fn wait_listening(process: &ProcessState, port: u16) -> Result<(), LabError> {
     let path = format!("/proc/{}/net/tcp6", process.pid);
     let deadline = Instant::now() + READY;
-    // Address and port in hexadecimal, the peer's, and 0A, which is LISTEN.
+    // The local address and port in hexadecimal, the remote ones, and 0A, which is LISTEN.
     let end = format!(":{port:04X}");
     let listens = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);

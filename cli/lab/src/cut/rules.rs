@@ -1,4 +1,4 @@
-//! The rules for cuts, as the kernel gets them.
+//! The nftables and `tc` rules of cuts.
 
 use super::{TABLE, latency_proxy::Late};
 use crate::{
@@ -16,14 +16,13 @@ pub(super) struct Spot<'a> {
     port: Option<u16>,
 }
 
-/// One text for the bridge, one for each node that talks to itself, one for `tc`, and the etcds that are reached with a
-/// delay.
+/// The rules: for the bridge, for nodes whose local traffic is dropped, for `tc`, and for etcds with a delay.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) bridge: Vec<String>,
-    /// Network namespaces with their rules.
+    /// Network namespaces of nodes, with their rules.
     pub(super) nodes: Vec<(String, Vec<String>)>,
-    /// Links with the rates of their classes, the first of which is 1.
+    /// Links with the rates of their classes. The first class of a link is 1.
     pub(super) rates: Vec<(String, Vec<String>)>,
     /// Etcds that some nodes reach with a delay.
     pub(super) late: Vec<Late>,
@@ -32,7 +31,7 @@ pub(super) struct Rules {
 // === impl Rules ===
 
 impl Rules {
-    /// Adds what a cut means; `link` is the bridge's end of a node's link.
+    /// Adds the rules of a cut. `link` names the end of a node's link on the bridge.
     pub(super) fn add(
         &mut self,
         state: &LabState,
@@ -59,7 +58,7 @@ impl Rules {
                     (Some(_), _) => (a, b),
                     (_, Some(_)) => (b, a),
                     (None, None) => {
-                        return Err(invalid("only what goes to an etcd comes late: name one"));
+                        return Err(invalid("only traffic to an etcd can be delayed: name one"));
                     }
                 };
                 pairs += 1;
@@ -71,7 +70,7 @@ impl Rules {
                 self.one_way((&name(b), b.port), (&name(a), a.port), cut);
             } else if let Some(port) = a.port.or(b.port) {
                 if matches!(cut.impairment, Some(Impairment::Rate(_))) {
-                    // Only links have rates, and this goes over none.
+                    // Rates are for links, and local traffic passes none.
                     continue;
                 }
                 pairs += 1;
@@ -82,12 +81,12 @@ impl Rules {
             (0, Some(Impairment::Rate(_))) => {
                 Err(invalid("there is no link between them that could have a rate"))
             }
-            (0, _) => Err(invalid("they are one place: name two nodes or clusters")),
+            (0, _) => Err(invalid("they are the same location: name two nodes or clusters")),
             _ => Ok(()),
         }
     }
 
-    /// From one link to another. A port is that of the place on its link.
+    /// Adds the rules for one direction, from one link to another. A port is that of the location at the link.
     fn one_way(&mut self, from: (&str, Option<u16>), to: (&str, Option<u16>), cut: &Cut) {
         let verdict = match &cut.impairment {
             Some(Impairment::Rate(rate)) => {
@@ -109,7 +108,7 @@ impl Rules {
         }
     }
 
-    /// What an etcd's own node says to it.
+    /// Adds the rules for local traffic of an etcd's node to the etcd.
     fn inside(&mut self, netns: &str, port: u16, cut: &Cut) {
         let verdict = dropped(cut.impairment.as_ref());
         let rules = ["sport", "dport"].map(|end| format!("iifname lo tcp {end} {port} {verdict}"));
@@ -119,7 +118,7 @@ impl Rules {
         }
     }
 
-    /// One node more reaches an etcd with a delay, over the relay of this cut.
+    /// Adds a node that reaches an etcd with a delay, through the relay of this cut.
     fn hears_late(
         &mut self,
         places: &[String; 2],
@@ -148,7 +147,7 @@ impl Rules {
         }
     }
 
-    /// Another class of a link.
+    /// Adds a class to a link, and returns its number.
     fn class(&mut self, link: &str, rate: &str) -> usize {
         let at = self.rates.iter().position(|(other, _)| other == link).unwrap_or_else(|| {
             self.rates.push((link.into(), Vec::new()));
@@ -160,7 +159,7 @@ impl Rules {
     }
 }
 
-/// What becomes of a packet that a rule is about.
+/// The verdict for packets of a cut.
 fn dropped(passes: Option<&Impairment>) -> String {
     match passes {
         Some(Impairment::Loss(percent)) => format!("numgen random mod 100 < {percent} drop"),
@@ -168,7 +167,7 @@ fn dropped(passes: Option<&Impairment>) -> String {
     }
 }
 
-/// The spots that a place is made of.
+/// The nodes, or the port, of a location.
 pub(super) fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>>, LabError> {
     let (cluster, rest) = match place.split_once('/') {
         Some((cluster, rest)) => (cluster, Some(rest)),
@@ -183,7 +182,7 @@ pub(super) fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>
             None => {
                 let known = places(cluster).map(|(name, ..)| format!("{}/{name}", cluster.name));
                 Err(LabError::Unknown {
-                    kind: "place",
+                    kind: "location",
                     name: place.into(),
                     known: [cluster.name.clone()]
                         .into_iter()
@@ -196,7 +195,7 @@ pub(super) fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>
     }
 }
 
-/// A table with these rules instead of the one that may be there; none without rules.
+/// A table with these rules, which replaces an existing one. Without rules, the table is removed.
 pub(super) fn table(family: &str, hook: &str, rules: &[String]) -> String {
     let mut text = format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
     if !rules.is_empty() {
@@ -209,7 +208,7 @@ pub(super) fn table(family: &str, hook: &str, rules: &[String]) -> String {
     text
 }
 
-/// Token buckets, one a cut. tbf has no classes; htb is made of the same buckets. What belongs to no class passes freely.
+/// A token bucket for each cut. tbf has no classes, so htb is used. Traffic without a class is not limited.
 pub(super) fn classes(link: &str, rates: &[String]) -> Vec<String> {
     let class = |(at, rate): (usize, &String)| {
         format!(
@@ -221,7 +220,7 @@ pub(super) fn classes(link: &str, rates: &[String]) -> Vec<String> {
     [root].into_iter().chain(rates.iter().enumerate().map(class)).collect()
 }
 
-/// The places in a cluster, by name: its nodes, and the port of each etcd.
+/// The names of the locations in a cluster: its nodes, and its etcds, each with its port.
 fn places(cluster: &ClusterState) -> impl Iterator<Item = (String, &NodeState, Option<u16>)> {
     let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node, None));
     let etcd = |(replica, node)| (Component::Etcd(replica).to_string(), node, Some(ETCD_PORT));

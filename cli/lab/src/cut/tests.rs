@@ -51,7 +51,7 @@ fn whole_places_hear_nothing() {
             "iifname bn1 oifname an2 drop",
         ]
     );
-    // Nodes of one cluster, but none from itself.
+    // All pairs of different nodes of one cluster.
     assert_eq!(rules("a", "a/n2", None, None).unwrap().bridge.len(), 2);
 }
 
@@ -65,10 +65,10 @@ fn an_etcd_is_a_port_of_its_node() {
             "iifname bn2 oifname an1 tcp dport 2379 drop",
         ]
     );
-    // So is that of another replica, on the next node.
+    // The etcd of a second replica is on the second node.
     let found = rules("a/n1", "b/etcd2", None, None).unwrap();
     assert_eq!(found.bridge[0], "iifname an1 oifname bn2 tcp dport 2379 drop");
-    // Its own node speaks to it too, over no link.
+    // The etcd's node connects to it locally, over no link.
     let found = rules("a", "a/etcd", None, None).unwrap();
     assert_eq!((found.bridge.len(), found.nodes.len()), (2, 1));
     assert_eq!(found.nodes[0].1[1], "iifname lo tcp dport 2379 drop");
@@ -90,7 +90,7 @@ fn a_port_is_cut_both_ways_and_a_rate_is_a_class() {
 #[test]
 fn what_cannot_be_cut_is_refused_with_the_reason() {
     for (one, other, port, reason) in [
-        ("a/n1", "a/n1", None, "one place"),
+        ("a/n1", "a/n1", None, "the same location"),
         ("a/etcd", "b/etcd", None, "etcds do not talk"),
         ("a/etcd", "b", Some(2379), "leave --port out"),
         ("a", "c", None, "there is: a, b"),
@@ -140,12 +140,12 @@ fn an_etcd_hears_late_through_a_relay() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    // Its own node too, but for the relay.
+    // The etcd's node is delayed too, but the relay's connections are not.
     let found = rules("a", "a/etcd", None, delay()).unwrap();
     assert!(found.late[0].own);
     let text = latency_proxy::table(found.late.iter());
     assert!(text.contains("oifname lo ip saddr != 127.0.0.2 tcp dport 2379 redirect to"), "{text}");
-    // Nothing is left of what is healed.
+    // A healed cut leaves nothing behind.
     let none: [&Late; 0] = [];
     assert!(!latency_proxy::table(none.into_iter()).contains("chain"));
     let error = rules("a", "b", None, delay()).unwrap_err();

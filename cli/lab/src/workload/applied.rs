@@ -1,4 +1,4 @@
-//! The objects that were applied to a cluster, but for pods: a file for each manifest, in which each object is once.
+//! The objects that were applied to a cluster, without pods. Each manifest has a file, and each object is in one file.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::LabError;
 
-/// What identifies an object: its kind, namespace and name.
+/// The identity of an object: its kind, namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ObjectId {
     kind: String,
@@ -19,16 +19,16 @@ pub(super) struct ObjectId {
     name: String,
 }
 
-/// What an apply did to an object.
+/// What an apply changed of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not there.
+    /// It was created.
     Created,
-    /// It was there, and was another.
+    /// It existed and was changed.
     Configured,
-    /// It was there as it is.
+    /// It existed and was not changed.
     Unchanged,
-    /// It was there, and is not any more.
+    /// It was deleted.
     Deleted,
 }
 
@@ -36,12 +36,12 @@ pub enum Change {
 #[derive(Debug)]
 pub(super) struct AppliedFiles {
     folder: PathBuf,
-    /// The objects of each manifest, by its name.
+    /// The objects in each file, by the name of the manifest.
     files: BTreeMap<String, Vec<Value>>,
 }
 
 impl AppliedFiles {
-    /// Reads the files of a folder.
+    /// Reads the files in a folder.
     pub(super) fn read(folder: &Path) -> Result<Self, LabError> {
         let mut files = BTreeMap::new();
         let names = fs::read_dir(folder).map_err(LabError::io(folder))?.flatten();
@@ -58,7 +58,8 @@ impl AppliedFiles {
         Ok(Self { folder: folder.into(), files })
     }
 
-    /// Makes a manifest's file hold these objects, wherever they were before; what else it held goes if `prune` is set.
+    /// Puts objects into a manifest's file, and removes them from other files. With `prune`, all other objects of the file
+    /// are deleted.
     pub(super) fn put(
         &mut self,
         source: &str,
@@ -85,7 +86,7 @@ impl AppliedFiles {
             vec![]
         };
         kept.extend(objects);
-        // It is there before it goes elsewhere: there is no moment without it.
+        // An object is written to the new file before it is removed from the old one, so that it always exists.
         self.write(source, &kept)?;
         let others: Vec<String> = self.files.keys().cloned().collect();
         for other in others {
@@ -96,7 +97,7 @@ impl AppliedFiles {
         Ok(changes)
     }
 
-    /// Takes objects away, in whichever file they are.
+    /// Deletes objects, whatever file they are in.
     pub(super) fn delete(&mut self, ids: &[ObjectId]) -> Result<Vec<ObjectId>, LabError> {
         let sources: Vec<String> = self.files.keys().cloned().collect();
         let mut deleted = Vec::new();
@@ -124,7 +125,7 @@ impl AppliedFiles {
 
     fn write(&self, source: &str, items: &[Value]) -> Result<(), LabError> {
         let path = self.folder.join(format!("applied-{source}.json"));
-        // One without objects stays: to an apiserver a folder without files is a mistake.
+        // An empty file is kept: an apiserver reports a folder without files as an error.
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
         let text =
             serde_json::to_vec_pretty(&list).map_err(|e| LabError::Manifest(e.to_string()))?;
@@ -159,7 +160,7 @@ impl std::fmt::Display for ObjectId {
 }
 
 impl Change {
-    /// The word for it.
+    /// The change in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -185,7 +186,7 @@ mod tests {
         changes.map(|(id, change)| format!("{id} {}", change.as_str())).collect()
     }
 
-    /// The newest apply of an object is in force, from whichever file it is, and it is in one file.
+    /// The last apply of an object replaces the previous one, also one of another file.
     #[test]
     fn an_object_is_its_kind_namespace_and_name() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Applying manifests to a lab's cluster: what a scheduler, a kubelet and an API server would do, as far as pods,
-//! deployments, services and namespaces go.
+//! Applies manifests to a lab's cluster: does the work of a scheduler, a kubelet and an API server for pods, deployments,
+//! services and namespaces.
 
 use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
@@ -11,71 +11,71 @@ use super::{
 };
 use crate::{command::enter, error::LabError, lab::Lab, state::PodState};
 
-/// What an apply did.
+/// The result of an apply or delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Pods that were started.
+    /// The names of the pods that were started.
     pub started: Vec<String>,
-    /// Pods that were stopped.
+    /// The names of the pods that were stopped.
     pub stopped: Vec<String>,
-    /// Other objects, as `Service shop/web`, and what was done to them.
+    /// Other objects, as `Service shop/web`, and how they were changed.
     pub objects: Vec<(String, Change)>,
-    /// Objects of kinds that a lab does not know.
+    /// Objects of unknown kinds.
     pub ignored: Vec<String>,
-    /// Pods with an image and no command: a lab runs commands, and no images.
+    /// Pods with an image and no command: a lab runs commands, but no images.
     pub without_command: Vec<String>,
 }
 
-/// What an apply is doing, for those who wait.
+/// A step of an apply, for progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplyStep {
-    /// So many pods are terminating, side by side.
+    /// This many pods are terminating at the same time.
     Ending(usize),
-    /// One of them has ended.
+    /// A pod has ended.
     Ended {
-        /// The pod.
+        /// The name of the pod.
         name: String,
-        /// How many have.
+        /// How many have ended.
         ended: usize,
-        /// How many will.
+        /// How many will end in all.
         all: usize,
     },
-    /// A pod starts.
+    /// A pod is being started.
     Starting {
-        /// The pod.
+        /// The name of the pod.
         name: String,
-        /// Which one it is, from 1 on.
+        /// Its position among the started pods, counted from 1.
         started: usize,
-        /// How many do.
+        /// How many will be started.
         all: usize,
     },
-    /// A Deployment's pod makes room for one with the new template; the one before is ready.
+    /// A Deployment's pod is being replaced by one with the new template. The pod replaced before it is ready.
     Replacing {
-        /// The pod.
+        /// The name of the pod.
         name: String,
-        /// Which one it is, from 1 on.
+        /// Its position among the replaced pods, counted from 1.
         replaced: usize,
-        /// How many there are.
+        /// How many will be replaced.
         all: usize,
     },
 }
 
-/// Who is notified of what is being done.
+/// The callback for progress.
 pub(super) type Progress<'a> = &'a mut dyn FnMut(&ApplyStep);
 
-/// Where objects are from.
+/// The source of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source<'a> {
-    /// A manifest by its name: what it said before and does not say now goes.
+    /// The manifest with this name: objects that it had before and does not have any more are deleted.
     Manifest(&'a str),
-    /// A stream: what it does not speak of stays.
+    /// A stream: objects that it does not have are not changed.
     Stream,
 }
 
 impl Lab {
-    /// Makes a cluster hold what a manifest says. An object is known by its kind, namespace and name: the newest apply of it is
-    /// in force. `grace` is how long a pod goes on after it is marked as terminating. Where a Deployment's template changed, its
-    /// pods are replaced one after another: the new one is ready before the next one ends.
+    /// Applies a manifest to a cluster. An object is identified by kind, namespace and name, and its last apply counts.
+    /// `grace` is how long a pod keeps running after it is marked as terminating. If a Deployment's template changed, its
+    /// pods are replaced one after another: the new pod is ready before the next one ends.
     pub fn apply(
         &mut self,
         cluster: &str,
@@ -123,7 +123,7 @@ impl Lab {
         Ok(applied)
     }
 
-    /// Takes back the objects that a manifest names, from whichever manifest they were applied.
+    /// Deletes the objects that a manifest names, whatever manifest they were applied from.
     pub fn delete(
         &mut self,
         cluster: &str,
@@ -148,10 +148,10 @@ impl Lab {
         AppliedFiles::read(&self.state.cluster(cluster)?.directory.join("manifests"))
     }
 
-    /// The cluster IPs that a service was given, an IPv4 one first.
+    /// The cluster IPs of a service, IPv4 first.
     ///
     /// # Errors
-    /// The cluster or the service is not there.
+    /// The cluster or the service does not exist.
     pub fn service_addresses(
         &self,
         cluster: &str,
@@ -168,7 +168,7 @@ impl Lab {
         Ok(self.number(cluster)?.service_ips(*last).into())
     }
 
-    /// A command that runs in a pod.
+    /// A command to run in a pod.
     pub fn command_in_pod(&self, pod: &str, command: &[String]) -> Result<Command, LabError> {
         let (cluster, pod) = self.state.pod(pod)?;
         let (program, arguments) =
@@ -179,7 +179,7 @@ impl Lab {
         Ok(command)
     }
 
-    /// A command that runs on a node, outside any pod.
+    /// A command to run on a node, in no pod.
     pub fn command_on_node(
         &self,
         cluster: &str,
@@ -195,13 +195,13 @@ impl Lab {
         Ok(command)
     }
 
-    /// The mesh's own programs are the lab's, wherever the shell would find others.
+    /// The path of a program. For the mesh's programs it is that of the lab's binaries, whatever `$PATH` has.
     pub(super) fn program(&self, program: &str) -> PathBuf {
         let own = self.state.bin_dir.join(program);
         if program.starts_with("clustermesh") && own.is_file() { own } else { program.into() }
     }
 
-    /// A service with cluster IPs, as an API server gives them: the same ones as before to one that had some.
+    /// A service with cluster IPs, as an API server allocates them. A service that had some keeps them.
     fn service(&mut self, cluster: &str, mut object: Value) -> Result<Value, LabError> {
         let has_ip = object
             .pointer("/spec/clusterIP")
@@ -245,7 +245,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What a pod gets to know of itself, as by Kubernetes' downward API.
+/// The environment variables of a pod, like those of Kubernetes' downward API.
 pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)> {
     let own = [
         ("CLUSTER_NAME", cluster.to_owned()),

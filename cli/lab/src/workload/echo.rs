@@ -1,4 +1,4 @@
-//! The server in the lab's pods: HTTP and UDP, answering with who and where it is and whom it sees.
+//! The server in the lab's pods. By HTTP and UDP, it answers with its identity and the client's address.
 
 use std::{
     env, io,
@@ -18,24 +18,29 @@ use tokio::{
 
 use crate::workload::Answer;
 
-/// How long connections may take to be used once more after the server was asked to end.
+/// How long open connections are kept after the signal to end, for one more request each.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long a client that connected just before may take to be accepted.
+/// How long connections are accepted after the signal: a client may have connected just before.
 const ACCEPTED: Duration = Duration::from_millis(100);
-/// The longest line of a request.
+/// The longest line of a request, in bytes.
 const MAX_LINE: usize = 8 * 1024;
 
-/// Who answers.
+/// The identity of the server.
 struct Identity {
     pod: String,
     node: String,
     cluster: String,
 }
 
+/// Names the port of an error.
+fn at(port: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("port {port} cannot be listened on: {error}"))
+}
+
 /// Serves until asked to end: then each open connection gets one more answer, which says that it is the last.
 ///
 /// # Errors
-/// When a port cannot be listened on.
+/// A port cannot be listened on.
 pub async fn serve(tcp: &[u16], udp: &[u16]) -> io::Result<()> {
     let variable = |name| env::var(name).unwrap_or_default();
     let identity = Arc::new(Identity {
@@ -46,17 +51,19 @@ pub async fn serve(tcp: &[u16], udp: &[u16]) -> io::Result<()> {
     let ending = Arc::new(watch::Sender::new(false));
     let mut listeners = JoinSet::new();
     for port in tcp {
-        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
+        let listener = listener.map_err(|error| at(&format!("{port}/TCP"), &error))?;
         listeners.spawn(accept(listener, Arc::clone(&identity), Arc::clone(&ending)));
     }
     for port in udp {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
+        let socket = socket.map_err(|error| at(&format!("{port}/UDP"), &error))?;
         listeners.spawn(datagrams(socket, Arc::clone(&identity)));
     }
     signal(SignalKind::terminate())?.recv().await;
     ending.send_replace(true);
     sleep(ACCEPTED).await;
-    // Every connection holds a receiver until it is done, and nothing else does.
+    // Each connection holds a receiver until it ends, and nothing else does.
     let _ = timeout(DRAIN, ending.closed()).await;
     listeners.abort_all();
     Ok(())
@@ -68,7 +75,7 @@ async fn accept(listener: TcpListener, identity: Arc<Identity>, ending: Arc<watc
     }
 }
 
-/// One connection: a request after another.
+/// Serves one connection: requests one after another.
 async fn http(
     stream: TcpStream,
     client: SocketAddr,
@@ -79,7 +86,7 @@ async fn http(
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
-        // A request's head ends with an empty line; no client sends a body.
+        // The head of a request ends with an empty line. Clients send no body.
         let mut line = String::new();
         loop {
             line.clear();
@@ -131,7 +138,7 @@ mod tests {
     use super::*;
     use crate::workload::call::Flow;
 
-    /// What a server waits for when it is asked to end: connections, and not its own listeners.
+    /// A server without connections ends at once: its listeners do not count.
     #[tokio::test]
     async fn a_server_without_connections_has_nothing_to_wait_for() {
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();

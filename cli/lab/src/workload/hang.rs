@@ -1,4 +1,4 @@
-//! A client that asked once and waits for more that never comes: what ends its wait is not the network.
+//! A client that makes one request and then waits for data that never comes, until its connection is ended.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,23 +10,24 @@ use crate::workload::{
     call::{Flow, Transport, any, ask_datagram},
 };
 
-/// What happened to it, in order.
+/// An event of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Event {
-    /// It was answered, and waits.
+    /// The server answered; the client now waits.
     Answered(Answer),
-    /// Its connection ended by an error of this number, or in good order (0).
+    /// The connection ended with this error number; 0 if the server closed it.
     Ended(i32),
 }
 
-/// Longer than a client should have to wait.
+/// The longest wait for the end of the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks, waits until the connection ends, connects again and asks again; by UDP with the same socket.
+/// Makes a request, waits until the connection ends, connects again and makes another request. With UDP it uses the same
+/// socket.
 ///
 /// # Errors
-/// When no server answers, or the connection does not end.
+/// No server answers, or the connection does not end.
 pub async fn hang(
     transport: Transport,
     to: SocketAddr,

@@ -1,4 +1,4 @@
-//! A load that judges every request: fresh connections at a rate, long flows beside them, a deadline and no second try.
+//! A load whose every request must succeed: new connections at a rate, and long connections beside them. Nothing is retried.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,76 +9,76 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use crate::workload::call::{Called, DatagramFlow, Flow, Next, Transport, call};
+use crate::workload::call::{Called, DatagramFlow, Flow, Next, Transport, call, failure};
 
-/// What to do.
+/// The parameters of a load.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Whom to ask, in turn.
+    /// The servers, which are used in turn.
     pub targets: Vec<(Transport, SocketAddr)>,
-    /// Fresh connections a second.
+    /// New connections a second.
     pub rate: u32,
-    /// How many of them in all; it ends by itself then.
+    /// The number of new connections, after which the load ends; `None` for no end.
     pub requests: Option<u64>,
-    /// Connections that are kept, each asking again and again (TCP targets only).
+    /// Connections that are kept, each with one request after another (TCP targets only).
     pub flows: u32,
-    /// Connected UDP sockets that are kept, each asking again and again (UDP targets only).
+    /// Connected UDP sockets that are kept, each with one request after another (UDP targets only).
     pub datagram_flows: u32,
-    /// Pause between two requests of a flow.
+    /// The pause between two requests of a kept connection or socket.
     pub flow_pause: Duration,
-    /// How long a request may take.
+    /// The longest time of a request.
     pub deadline: Duration,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Requests that were made.
     pub offered: u64,
-    /// Requests that were answered in time, by whom they should be.
+    /// Requests that were answered in time, with the service as the peer address.
     pub answered: u64,
-    /// Requests that were not, by reason.
+    /// All other requests, by the reason of their failure.
     pub failed: BTreeMap<String, u64>,
-    /// Of the answered: requests over long flows.
+    /// Answered requests over kept connections.
     pub over_flows: u64,
-    /// Of the answered: requests over UDP sockets that are kept.
+    /// Answered requests over kept UDP sockets.
     #[serde(default)]
     pub over_datagram_flows: u64,
-    /// Long flows, and UDP sockets that are kept, that ended otherwise than by the server, and that were opened again.
+    /// Kept connections and sockets that failed, and were opened again.
     #[serde(default)]
     pub ended: u64,
-    /// Long flows that the server ended in good order, and that were opened again.
+    /// Kept connections that the server closed after an announcement, and that were opened again.
     pub reopened: u64,
     /// Answers by cluster.
     pub clusters: BTreeMap<String, u64>,
-    /// Answers by cluster and pod.
+    /// Answers by `cluster/pod`.
     pub pods: BTreeMap<String, u64>,
-    /// Answers by the client address that the server saw.
+    /// Answers by the client's IP address that the server saw.
     pub clients: BTreeMap<String, u64>,
-    /// Milliseconds it took.
+    /// The duration of the load, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// One request's end.
+/// The result of one request.
 struct Outcome {
     result: Result<Called, String>,
     over: Over,
 }
 
-/// What a request goes over.
+/// The connection or socket of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
-    /// A connection or a socket of its own.
+    /// A new one.
     Fresh,
     Flow,
     DatagramFlow,
 }
 
-/// How many requests may be under way; more means that no server answers any more.
+/// The most requests in flight. More of them means that servers do not answer.
 const UNDER_WAY: usize = 4_096;
 
-/// Asks until `stop`, or until all was asked, and reports.
+/// Runs a load until `stop`, or until all requests are made.
 pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
     let started = Instant::now();
     let (outcomes, mut received) = mpsc::channel(UNDER_WAY);
@@ -128,7 +128,7 @@ pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
     report
 }
 
-/// Fresh connections, at a rate that does not wait for answers.
+/// Makes new connections, at a rate that does not depend on the answers.
 async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch::Receiver<bool>) {
     if load.rate == 0 {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -136,7 +136,7 @@ async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch
     }
     let period = Duration::from_secs(1) / load.rate;
     let mut tick = interval_at(Instant::now() + period, period);
-    // What could not be offered in time is offered at once: the rate is kept on the whole.
+    // Late requests are made at once, so that the rate is right on average.
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut requests = JoinSet::new();
     let requests_left = 0..load.requests.unwrap_or(u64::MAX);
@@ -160,7 +160,7 @@ async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch
     while requests.join_next().await.is_some() {}
 }
 
-/// A connection that is kept as long as the server lets it.
+/// A connection that is kept until the server announces its end.
 async fn flow(
     load: Arc<Load>,
     to: SocketAddr,
@@ -224,27 +224,20 @@ async fn datagram_flow(
 }
 
 impl Outcome {
-    /// An answer counts if the client sees the service behind it, not the backend.
+    /// A request succeeds only if the client's peer address is that of the service, not of the backend.
     fn judge(result: io::Result<Called>, to: SocketAddr, over: Over) -> Self {
         match result {
             Ok(called) if called.peer == to => Self { result: Ok(called), over },
             Ok(called) => {
                 Self::failed(&format!("getpeername is {}, not the service", called.peer.ip()), over)
             }
-            Err(error) => Self::failed(&reason(&error), over),
+            Err(error) => Self::failed(&failure(&error), over),
         }
     }
 
     fn failed(reason: &str, over: Over) -> Self {
         Self { result: Err(reason.into()), over }
     }
-}
-
-/// An error without what differs from one to the next.
-fn reason(error: &io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string())
 }
 
 impl Report {
@@ -323,7 +316,7 @@ mod tests {
         assert_eq!(report.clusters.keys().collect::<Vec<_>>(), ["a"]);
     }
 
-    /// A UDP server that answers for a while, and then is gone.
+    /// A UDP server that answers for a while and then ends.
     #[tokio::test]
     async fn a_kept_socket_that_is_refused_has_ended() {
         let server = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -1,5 +1,5 @@
-//! A pod's life: scheduled, attached, running, withdrawn. What a scheduler and a kubelet do, and what an API server shows
-//! of it.
+//! The life of a pod: scheduled, attached, running, removed. This is the work of a scheduler and a kubelet, and what an API
+//! server shows of it.
 
 use std::{
     collections::BTreeSet,
@@ -27,20 +27,20 @@ use crate::{
     state::{NodeState, PodState, ProcessState},
 };
 
-/// A pod that has a node and no address.
+/// A pod with a node, but without addresses.
 #[derive(Debug)]
 struct Scheduled {
     node: NodeState,
     pod: PodState,
-    /// As an API server shows it.
+    /// The object, as an API server would show it.
     object: Value,
 }
 
-/// How long a pod may take to listen.
+/// The longest time for a pod to listen on its ports.
 const LISTENING: Duration = Duration::from_secs(10);
 
 impl Lab {
-    /// Schedules pods, all of them before the first is attached: by then the cluster knows their names.
+    /// Starts pods. All are scheduled before the first is attached, so that the apiserver sees them first.
     pub(super) fn start_pods(
         &mut self,
         cluster: &str,
@@ -60,7 +60,7 @@ impl Lab {
             let (name, started) = (pod.pod.name.clone(), all - left.len());
             progress(&ApplyStep::Starting { name, started, all });
             if let Err(error) = self.start_pod(cluster, pod) {
-                // There is no kubelet that would try again.
+                // No kubelet would retry: the pods that were not started are deleted.
                 left.for_each(|pod| drop(fs::remove_file(&pod.pod.manifest)));
                 return Err(error);
             }
@@ -68,7 +68,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Gives a pod the node that it names, or the one with the fewest pods.
+    /// Schedules a pod to the node that it names, or to the one with the fewest pods.
     fn schedule(
         &self,
         cluster: &str,
@@ -137,7 +137,7 @@ impl Lab {
             let listening = wait_listening(&process, &container_ports(&object));
             pod.process = Some(process);
             if let Err(error) = listening {
-                // It is remembered, so that it is taken away with the lab.
+                // It is saved in the state, so that it is removed with the lab.
                 self.state.cluster_mut(cluster)?.pods.push(pod);
                 self.save()?;
                 return Err(error);
@@ -170,7 +170,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Asks the chain whether a pod is attached as it was, as a kubelet's runtime may do now and then.
+    /// Runs CNI CHECK for a pod, as a kubelet's runtime may do.
     pub fn check_pod(&self, pod: &str) -> Result<(), LabError> {
         let (cluster, pod) = self.state.pod(pod)?;
         let node = self.node(&cluster.name, &pod.node)?;
@@ -215,7 +215,8 @@ impl Lab {
         }
     }
 
-    /// Ends pods as Kubernetes does, side by side: they are terminating, go on for a while, end, and their manifests go.
+    /// Ends pods at the same time, as Kubernetes does: marks them as terminating, waits, stops them, and removes their
+    /// manifests.
     pub(super) fn withdraw(
         &mut self,
         cluster: &str,
@@ -234,7 +235,7 @@ impl Lab {
         let mut pods = pods.to_vec();
         let mut processes: Vec<_> =
             pods.iter_mut().filter_map(|pod| pod.process.as_mut()).collect();
-        stop_all(&mut processes, Signal::SIGTERM);
+        stop_all(&mut processes, Signal::SIGTERM, &mut |_| {});
         for (pod, ended) in pods.iter().zip(1..) {
             progress(&ApplyStep::Ended { name: pod.name.clone(), ended, all: pods.len() });
             fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
@@ -247,7 +248,7 @@ impl Lab {
         Ok(())
     }
 
-    /// A cluster's node by name.
+    /// A node of a cluster by its name.
     pub(super) fn node(&self, cluster: &str, name: &str) -> Result<NodeState, LabError> {
         let cluster = self.state.cluster(cluster)?;
         let known = || cluster.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>().join(", ");
@@ -260,7 +261,7 @@ impl Lab {
     }
 }
 
-/// Writes into a pod's manifest that it is being deleted.
+/// Sets the deletion timestamp in a pod's manifest.
 fn mark_terminating(pod: &PodState) -> Result<(), LabError> {
     let text = fs::read(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
     let mut object: Value =
@@ -287,7 +288,7 @@ fn container_command(pod: &Value) -> Option<Vec<String>> {
     (!command.is_empty()).then_some(command)
 }
 
-/// The ports that a pod's container says it listens on.
+/// The ports in the manifest of a pod's container.
 fn container_ports(pod: &Value) -> Vec<u16> {
     let ports =
         pod.pointer("/spec/containers/0/ports").and_then(Value::as_array).into_iter().flatten();
@@ -295,14 +296,14 @@ fn container_ports(pod: &Value) -> Vec<u16> {
     ports.filter_map(|port| u16::try_from(port).ok()).collect()
 }
 
-/// Waits until a process's network has a socket on each port: what a readiness probe would find out.
+/// Waits until a socket of the process's network namespace is bound to each port, in place of a readiness probe.
 fn wait_listening(process: &ProcessState, ports: &[u16]) -> Result<(), LabError> {
     let deadline = Instant::now() + LISTENING;
     loop {
         let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| {
             fs::read_to_string(format!("/proc/{}/net/{table}", process.pid)).unwrap_or_default()
         });
-        // proc_net(5): the local address is the second field, its port in hexadecimal after the colon.
+        // proc_net(5): the second field is the local address, with the port in hexadecimal after the colon.
         let local = tables.iter().flat_map(|table| table.lines()).filter_map(|line| {
             u16::from_str_radix(line.split_whitespace().nth(1)?.rsplit_once(':')?.1, 16).ok()
         });
@@ -320,7 +321,7 @@ fn wait_listening(process: &ProcessState, ports: &[u16]) -> Result<(), LabError>
     }
 }
 
-/// A pod's status once it runs.
+/// The status of a running pod.
 fn running(pod: &PodState) -> Value {
     let ips: Vec<_> = pod.ips.iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
     json!({

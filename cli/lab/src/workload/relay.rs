@@ -1,5 +1,4 @@
-//! The relay before an etcd that some nodes reach with a delay: bytes go on as they came, in both directions, when
-//! their time has come.
+//! The relay in front of an etcd that some nodes reach with a delay. It forwards bytes in both directions when they are due.
 
 use std::{
     io,
@@ -14,30 +13,30 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The address that it speaks to the etcd from: what comes from there is not led to it again.
+/// The address from which it connects to the etcd: connections from there are not redirected to the relay.
 pub(crate) const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// How long a relay may take until it listens, and how often that is looked at.
+/// The longest time for a relay to listen, and the interval of checks.
 pub(crate) const READY: Duration = Duration::from_secs(5);
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
-/// Bytes that are read at once, and how many such pieces are on their way.
+/// Bytes that are read at once, and the most of such pieces in flight.
 const PIECE: usize = 16 * 1024;
 const PIECES: usize = 256;
 
-/// Relays from a port to another one of this host, until it is killed.
+/// Relays from a port to another port of this host, until the process is killed.
 ///
 /// # Errors
-/// When the port cannot be listened on.
+/// The port cannot be listened on.
 pub async fn relay(port: u16, to_port: u16, delay: Duration) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await?;
     loop {
-        // One that is gone before it was accepted is no error.
+        // It is no error if a client closed its connection before it was accepted.
         let Ok((near, _)) = listener.accept().await else { continue };
         tokio::spawn(connection(near, to_port, delay));
     }
 }
 
-/// One connection: it is over when either end is.
+/// Relays one connection, until either end closes it.
 async fn connection(near: TcpStream, to_port: u16, delay: Duration) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((SOURCE, 0).into())?;
@@ -50,7 +49,7 @@ async fn connection(near: TcpStream, to_port: u16, delay: Duration) -> io::Resul
         .map(drop)
 }
 
-/// One direction.
+/// Relays one direction.
 async fn late(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! What a manifest asks for, and what makes a cluster's pods so.
+//! The pods and objects in a manifest, and the changes that a cluster's pods need.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::applied::ObjectId;
 use crate::{error::LabError, state::PodState};
 
-/// A pod that a manifest asks for.
+/// A pod in a manifest.
 #[derive(Debug)]
 pub(super) struct WantedPod {
     pub(super) namespace: String,
@@ -17,25 +17,25 @@ pub(super) struct WantedPod {
     pub(super) object: Value,
 }
 
-/// What a manifest asks for.
+/// The contents of a manifest.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) pods: Vec<WantedPod>,
-    /// Deployments, by namespace and name: pods called after them are theirs.
+    /// Deployments, by namespace and name. Their pods have this name and an index.
     pub(super) deployments: Vec<(String, String)>,
     pub(super) others: Vec<Value>,
     pub(super) ignored: Vec<String>,
     pub(super) without_command: Vec<String>,
 }
 
-/// Which pods an apply ends and starts.
+/// The pods that an apply ends and starts.
 #[derive(Debug, Default)]
 pub(super) struct Rollout {
-    /// Pods that end together.
+    /// Pods that end at the same time.
     pub(super) gone: Vec<PodState>,
     /// Pods that start afterwards.
     pub(super) new: Vec<WantedPod>,
-    /// Pods of Deployments whose template changed, each with what takes its place; one after another.
+    /// Pods of Deployments whose template changed, each with its replacement; they are replaced one after another.
     pub(super) replaced: Vec<(PodState, WantedPod)>,
 }
 
@@ -65,7 +65,7 @@ impl Wanted {
 // === impl Rollout ===
 
 impl Rollout {
-    /// What makes the pods that are there the ones that are wanted. `pruned` names the manifest of which no other pod stays.
+    /// Computes the changes from the known pods to the wanted ones. All other pods of the manifest `pruned` end.
     pub(super) fn plan(
         known: &[PodState],
         wanted: Vec<WantedPod>,
@@ -79,7 +79,7 @@ impl Rollout {
         let gone = known.iter().filter(is_gone).cloned().collect();
         let mut rollout = Self { gone, ..Self::default() };
         for wanted in wanted {
-            // One whose template changed is another pod.
+            // A pod whose template changed is replaced.
             match known.iter().find(|pod| wanted.is(pod)).cloned() {
                 None => rollout.new.push(wanted),
                 Some(pod) if !wanted.is_changed(&pod) => {}
@@ -99,7 +99,7 @@ fn is_known(kind: &str) -> bool {
     Kind::ALL.iter().any(|known| known.as_str() == kind)
 }
 
-/// Whether a pod is one of these deployments.
+/// Whether a pod belongs to one of these Deployments.
 pub(super) fn is_of(deployments: &[(String, String)], pod: &PodState) -> bool {
     deployments.iter().any(|(namespace, name)| {
         let index = pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-'));
@@ -126,7 +126,7 @@ impl fmt::Display for WantedPod {
     }
 }
 
-/// The objects in a manifest.
+/// The objects in a manifest, with the elements of lists.
 fn documents(text: &str) -> Result<Vec<Value>, LabError> {
     let manifest = |e: serde_saphyr::Error| LabError::Manifest(e.without_snippet().to_string());
     let all: Vec<Option<Value>> = serde_saphyr::from_multiple(text).map_err(manifest)?;
@@ -166,7 +166,7 @@ fn wanted_pod(object: Value) -> WantedPod {
     WantedPod { namespace: namespace_of(&object), name: name_of(&object), node, object }
 }
 
-/// Whether a pod's container has an image and no command, so that a lab runs nothing in it.
+/// Whether a pod's first container has an image and no command: a lab runs nothing in it.
 fn runs_an_image(pod: &Value) -> bool {
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
     let Some(first) = containers.and_then(|all| all.first()) else { return false };
@@ -190,7 +190,7 @@ pub(super) fn namespace_of(object: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// A Deployment `web` of so many replicas in namespace shop, and a pod `client`.
+    /// A Deployment `web` in the namespace shop, and a pod `client`.
     fn manifest(replicas: usize, version: &str) -> String {
         let labels = json!({ "app": "web", "version": version });
         let container = json!({ "name": "x", "command": ["sleep", "1"] });
@@ -211,7 +211,7 @@ mod tests {
         json!({ "kind": "List", "items": items }).to_string()
     }
 
-    /// The pods that a manifest asks for, as they are once it is applied from a file called `shop`.
+    /// The pods of a manifest, as they are after it was applied from a file called `shop`.
     fn applied(text: &str) -> Vec<PodState> {
         let pod = |WantedPod { namespace, name, object, .. }| PodState {
             namespace,
@@ -229,7 +229,7 @@ mod tests {
         Wanted::read(text).unwrap().pods.into_iter().map(pod).collect()
     }
 
-    /// What ends, what starts and what is replaced, by name.
+    /// The names of pods that end, start and are replaced.
     fn planned(known: &[PodState], text: &str, pruned: Option<&str>) -> [String; 3] {
         let Wanted { pods, deployments, .. } = Wanted::read(text).unwrap();
         let Rollout { gone, new, replaced } = Rollout::plan(known, pods, &deployments, pruned);

@@ -1,4 +1,4 @@
-//! libFuzzer's way to `mesh_offline_fuzz::events`.
+//! The libFuzzer target of `mesh_offline_fuzz::events`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! libFuzzer's way to `mesh_offline_fuzz::keys`.
+//! The libFuzzer target of `mesh_offline_fuzz::keys`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! Fuzz bodies for what a report of a stranger's mesh is made of: keys files, and events.
+//! Fuzz bodies for files that users receive from others: keys files and lists of events.
 
 #![allow(clippy::expect_used, reason = "a fuzz body fails by panicking")]
 
@@ -15,8 +15,8 @@ use mesh_offline::{
 };
 use mesh_source::{Format, decode};
 
-/// A keys file. What is understood is understood the same when it was written again, can be dumped, is no different from
-/// itself, and may be imported: what it says of others changes nothing that the importing cluster has.
+/// A keys file. A file that is parsed must be the same after it is written and parsed again, can be dumped, does not differ
+/// from itself, and can be imported: its keys change nothing of the importing cluster's.
 pub fn keys(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(file) = KeysFile::parse(text) else { return };
@@ -40,7 +40,7 @@ pub fn keys(data: &[u8]) {
     }
 }
 
-/// A list of events, as JSON and as YAML. What is understood comes in the order of time, and can happen.
+/// A list of events, as JSON and as YAML. Events that are parsed are sorted by time, and can be run.
 pub fn events(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     for format in [Format::Json, Format::Yaml] {
@@ -66,20 +66,20 @@ pub fn events(data: &[u8]) {
     }
 }
 
-/// Only some of the inputs go through the whole mesh: it costs a hundred times what reading costs.
+/// Only one input in this many goes through the whole mesh, which takes a hundred times as long as parsing.
 const ONE_IN: usize = 8;
 
-/// Its expressions are long to make, and the same for all.
+/// Compiled once, since its expressions take long.
 static FILTER: LazyLock<LabelFilter> = LazyLock::new(|| LabelFilter::new([]).expect("no rules"));
 
-/// So are the objects.
+/// The objects of the importing cluster, decoded once.
 static OBJECTS: LazyLock<BTreeMap<ObjectKey, Object>> = LazyLock::new(objects);
 
 fn own() -> ClusterName {
     ClusterName::new("own").expect("a name")
 }
 
-/// A cluster with a service and one backend, and peers.
+/// A cluster with a service and one backend, and with these peers.
 fn simulation(mut clusters: BTreeMap<ClusterName, ClusterState>) -> Simulation {
     let free = (1..=511).filter_map(mesh_model::ClusterId::from_wire);
     let mut free = free.filter(|id| !clusters.values().any(|peer| peer.settings.id == *id));

@@ -1,4 +1,4 @@
-//! Whether services v1 and endpoint slices say the same.
+//! Compares services v1 with endpoint slices.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,11 @@ use mesh_wire::{Key, Layout, Prefix};
 
 use super::{ClusterInKeys, Deviation};
 
-/// A service's backends, as its slices have them: the ports that each address may have in services v1.
+/// The backends of a service in its slices: the ports that services v1 may have for each address.
 type Backends = BTreeMap<IpAddr, BTreeSet<(String, Port)>>;
 
 impl ClusterInKeys {
-    /// Services of which the two forms differ, where a cluster exports both.
+    /// Differences between the two formats, for a cluster that exports both.
     pub(super) fn disagreements(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
         let mode = self.config.as_ref().map(|config| &config.export_mode);
         if mode != Some(&ExportMode::ServicesAndEndpointSlices) {
@@ -25,7 +25,7 @@ impl ClusterInKeys {
         }
         let forms = [Prefix::Services, Prefix::EndpointSlices];
         if layout == Layout::Cache && !forms.into_iter().all(|form| self.has_form(form)) {
-            // Who copies takes one form of the two.
+            // A copy has only one of the two formats.
             return Vec::new();
         }
         let mut of_slices = BTreeMap::<ServiceName, Backends>::new();
@@ -94,7 +94,7 @@ impl ClusterInKeys {
     }
 }
 
-/// What a service v1 has of a slice.
+/// Adds the backends of a slice that a service v1 lists too.
 fn add(backends: &mut Backends, slice: &EndpointSlice) {
     let ports = slice.ports.iter().filter_map(|port| {
         let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok()?;

@@ -1,4 +1,4 @@
-//! Whose an etcd is, by its cluster configs, and what these promise.
+//! The cluster configs in an etcd: which cluster the etcd belongs to, and which canaries there must be.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use mesh_wire::{Key, Prefix, cluster_config};
 
 use super::EtcdContent;
 
-/// All configs that can be read.
+/// All configs that can be decoded.
 pub(super) fn configs(holding: &EtcdContent) -> BTreeMap<ClusterName, ClusterConfig> {
     let config = |(key, value): (&Vec<u8>, &Vec<u8>)| match Key::parse(key) {
         Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
@@ -16,7 +16,7 @@ pub(super) fn configs(holding: &EtcdContent) -> BTreeMap<ClusterName, ClusterCon
     holding.entries.iter().filter_map(config).collect()
 }
 
-/// Whose etcd it is: the one that is not copied there.
+/// The cluster of the etcd: the one whose config is not a copy.
 pub(super) fn owner(
     holding: &EtcdContent,
     configs: &BTreeMap<ClusterName, ClusterConfig>,
@@ -28,17 +28,17 @@ pub(super) fn owner(
     known.or(given)
 }
 
-/// The limit that a config announces.
+/// The limit of clusters in a config.
 pub(super) fn limit_of(config: &ClusterConfig) -> ClusterLimit {
     ClusterLimit::try_from(config.max_connected_clusters).unwrap_or_default()
 }
 
-/// What a config says that none should.
+/// The invalid fields of a config.
 pub(super) fn config_deviations(config: &ClusterConfig) -> Vec<String> {
     let mut found = Vec::new();
     let limit = config.max_connected_clusters;
     if limit != 0 && ClusterLimit::try_from(limit).is_err() {
-        found.push(format!("maxConnectedClusters is {limit}: it is 255 or 511"));
+        found.push(format!("maxConnectedClusters is {limit}: it must be 255 or 511"));
     }
     let id = u32::from(config.id.get());
     if id == 0 {
@@ -52,7 +52,7 @@ pub(super) fn config_deviations(config: &ClusterConfig) -> Vec<String> {
     found
 }
 
-/// The trees that a config promises a canary for.
+/// The prefixes for which a config promises a canary.
 pub(super) fn promised(config: &ClusterConfig) -> Vec<Prefix> {
     if !config.synced_canaries {
         return Vec::new();

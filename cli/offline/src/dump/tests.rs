@@ -32,7 +32,7 @@ fn what_a_cilium_wrote_is_as_the_contract_says_but_for_what_it_is_known_for() {
     for scenario in ["empty", "nodes", "identities"] {
         assert_eq!(deviations(&recorded(scenario)), Vec::<String>::new(), "{scenario}");
     }
-    // Recorded in parts: the identity is in another one.
+    // The recording has a part of the keys only: the identity is in another one.
     let missing = "missing identity: there is no identity 458753";
     assert_eq!(
         deviations(&recorded("endpoints")),
@@ -47,7 +47,8 @@ fn what_a_cilium_wrote_is_as_the_contract_says_but_for_what_it_is_known_for() {
     );
 }
 
-/// Who copies another cluster's etcd may copy one form of services only; the config is the source's.
+/// A copy of another cluster's etcd may have only one format of services, although the config, which is the source's, has
+/// both.
 #[test]
 fn a_cache_with_one_form_of_services_is_no_contradiction() {
     let config = CONFIG.replace("\"syncedCanaries\"", "\"cached\":true,\"syncedCanaries\"");
@@ -96,7 +97,7 @@ fn every_value_is_decoded() {
     let slice = value("cilium/state/endpointslices/v1/alpha/shop/web-1");
     assert_eq!(slice["endpoints"][0]["addresses"][0], "10.67.1.10");
     assert_eq!(slice["endpoints"][0]["conditions"], serde_json::json!({ "ready": true }));
-    // Although it is refused.
+    // The slice is decoded although agents refuse it.
     let slice = value("cilium/state/endpointslices/v1/alpha/shop/fqdn-1");
     assert_eq!(slice["addressType"], "FQDN");
     assert_eq!(value("cilium/state/services/v1/alpha/shop/web")["clusterID"], 7);
@@ -148,8 +149,8 @@ fn deviations_are_named() {
             &[("cilium/synced/alpha/cilium/state/nodes/v1", "2027-02-03T04:05:06Z")],
             "cilium/synced/alpha/cilium/state/ip/v1: missing canary",
         ),
-        (&[("cilium/synced/alpha/cilium/state/nodes/v1", "soon")], "no time in RFC 3339"),
-        (&[("cilium/.heartbeat", "soon")], "cilium/.heartbeat: the value is no time"),
+        (&[("cilium/synced/alpha/cilium/state/nodes/v1", "soon")], "not a time in RFC 3339"),
+        (&[("cilium/.heartbeat", "soon")], "cilium/.heartbeat: the value is not a time"),
         (&[("cilium/.heartbeat.position", "{}")], "undecodable value"),
         (&[("cilium/cluster-config/beta", "{")], "cilium/cluster-config/beta: undecodable value"),
         (&[("cilium/cluster-config/beta", r#"{"capabilities":{}}"#)], "the cluster has no ID"),

@@ -1,11 +1,11 @@
-//! Values as JSON.
+//! Values of keys as JSON.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use mesh_model::{EndpointSlice, Labels, RecordKey, SliceEndpoint, service::SlicePort};
 use mesh_wire::read_endpoint_slice;
 use serde_json::{Map, Value, json};
 
-/// A value that is not decoded: its text, or base64.
+/// A value that is not decoded: its text, or base64 if it is not UTF-8.
 pub(super) fn raw(value: &[u8]) -> Value {
     match std::str::from_utf8(value) {
         Ok(text) => text.into(),
@@ -13,12 +13,12 @@ pub(super) fn raw(value: &[u8]) -> Value {
     }
 }
 
-/// A value that should be JSON.
+/// A value that should be JSON; otherwise as [`raw`].
 pub(super) fn json(value: &[u8]) -> Value {
     serde_json::from_slice(value).unwrap_or_else(|_| raw(value))
 }
 
-/// A record's value: JSON as it is, labels as an object, a slice with the names of Kubernetes.
+/// The value of a record: JSON as it is, labels as an object, a slice with the field names of Kubernetes.
 pub(super) fn of_record(record: &RecordKey, value: &[u8]) -> Value {
     match record {
         RecordKey::Identity(_) => match std::str::from_utf8(value) {
@@ -66,7 +66,7 @@ fn slice(slice: &EndpointSlice) -> Value {
     })
 }
 
-/// Only what is there.
+/// An object with the fields that have a value.
 fn some<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(present.collect())

@@ -1,12 +1,18 @@
-//! One cluster's folder.
+//! The folder of one cluster.
 
 use std::{
-    fs,
+    fmt,
+    fs::{self, File},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
 use mesh_model::ClusterName;
 use mesh_source::{Format, MAX_FILE, decode};
+use serde::{
+    Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use super::{Content, LIMIT, StateError, at, limit_of, read_settings};
@@ -15,7 +21,7 @@ use crate::{
     objects::{DRAIN, Objects, SETTINGS, list, read_drain, read_error},
 };
 
-/// What a cluster's folder holds, before it has an ID.
+/// The contents of a cluster's folder, before it has an ID.
 pub(super) struct Found {
     folder: PathBuf,
     pub(super) settings_file: PathBuf,
@@ -23,7 +29,7 @@ pub(super) struct Found {
     pub(super) content: Content,
 }
 
-/// Where a cluster directory has its objects; all else in it is its daemons'.
+/// The folder with the objects in a cluster directory; the other files there belong to daemons.
 const MANIFESTS: &str = "manifests";
 
 // === impl Found ===
@@ -70,7 +76,7 @@ impl Found {
         Ok(Self { folder, settings_file, settings, content })
     }
 
-    /// Manifests at the top of the folder of a cluster that has its objects in `manifests/`.
+    /// Manifests at the top of a cluster's folder that has its objects in `manifests/`: they are not read.
     pub(super) fn stray(&self) -> Result<Vec<String>, StateError> {
         let Self { folder, settings_file, .. } = self;
         let mut all = Vec::new();
@@ -90,7 +96,7 @@ impl Found {
         Ok(all)
     }
 
-    /// The limit that it has by itself.
+    /// The limit in the settings or keys.
     pub(super) fn limit(&self) -> Option<Value> {
         let announced = || match &self.content {
             Content::Keys(file) => limit_of(file).map(|limit| limit.get().into()),
@@ -99,31 +105,60 @@ impl Found {
         self.settings.get(LIMIT).cloned().or_else(announced)
     }
 
-    /// The ID that it has by itself.
+    /// The ID in the settings or keys.
     pub(super) fn id(&self) -> Option<u64> {
         let keys = match &self.content {
             Content::Keys(file) => Some(u64::from(file.id.get())),
             Content::Objects(_) => None,
         };
         match self.settings.get("id") {
-            // What is no number is named when the settings are read.
+            // An invalid ID becomes 0, which is reported when the settings are parsed.
             Some(id) => id.as_u64().or(Some(0)),
             None => keys,
         }
     }
 }
 
-/// Whether a file is a keys file: a JSON object without a kind, of a cluster.
+/// Whether a file is a keys file: a JSON object with `cluster` and without `kind`.
 fn is_keys_file(file: &Path) -> Result<bool, StateError> {
     if file.extension().is_none_or(|extension| extension != "json") {
         return Ok(false);
     }
-    let text = fs::read_to_string(file).map_err(read_error(file))?;
-    let is_one = |value: &Value| value.get("kind").is_none() && value.get("cluster").is_some();
-    Ok(serde_json::from_str::<Value>(&text).is_ok_and(|value| is_one(&value)))
+    let reader = BufReader::new(File::open(file).map_err(read_error(file))?);
+    let mut is_one = false;
+    // A file that cannot be read to that field has no keys; what is wrong with it is said when it is read for its objects.
+    let _ = serde_json::Deserializer::from_reader(reader).deserialize_map(Head(&mut is_one));
+    Ok(is_one)
 }
 
-/// Whether a file has objects in it: events may be beside the folders, too.
+/// The first fields of a JSON object.
+struct Head<'a>(&'a mut bool);
+
+impl<'de> Visitor<'de> for Head<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(field) = fields.next_key::<String>()? {
+            match field.as_str() {
+                "cluster" | "entries" | "source" => {
+                    *self.0 = true;
+                    return Ok(());
+                }
+                "apiVersion" | "kind" | "items" | "metadata" => return Ok(()),
+                _ => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file has objects: a list of events may be beside them.
 pub(super) fn is_manifest(path: &Path) -> bool {
     let Some(format) = Format::of(path) else { return false };
     let is_small =

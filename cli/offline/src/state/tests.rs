@@ -20,7 +20,7 @@ impl Folder {
         State::read(self.0.path()).map_err(|error| error.to_string().replace(&place, ""))
     }
 
-    /// Each cluster with its ID and how many objects it has.
+    /// The clusters, each with its ID and the number of its objects.
     fn clusters(&self) -> Vec<(String, u16, usize)> {
         let state = self.read().unwrap();
         let count = |content: &Content| match content {
@@ -67,10 +67,10 @@ fn one_limit_counts_for_all_who_do_not_say() {
     };
     let says = keys(r#",\"capabilities\":{\"maxConnectedClusters\":511}"#);
     assert_eq!(limits(&says), Ok(vec![511, 511]));
-    // Without a config its ID shows it.
+    // Without a config, the limit follows from the ID.
     let none = r#"{"cluster":{"name":"b","id":300},"entries":[]}"#;
     assert_eq!(limits(none), Ok(vec![511, 511]));
-    // One that contradicts itself is not helped.
+    // A file that contradicts itself is refused.
     let error = limits(&keys("")).unwrap_err();
     assert!(error.contains("300"), "{error}");
 }
@@ -105,9 +105,9 @@ fn mistakes_name_their_file() {
     let keys = r#"{"cluster":{"name":"b","id":9},"entries":[]}"#;
     for (files, says) in [
         (&[("readme.txt", "")][..], "there is no cluster in it"),
-        (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is no cluster name"),
+        (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is not a cluster name"),
         (&[("a/cluster.yaml", "name: b\n")], "a/cluster.yaml: name: \"b\" in the folder of a"),
-        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is no cluster ID"),
+        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is not a cluster ID"),
         (&[("a/cluster.yaml", "id: x\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "podCIDR: []\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "[1]\n")], "a/cluster.yaml: it should be a map"),
@@ -123,7 +123,7 @@ fn mistakes_name_their_file() {
     }
     let error = State::read(Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent: "), "{error}");
-    // What is no YAML costs no other file and no other cluster.
+    // A document that is not YAML affects no other file and no other cluster.
     let folder =
         Folder::new(&[("a/x.yaml", "a: ["), ("a/y.yaml", NAMESPACE), ("b/x.yaml", NAMESPACE)]);
     assert_eq!(folder.clusters(), [("a".into(), 1, 1), ("b".into(), 2, 1)]);
@@ -133,6 +133,29 @@ fn mistakes_name_their_file() {
     };
     let says = objects.problems[0].to_string();
     assert!(says.contains("a/x.yaml:1: not YAML: "), "{says}");
+}
+
+/// What follows the first field that decides is not looked at before the file is read as what it is.
+#[test]
+fn a_keys_file_is_known_by_what_it_begins_with() {
+    let config = r#"{"key":"cilium/cluster-config/b","value":"{\"id\":9}"}"#;
+    for text in [
+        format!(r#"{{"cluster":{{"name":"b","id":9}},"entries":[{config}],"kind":"x"}}"#),
+        format!(r#"{{"entries":[{config}],"cluster":{{"name":"b","id":9}}}}"#),
+        // The keys say whose they are.
+        format!(r#"{{"about":"{{}}","entries":[{config}]}}"#),
+        format!(r#"{{"source":[{config}]}}"#),
+    ] {
+        let folder = Folder::new(&[("b/keys.json", &text)]);
+        assert_eq!(folder.clusters(), [("b".into(), 9, 1)], "{text}");
+    }
+    let broken = r#"{"cluster":{"name":"b","id":9},"entries":["#;
+    let error = Folder::new(&[("b/keys.json", broken)]).read().unwrap_err();
+    assert!(error.starts_with("b/keys.json: not a keys file"), "{error}");
+    // A list of objects begins with what API servers write first.
+    let list = r#"{"apiVersion":"v1","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"n"}}],"kind":"List"}"#;
+    let folder = Folder::new(&[("a/list.json", list)]);
+    assert_eq!(folder.clusters(), [("a".into(), 1, 1)]);
 }
 
 #[test]
@@ -152,7 +175,7 @@ fn manifests_at_a_wrong_level_are_named() {
         stray,
         [
             "a/y.yaml: it is not read: the objects of this cluster are in manifests/",
-            "web.yaml: it is no cluster's: put it into the folder of one",
+            "web.yaml: it is in no cluster's folder: move it into one",
         ]
     );
 }

@@ -7,7 +7,7 @@ use mesh_wire::key::{HEARTBEAT, POSITION};
 
 use super::*;
 
-/// What a cluster's own exporter makes of objects.
+/// What a cluster's exporter writes for objects.
 fn exported(scenario: &str, name: &str, id: u32) -> BTreeMap<String, Vec<u8>> {
     let folder = "../../proto/wire/tests/fixtures/cilium-1.20.2";
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -23,7 +23,7 @@ fn exported(scenario: &str, name: &str, id: u32) -> BTreeMap<String, Vec<u8>> {
     Cluster::new(setup, objects.objects).keys_file().entries
 }
 
-/// Records by their keys, where an identity's ID is its labels instead: each cluster gives its own.
+/// Records by their keys. The key of an identity has its labels instead of the ID, which each cluster allocates for itself.
 fn comparable(
     name: &str,
     id: u32,
@@ -58,7 +58,7 @@ fn comparable(
 #[test]
 fn a_recording_of_another_cluster_is_what_that_clusters_exporter_writes() {
     let mut kinds = BTreeMap::new();
-    // Objects that have an identity with an ID are of one cluster alone.
+    // Scenarios without identities that have an allocated ID.
     for scenario in ["nodes", "services"] {
         let alpha = ClusterName::new("alpha").unwrap();
         let recording = Recording::new(&alpha, exported(scenario, "alpha", 7)).unwrap();

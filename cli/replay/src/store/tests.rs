@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a key is: value, create revision, mod revision, version.
+/// For each key: value, create revision, mod revision, version.
 type State = BTreeMap<u8, (u8, i64, i64, i64)>;
 
-/// Every state that ever was, by its revision less one.
+/// The state at each revision; revision 1 has index 0.
 struct Model {
     states: Vec<State>,
     compacted: i64,
@@ -25,7 +25,7 @@ fn key(key: u8) -> Bytes {
     vec![b'k', key].into()
 }
 
-/// Keys from one up to another, that one not included.
+/// The keys from `first` up to `end`, without `end`.
 fn span(first: u8, end: u8) -> Span {
     Span::new(key(first), key(end))
 }
@@ -68,7 +68,7 @@ fn entries(state: &State, first: u8, end: u8) -> Vec<Entry> {
 }
 
 proptest! {
-    /// Against a model that keeps every state whole.
+    /// Compares the store with a model that keeps every state whole.
     #[test]
     fn every_state_since_the_compaction_is_read_and_delivered(steps in prop::collection::vec(step(), 1..60), (first, end, limit) in (0..8_u8, 0..9_u8, 1..5_usize)) {
         let mut store = Store::default();
@@ -126,7 +126,7 @@ proptest! {
             let (count, more) = (all.len() as i64, all.len() > limit);
             let page = Page { entries: all.into_iter().take(limit).collect(), more, count };
             prop_assert_eq!(read, Ok(page));
-            // What changed since is how one state becomes the next.
+            // The reported changes since a revision are the differences between successive states.
             let mut expected = Vec::new();
             for at in revision.max(2)..=store.revision() {
                 let (before, after) = (state(at - 1), state(at));
@@ -166,7 +166,7 @@ fn spans_are_written_as_etcd_writes_them() {
     }
 }
 
-/// A reader's position outlives a compaction: it goes on with what there is.
+/// A position stays valid after a compaction: the changes that remain are reported.
 #[test]
 fn a_position_outlives_a_compaction() {
     let mut store = Store::default();

@@ -1,4 +1,4 @@
-//! What the cluster's thread hands to the writer.
+//! The changes that the cluster's thread passes to the writer.
 
 use std::{
     collections::BTreeMap,
@@ -8,22 +8,23 @@ use std::{
 use mesh_export::Value;
 use tokio::sync::watch;
 
-/// Changes that the writer has not taken yet. Both sides hold its lock for a moment only.
+/// Changes that the writer has not taken yet. Both sides hold the lock only briefly.
 #[derive(Debug, Default)]
 pub(crate) struct Exports {
     pending: Mutex<ExportChanges>,
-    /// Goes up whenever there is something to take.
+    /// Increases whenever there is something to take.
     changed: watch::Sender<u64>,
 }
 
-/// What changed since the writer took the last changes.
+/// Changes since the writer last took them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExportChanges {
-    /// Keys with the values that they should have; `None`: they should not be there.
+    /// The desired values of keys; `None`: the key should not exist.
     pub(crate) values: BTreeMap<String, Option<Value>>,
-    /// The version of each of the source's kinds that these values, and all taken before, are of.
+    /// The version of each kind of the source, to which these values and all taken before correspond; `None` if it is not
+    /// known.
     pub(crate) versions: Option<BTreeMap<String, String>>,
-    /// The source reported everything once: what is not among the values may be removed.
+    /// Whether the source has been read completely. Then keys without a desired value may be deleted.
     pub(crate) complete: bool,
 }
 
@@ -41,14 +42,14 @@ impl Exports {
         self.changed.send_modify(|generation| *generation += 1);
     }
 
-    /// Takes all changes there are.
+    /// Takes all changes.
     pub(crate) fn take(&self) -> ExportChanges {
         let mut pending = self.lock();
         let values = std::mem::take(&mut pending.values);
         ExportChanges { values, ..pending.clone() }
     }
 
-    /// Wakes whenever there is something to take.
+    /// A receiver that changes whenever there is something to take.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

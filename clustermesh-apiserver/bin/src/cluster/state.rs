@@ -1,4 +1,4 @@
-//! What the cluster's thread owns.
+//! The state of the cluster's thread.
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     source::{Source, SourceState, Ticked},
 };
 
-/// Source and exporter, and where what they come to is published.
+/// The source, the exporter, and the channels to which their results are published.
 pub(crate) struct State {
     name: ClusterName,
     source: Box<dyn Source>,
@@ -24,14 +24,15 @@ pub(crate) struct State {
     exports: Arc<Exports>,
     view: watch::Sender<Arc<View>>,
     metrics: Metrics,
-    /// Problems that the log has.
+    /// Problems that were logged.
     logged: BTreeSet<String>,
-    /// The log has that namespaces are exported by default.
+    /// Whether it was logged that namespaces are exported by default.
     default_logged: bool,
+    /// Since when the source cannot be read, and why.
     away: Option<(Instant, String)>,
 }
 
-/// New problems that are logged one by one; the status has all of them.
+/// How many new problems are logged at once. The status has all of them.
 const LOGGED: usize = 20;
 
 // === impl State ===
@@ -49,20 +50,20 @@ impl State {
         Self { name, source, exporter, exports, view, metrics, logged, default_logged, away }
     }
 
-    /// Reads what changed in the source.
+    /// Reads the changes of the source.
     pub(super) fn look(&mut self, at: Moment) {
         self.source.look(&mut self.exporter, at);
         self.publish(at.now);
     }
 
-    /// Does what is due with time.
+    /// Does periodic work.
     pub(super) fn tick(&mut self, synced: bool, at: Moment) {
         if self.source.tick(&mut self.exporter, synced, at) == Ticked::Changed {
             self.publish(at.now);
         }
     }
 
-    /// When a look says more, although nothing is noticed until then.
+    /// When to look again even if nothing changes.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.source.next_look()
     }
@@ -104,12 +105,12 @@ impl State {
         Ok((changed, self.exporter.drain_state()))
     }
 
-    /// The object that a key follows from.
+    /// The object from which a key was made.
     pub(super) fn owner(&self, key: &str) -> Option<String> {
         self.exporter.owner(key).map(ToString::to_string)
     }
 
-    /// Publishes what followed.
+    /// Publishes the results.
     fn publish(&mut self, now: Instant) {
         let source = self.source.state();
         let drained = self.exporter.drain_state();
@@ -146,7 +147,7 @@ impl State {
         });
     }
 
-    /// What is wrong with the source and objects in it.
+    /// The problems of the source and its objects.
     fn problems(&self, source: &SourceState, drained: &DrainState) -> Vec<Problem> {
         let waiting = AllocationError::NotRecognised.to_string();
         let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
@@ -164,25 +165,25 @@ impl State {
         all.chain(objects).chain(nodes).collect()
     }
 
-    /// Logs each problem once, not with every look.
+    /// Logs new problems, and those that have ended.
     fn log(&mut self, problems: &[Problem]) {
         let now: BTreeSet<String> =
             problems.iter().map(|problem| problem.message.clone()).collect();
         let new: Vec<&String> = now.difference(&self.logged).collect();
         for problem in new.iter().take(LOGGED) {
-            tracing::warn!(kind = problem, "not exported, or as it was before");
+            tracing::warn!(kind = problem, "a problem in the manifests");
         }
         if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
-            tracing::warn!(more, "more problems than these: see `clustermesh status`");
+            tracing::warn!(more, "further problems: see `clustermesh status`");
         }
         for problem in self.logged.difference(&now).take(LOGGED) {
-            tracing::info!(problem, "no longer so");
+            tracing::info!(problem, "the problem has ended");
         }
         self.logged = now;
         let by_default = self.exporter.exports_by_default();
         if by_default && !self.default_logged {
             tracing::warn!(
-                "there is no Namespace object: all namespaces are exported, as defaultGlobalNamespace in cluster.yaml says"
+                "there is no Namespace object: all namespaces are exported, because of defaultGlobalNamespace in cluster.yaml"
             );
         }
         self.default_logged = by_default;

@@ -5,7 +5,7 @@ use crate::source::{SourceState, Ticked};
 
 const WAIT: Duration = Duration::from_secs(900);
 
-/// What a cluster's thread owns, with a clock that the test moves.
+/// The state of a cluster's thread, with the test's clock.
 struct Replica {
     state: State,
     exports: Arc<Exports>,
@@ -28,13 +28,13 @@ impl Replica {
         let (published, view) = watch::channel(Arc::default());
         let (name, metrics) = (settings.name, Metrics::default());
         let state = State::new(name, source, exporter, Arc::clone(&exports), published, metrics);
-        // Files that the test writes are as old as what is meant to be so.
+        // So much later that files of the test count as completely written.
         let now = Moment::now();
         let at = Moment { wall: now.wall + Duration::from_secs(10), ..now };
         Self { state, exports, view, at, desired: BTreeMap::new(), versions: None }
     }
 
-    /// Looks twice, as a thread does where something may be missing.
+    /// Looks twice, as the thread does if something may be missing.
     fn look(&mut self) {
         self.state.look(self.at);
         self.wait(Duration::from_secs(1));
@@ -106,7 +106,7 @@ fn replica(folder: &Path) -> Replica {
     replica
 }
 
-/// A cluster's directory with a pod of each app in a file of its own.
+/// A cluster directory with a pod of each app in a separate file.
 fn directory(apps: &[(&str, u8)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let settings = "name: a\nid: 1\nmaxConnectedClusters: 255\npodCIDRs: [10.1.0.0/16]\nserviceCIDRs: [10.101.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\nendpoints: []\n";
@@ -142,7 +142,7 @@ fn identities_of(replica: &Replica) -> Vec<String> {
 }
 
 #[test]
-fn two_replicas_export_the_same_and_say_how_far_they_are() {
+fn two_replicas_export_the_same_and_report_their_position() {
     let folder = directory(&[("a", 1), ("b", 2)]);
     let (mut one, mut other) = (replica(folder.path()), replica(folder.path()));
     assert_eq!(one.desired, other.desired);
@@ -152,22 +152,22 @@ fn two_replicas_export_the_same_and_say_how_far_they_are() {
     write(folder.path(), "c", &pod("c", 3));
     one.look();
     assert_eq!((one.revision(), other.revision()), (before + 1, before));
-    // The other finds out that there is something to see, without an event of the folder.
+    // The other replica detects the change by the journal, without an event of the folder.
     other.tick(true);
     assert_eq!(other.revision(), before + 1);
     assert_eq!(one.desired, other.desired);
 
-    // A later run goes on from there.
+    // A later run continues from there.
     drop(one);
     assert_eq!(replica(folder.path()).revision(), before + 1);
-    // The old content again is a later revision.
+    // The old content again has a later revision.
     write(folder.path(), "c", "");
     other.look();
     assert_eq!(other.revision(), before + 2);
 }
 
 #[test]
-fn a_replica_that_missed_something_is_not_taken_for_one_that_did_not() {
+fn a_replica_that_missed_content_does_not_report_its_revision() {
     let folder = directory(&[("a", 1)]);
     let (mut one, mut other) = (replica(folder.path()), replica(folder.path()));
     let before = other.revision();
@@ -175,12 +175,12 @@ fn a_replica_that_missed_something_is_not_taken_for_one_that_did_not() {
     one.look();
     write(folder.path(), "a", "a: [");
     one.look();
-    assert_eq!(one.revision(), before + 1, "what cannot be understood is no content");
+    assert_eq!(one.revision(), before + 1, "invalid content has no revision");
     for _ in 0..3 {
         other.tick(true);
         one.tick(true);
     }
-    assert_ne!(one.desired, other.desired, "no replica can know what the file held");
+    assert_ne!(one.desired, other.desired, "no replica can know the content in between");
     assert_eq!((one.revision(), other.revision()), (before + 1, before));
     write(folder.path(), "a", &pod("a", 10));
     other.look();
@@ -197,7 +197,7 @@ fn an_identity_outlives_its_last_pod() {
     cluster.look();
     cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
-    // And its mark, in another run.
+    // Its mark is also kept in another run.
     drop(cluster);
     let mut cluster = replica(folder.path());
     cluster.tick(true);
@@ -205,7 +205,7 @@ fn an_identity_outlives_its_last_pod() {
 }
 
 #[test]
-fn an_identity_that_no_pod_uses_goes_when_it_has_waited() {
+fn an_unused_identity_is_freed_after_the_wait() {
     let folder = directory(&[("a", 1), ("b", 2)]);
     let mut cluster = Replica::open(folder.path(), Duration::ZERO);
     cluster.recognise(&Found::default()).unwrap();
@@ -215,7 +215,7 @@ fn an_identity_that_no_pod_uses_goes_when_it_has_waited() {
     cluster.look();
     cluster.tick(false);
     cluster.tick(false);
-    assert_eq!(identities_of(&cluster), ["a", "b"], "the etcd may have an address with it");
+    assert_eq!(identities_of(&cluster), ["a", "b"], "the etcd may have an address with the ID");
     cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["b"]);
 }
@@ -226,7 +226,7 @@ fn nothing_is_allocated_before_the_journal_was_compared() {
     let mut cluster = open(folder.path());
     cluster.look();
     assert!(identities_of(&cluster).is_empty());
-    assert_eq!(cluster.problems(), Vec::<String>::new(), "that is no problem of a pod's");
+    assert_eq!(cluster.problems(), Vec::<String>::new(), "this is not a problem of the pod");
     assert!(cluster.is_complete());
     let foreign = Found { uuid: Some(uuid::Uuid::from_u128(7)), ..Found::default() };
     assert!(cluster.recognise(&foreign).is_err());
@@ -236,7 +236,7 @@ fn nothing_is_allocated_before_the_journal_was_compared() {
 }
 
 #[test]
-fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
+fn identities_known_only_to_the_etcd_are_published_and_freed_later() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = replica(folder.path());
     let labels =
@@ -252,11 +252,11 @@ fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
     );
     cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "old"]);
-    assert_eq!(cluster.revision(), 41, "what is now is later than what readers know");
+    assert_eq!(cluster.revision(), 41, "the revision is later than the one that readers know");
 }
 
 #[test]
-fn a_journal_that_is_gone_is_reported_and_stops_nothing_else() {
+fn a_missing_journal_is_reported_and_stops_nothing_else() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = replica(folder.path());
     let path = ClusterDirectory::new(folder.path()).journal();
@@ -269,7 +269,7 @@ fn a_journal_that_is_gone_is_reported_and_stops_nothing_else() {
     assert!(problems.iter().any(|p| p.starts_with("Pod shop/p2: ")), "{problems:?}");
     assert!(problems.iter().all(|p| p.contains("is gone: restore it")), "{problems:?}");
     assert!(cluster.desired.contains_key("cilium/state/ip/v1/default/10.1.1.7"));
-    assert_eq!(cluster.versions, None, "no reader could compare it");
+    assert_eq!(cluster.versions, None, "readers could not compare it");
 
     fs::write(&path, journal).unwrap();
     cluster.tick(true);
@@ -288,8 +288,7 @@ fn a_typo_in_an_annotation_is_reported_and_stops_nothing() {
     write(folder.path(), "service", service);
     cluster.look();
     let problems = cluster.problems();
-    let says =
-        "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is no share: it is 1% to 100%";
+    let says = "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is not a percentage: it must be 1% to 100%";
     assert_eq!(problems, [says]);
     let keys = &cluster.desired;
     assert!(keys.contains_key("cilium/state/services/v1/a/shop/web"));
@@ -297,7 +296,7 @@ fn a_typo_in_an_annotation_is_reported_and_stops_nothing() {
     assert!(keys["cilium/cluster-config/a"].contains("services-and-endpointslices"));
 }
 
-/// A service with an endpoint on each of two nodes, of which one has an object.
+/// A service with an endpoint on each of two nodes. Only one of them has a Node.
 fn on_two_nodes() -> tempfile::TempDir {
     let folder = directory(&[("a", 1)]);
     write(
@@ -316,16 +315,16 @@ fn backends(cluster: &Replica) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
+fn a_node_stays_drained_through_restarts_until_it_is_undrained() {
     use crate::drain::{Asked, Change, Changed, Extent};
     let folder = on_two_nodes();
     let mut cluster = replica(folder.path());
     let mut other = replica(folder.path());
-    assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"], "the annotation says so");
+    assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"], "the annotation drains the node");
     let node =
         |node: &str| Asked { cluster: "a".into(), node: node.into(), extent: Extent::Change };
     let before = cluster.revision();
-    // A look at what it would come to changes nothing.
+    // A preview changes nothing.
     let preview = Asked { extent: Extent::Preview, ..node("n1") };
     for _ in 0..2 {
         let (changed, drained) = cluster.change_drain(Change::Drain, &preview).unwrap();
@@ -338,7 +337,7 @@ fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
     assert_eq!(backends(&cluster), ["10.1.3.1"]);
     let (changed, _) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
     assert_eq!(changed, Changed::Before);
-    // Of another replica it is the same file, and a later revision for readers.
+    // Another replica reads the same file, and has a later revision for readers.
     assert_eq!(cluster.revision(), before + 1);
     other.look();
     assert_eq!((backends(&other), other.revision()), (vec!["10.1.3.1"], before + 1));
@@ -359,7 +358,7 @@ fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
 }
 
 #[test]
-fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
+fn refused_drain_requests_have_a_reason_and_change_nothing() {
     use crate::drain::{Asked, Change};
     let folder = on_two_nodes();
     let path = ClusterDirectory::new(folder.path()).drain_file();
@@ -371,34 +370,34 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
         (error, fs::read_to_string(&path).unwrap_or_default())
     };
     for (is_read, change, name, node, says) in [
-        (true, Change::Drain, "b", "n1", "this is cluster a, and not b"),
+        (true, Change::Drain, "b", "n1", "this is cluster a, not b"),
         (true, Change::Drain, "", "n9", "cluster a has no node n9"),
         (true, Change::Undrain, "", "n9", "cluster a has no node n9"),
         (true, Change::Undrain, "a", "n2", "node n2 is drained by its annotation"),
-        (false, Change::Drain, "a", "n1", "which nodes there are is not known"),
+        (false, Change::Drain, "a", "n1", "so the nodes are not known"),
     ] {
         let of = if is_read { &mut cluster } else { &mut unread };
         let (error, file) = refused(of, change, name, node);
         assert!(error.contains(says), "{error}");
         assert_eq!(file, "", "{says}");
     }
-    // A node that only its endpoints are on is one.
+    // A node without a Node exists if there are endpoints on it.
     let asked = |node: &str| Asked { node: node.into(), ..Asked::default() };
     cluster.change_drain(Change::Drain, &asked("n3")).unwrap();
     cluster.change_drain(Change::Drain, &asked("")).unwrap();
     let (error, _) = refused(&mut cluster, Change::Undrain, "", "n3");
-    assert!(error.contains("all of cluster a is drained, node n3 with it"), "{error}");
+    assert!(error.contains("the whole cluster a is drained, including node n3"), "{error}");
 
-    // A broken file keeps what was in force, is named, and is not overwritten.
+    // A broken file changes nothing, is reported, and is not overwritten.
     fs::write(&path, "nodes: [").unwrap();
     cluster.look();
     assert!(backends(&cluster).is_empty());
     let problems = cluster.problems();
     assert!(problems.iter().any(|p| p.contains("drain.yaml: ")), "{problems:?}");
     let (error, file) = refused(&mut cluster, Change::Undrain, "", "");
-    assert!(error.ends_with("mend or remove it first"), "{error}");
+    assert!(error.ends_with("correct or remove it first"), "{error}");
     assert_eq!(file, "nodes: [");
-    // Nor is it known after a restart what it was: nothing is exported that could contradict it.
+    // After a restart its content is not known, so nothing is exported that could contradict it.
     let restarted = replica(folder.path());
     let keys = &restarted.desired;
     assert!(!keys.keys().any(|key| key.contains("/shop/") || key.contains("/ip/")), "{keys:?}");
@@ -428,12 +427,12 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
     assert_eq!(restarted.desired.len(), 1, "the config: {:?}", restarted.desired);
     let problems = restarted.problems();
     assert!(problems[0].contains("ns.yaml:"), "{problems:?}");
-    assert!(problems[0].contains("until then nothing new is exported"), "{problems:?}");
+    assert!(problems[0].contains("until then, nothing new is exported"), "{problems:?}");
     assert!(
-        problems[1].starts_with("1 objects are held back until all Namespaces"),
+        problems[1].starts_with("1 objects are not exported until all Namespaces"),
         "{problems:?}"
     );
-    // It is mended, and broken again: what it reported stays.
+    // It is corrected and broken again: the previous content stays.
     write(folder.path(), "ns", opted_out);
     restarted.look();
     assert!(restarted.is_complete() && !is_shared(&restarted));
@@ -444,16 +443,16 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
     assert_eq!(restarted.problems().len(), 1);
 }
 
-/// A source that takes as long as the test wants.
+/// A source whose looks block until the test ends them.
 struct Slow {
     begun: Sender<()>,
     go_on: Receiver<()>,
-    /// After so many looks another one says more, from then on.
+    /// How many more looks are necessary.
     unsettled: u32,
     since: Instant,
 }
 
-/// A cluster with such a source: what says that a look began, and what ends it.
+/// A cluster with such a source, a receiver for the beginning of looks, and a sender that ends them.
 fn slow(folder: &Path, unsettled: u32) -> (Arc<Cluster>, Receiver<()>, Sender<()>) {
     let directory = ClusterDirectory::new(folder);
     let settings = directory.settings().unwrap();
@@ -469,7 +468,7 @@ fn slow(folder: &Path, unsettled: u32) -> (Arc<Cluster>, Receiver<()>, Sender<()
 impl Source for Slow {
     fn look(&mut self, _: &mut Exporter, _: Moment) {
         self.begun.send(()).unwrap();
-        // The test's end ends it too.
+        // It also ends with the test.
         let _ = self.go_on.recv();
         self.unsettled = self.unsettled.saturating_sub(1);
     }
@@ -498,10 +497,9 @@ impl Source for Slow {
     }
 }
 
-/// Of a file that may be in the middle of being written the last object is not in force yet: an apiserver that ended now would
-/// not write it.
+/// The last object of a file that may be incomplete is not in force yet. An apiserver that ended now would not write it.
 #[tokio::test]
-async fn what_is_being_written_is_waited_for_before_the_end() {
+async fn a_flush_waits_for_files_that_are_being_written() {
     let folder = directory(&[]);
     let (cluster, has_begun, go_on) = slow(folder.path(), 2);
     let mut flush = Box::pin(cluster.flush());
@@ -512,19 +510,19 @@ async fn what_is_being_written_is_waited_for_before_the_end() {
     has_begun.recv().unwrap();
     go_on.send(()).unwrap();
     has_begun.recv().unwrap();
-    assert!(is_pending().await, "it says more once it is looked at again");
+    assert!(is_pending().await, "another look is necessary");
     go_on.send(()).unwrap();
     flush.await;
 }
 
 #[tokio::test]
-async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
+async fn a_slow_source_delays_no_other_task() {
     let folder = directory(&[]);
     let (cluster, has_begun, go_on) = slow(folder.path(), 0);
     cluster.look();
     has_begun.recv().unwrap();
 
-    // The thread is in it, and everything that readiness, status and the writer look at is there.
+    // The thread is blocked, but readiness, status and the writer still have their data.
     assert!(!cluster.view().complete);
     assert!(cluster.exports().take().values.is_empty());
     let asked = Asked::default();
@@ -534,8 +532,8 @@ async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
         let waiting = draining.as_mut().poll(context).is_pending();
         Poll::Ready(waiting && recognising.as_mut().poll(context).is_pending())
     });
-    assert!(waiting.await, "their answers are messages");
-    // It goes on, and looks once more for what was asked meanwhile.
+    assert!(waiting.await, "requests to the thread wait");
+    // The thread continues, and looks once more for the requests that came meanwhile.
     go_on.send(()).unwrap();
     go_on.send(()).unwrap();
     assert_eq!(draining.await.unwrap().0, Changed::Before);
@@ -549,9 +547,9 @@ async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
     assert_eq!(values.keys().collect::<Vec<_>>(), ["cilium/cluster-config/a"]);
 }
 
-/// Other clusters grant what `cluster.yaml` says. The cluster where the mistake is says so itself, as long as it is there.
+/// Other clusters grant the ranges of `cluster.yaml`. The cluster with the mistake reports it itself, as long as it exists.
 #[test]
-fn what_other_clusters_refuse_is_a_problem_here() {
+fn records_that_other_clusters_refuse_are_a_problem() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = replica(folder.path());
     let problems = |cluster: &mut Replica| -> Vec<String> {

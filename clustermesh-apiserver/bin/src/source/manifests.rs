@@ -1,4 +1,5 @@
-//! A folder of manifests, with a journal beside it that all replicas share: of identity IDs, and of the manifests' revisions.
+//! The source that reads a folder of manifests. It has a journal of identity IDs and of the manifests' revisions, which all
+//! replicas share.
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Instant};
 
@@ -23,21 +24,21 @@ pub(crate) struct Manifests {
     allocation: IdentityAllocation,
     drain: PathBuf,
     drain_lock: PathBuf,
-    /// What watches of the folder and of `drain.yaml` noticed.
+    /// The write logs of the watched folders.
     logs: Vec<WriteLog>,
     /// Why the folder cannot be read.
     away: Option<String>,
-    /// What was logged of what is in the folder and is not read.
+    /// Messages about ignored objects that were logged.
     logged: Vec<Problem>,
 }
 
-/// How often the manifests are read to find one revision of them, while other replicas find others.
+/// How often to read the manifests in one look, while other replicas record other content.
 const LOOKS: usize = 5;
 
 // === impl Manifests ===
 
 impl Manifests {
-    /// The manifests of a directory, which are not read yet.
+    /// The manifests of a cluster directory. Does not read them yet.
     pub(crate) fn new(
         directory: &ClusterDirectory,
         allocation: IdentityAllocation,
@@ -45,7 +46,7 @@ impl Manifests {
     ) -> Self {
         let drain = directory.drain_file();
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
-        // Identities have the journal's IDs, and no others.
+        // Without Cilium's kinds: the IDs of identities come from the journal only.
         let source = source.of_kinds(&Kind::MANIFESTS).with_drain(&drain);
         let drain_lock = directory.drain_lock();
         Self { source, allocation, drain, drain_lock, logs, away: None, logged: Vec::new() }
@@ -53,7 +54,7 @@ impl Manifests {
 }
 
 impl Source for Manifests {
-    /// Reads until it is known which revision of the manifests that was.
+    /// Reads until the revision of the manifests is known.
     fn look(&mut self, exporter: &mut Exporter, at: Moment) {
         let Self { source, allocation, logs, away, logged, .. } = self;
         for _ in 0..LOOKS {
@@ -62,7 +63,7 @@ impl Source for Manifests {
             match source.scan(at) {
                 Ok(events) => {
                     *away = None;
-                    // First, so that what comes to a drained node is never taken for one that stays.
+                    // Before the objects, so that new endpoints on a drained node are never exported as ready.
                     if let Some(drain) = source.drain() {
                         exporter.set_drain(drain.clone(), allocation);
                     }
@@ -87,7 +88,7 @@ impl Source for Manifests {
         }
         if logged != source.notes() {
             *logged = source.notes().to_vec();
-            logged.iter().for_each(|note| tracing::info!(%note, "not read"));
+            logged.iter().for_each(|note| tracing::info!(%note, "ignored in the manifests"));
         }
         allocation.publish(exporter);
     }
@@ -125,7 +126,7 @@ impl Source for Manifests {
         change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
     ) -> Result<Changed, NotChanged> {
         let path = &self.drain;
-        // Other replicas write it too.
+        // Other replicas also write the file.
         let _lock = Lock::wait(&self.drain_lock, LOCK_PATIENCE)?;
         let mut drain = Drain::read(path)
             .map_err(|reason| NotChanged::Broken { path: path.clone(), reason })?;
@@ -138,7 +139,7 @@ impl Source for Manifests {
         let invalid = |error: DrainError| io::Error::other(error);
         let text = drain.to_yaml().map_err(invalid).map_err(write)?;
         write_atomic(path, text.as_bytes(), Access::All).map_err(write)?;
-        // A watch would notice it a moment later; who asked for it is to find it in force.
+        // Do not wait for the watch: the change must be in force when the request is answered.
         self.source.note_written([(path.clone(), Written::Renamed)]);
         Ok(Changed::Now)
     }

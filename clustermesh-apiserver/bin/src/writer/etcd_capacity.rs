@@ -1,7 +1,7 @@
-//! How full the etcd is, and when it will be.
+//! How full the etcd is, and when it will be full.
 //!
-//! Every revision takes space until it is compacted. An etcd that does not compact itself is full one day, however little
-//! it holds: an idle writer makes about 70 revisions a minute.
+//! Every revision takes space until it is compacted. An etcd that does not compact itself will be full eventually, even
+//! with few keys: an idle writer makes about 70 revisions a minute.
 
 use std::{
     collections::VecDeque,
@@ -10,48 +10,48 @@ use std::{
 
 use mesh_etcd::EtcdStatus;
 
-/// How the etcd's size went lately.
+/// The etcd's recent sizes.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
-    /// Bytes in use, oldest first.
+    /// Times, and bytes in use; the oldest first.
     samples: VecDeque<(Instant, u64)>,
 }
 
 /// How full the etcd is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fill {
-    /// Bytes of its file.
+    /// The size of its database file, in bytes.
     pub(crate) size: u64,
-    /// Bytes of these in use.
+    /// The part of the file that is in use, in bytes.
     pub(crate) used: u64,
-    /// Bytes that the file may have.
+    /// The quota for the file, in bytes.
     pub(crate) quota: u64,
-    /// When it will be full, if it goes on like this.
+    /// In what time it will be full if it continues to grow like this.
     pub(crate) full_in: Option<Duration>,
-    /// How old the oldest revision is that can still be read, where that is too old.
+    /// The age of the oldest revision that can still be read, if it is too old.
     pub(crate) uncompacted: Option<Duration>,
 }
 
-/// How long samples are kept: longer than an etcd needs that keeps an hour of revisions to come to rest.
+/// How long samples are kept. An etcd that keeps revisions for an hour has stopped growing by then.
 const WINDOW: Duration = Duration::from_secs(3 * 3600);
-/// What went on for less says nothing.
+/// The minimum time for a forecast.
 const SHORTEST: Duration = Duration::from_secs(600);
-/// How many times as long as it was seen a growth is taken to go on.
+/// A forecast reaches at most this many times as far as the observed time.
 const AHEAD: u32 = 4;
-/// Percent of the quota from which on it is worth a look.
+/// The percentage of the quota from which on the size is a problem.
 const MUCH: u64 = 80;
-/// An etcd that keeps an hour of revisions compacts every few minutes what is older.
+/// The maximum age of revisions. An etcd that keeps revisions for an hour compacts older ones every few minutes.
 const OLDEST: Duration = Duration::from_secs(2 * 3600);
-/// What makes an etcd compact itself.
+/// The flags that make an etcd compact itself.
 const COMPACTION: &str = "--auto-compaction-mode=periodic --auto-compaction-retention=1h";
 
 // === impl Capacity ===
 
 impl Capacity {
-    /// Takes what the etcd says now. `quota` is for one that does not say its own.
+    /// Adds a sample. `quota` is used if the etcd does not report its quota.
     pub(super) fn take(&mut self, now: Instant, status: &EtcdStatus, quota: u64) -> Fill {
         let age = |at: Instant| now.saturating_duration_since(at);
-        // The newest of those that are too old stays: it begins the window.
+        // Keep the newest of the samples that are too old, as the beginning of the window.
         while self.samples.get(1).is_some_and(|(at, _)| age(*at) >= WINDOW) {
             self.samples.pop_front();
         }
@@ -60,7 +60,7 @@ impl Capacity {
         let full_in = self.samples.front().and_then(|(at, used)| {
             let (seen, grown) = (age(*at), status.used.saturating_sub(*used));
             let left = quota.saturating_sub(status.used);
-            // Rest divided by rate, in whole numbers.
+            // The remaining space, divided by the rate of growth.
             let full_in = u64::try_from(
                 u128::from(left).saturating_mul(seen.as_millis()).checked_div(grown.into())?,
             );
@@ -74,31 +74,31 @@ impl Capacity {
 // === impl Fill ===
 
 impl Fill {
-    /// Notes how old the oldest revision is that can be read.
+    /// Sets the age of the oldest revision that can be read.
     pub(super) fn with_oldest(mut self, age: Option<Duration>) -> Self {
         self.uncompacted = age.filter(|age| *age > OLDEST);
         self
     }
 
-    /// What needs attention, with what to do.
+    /// Messages about what needs attention, with remedies.
     pub(crate) fn problems(&self) -> Vec<String> {
         let Self { size, used, quota, full_in, uncompacted } = self;
         let uncompacted = uncompacted.map(|age| {
             format!(
-                "etcd: revisions of {} ago can still be read: the etcd does not compact itself, and will be full one day. Start it with {COMPACTION}",
+                "etcd: revisions of {} ago can still be read: the etcd does not compact itself, so it will be full eventually. Start it with {COMPACTION}",
                 words(age)
             )
         });
         let full_in = full_in.map(|left| {
             format!(
-                "etcd: it will be full in about {}, if it goes on like this: {} of {} are in use. Start it with {COMPACTION}, or with a larger --quota-backend-bytes",
+                "etcd: it will be full in about {}, if it continues to grow like this: {} of {} are in use. Start it with {COMPACTION}, or with a larger --quota-backend-bytes",
                 words(left), mebibytes(*used), mebibytes(*quota)
             )
         });
         let much = size.saturating_mul(100) >= quota.saturating_mul(MUCH);
         let much = much.then(|| {
             format!(
-                "etcd: its file has {} of the {} that it may have, {} of these in use. Compact and defragment it (etcdctl compact, etcdctl defrag), or start it with a larger --quota-backend-bytes",
+                "etcd: its file has {} of its quota of {}; {} of the file are in use. Compact and defragment it (etcdctl compact, etcdctl defrag), or start it with a larger --quota-backend-bytes",
                 mebibytes(*size), mebibytes(*quota), mebibytes(*used)
             )
         });
@@ -129,7 +129,7 @@ mod tests {
         Duration::from_secs(60 * count)
     }
 
-    /// What is found after so many minutes, each with so much more or less in use.
+    /// The result after some minutes, with one sample a minute.
     fn after(minutes_: u64, used_at: impl Fn(u64) -> u64) -> Fill {
         let (mut capacity, began) = (Capacity::default(), Instant::now());
         let mut fill = None;
@@ -143,24 +143,28 @@ mod tests {
     }
 
     #[test]
-    fn growth_that_was_seen_long_enough_is_forecast() {
+    fn growth_is_forecast_after_a_minimum_time() {
         // 20 MiB a minute: 2,048 take 102 minutes.
         let fill = after(20, |minute| 20 * MIB * minute);
-        assert_eq!(fill.full_in, None, "seen for 20 minutes, 82 ahead");
+        assert_eq!(fill.full_in, None, "observed for 20 minutes, forecast of 82");
         let fill = after(21, |minute| 20 * MIB * minute);
         assert_eq!(fill.full_in, Some(Duration::from_millis(81 * 60_000 + 24_000)));
         assert_eq!(
             fill.problems(),
             [
-                "etcd: it will be full in about 81 minutes, if it goes on like this: 420 MiB of 2048 MiB are in use. Start it with --auto-compaction-mode=periodic --auto-compaction-retention=1h, or with a larger --quota-backend-bytes"
+                "etcd: it will be full in about 81 minutes, if it continues to grow like this: 420 MiB of 2048 MiB are in use. Start it with --auto-compaction-mode=periodic --auto-compaction-retention=1h, or with a larger --quota-backend-bytes"
             ]
         );
-        assert_eq!(after(9, |minute| 200 * MIB * minute).full_in, None, "nine minutes say nothing");
+        assert_eq!(
+            after(9, |minute| 200 * MIB * minute).full_in,
+            None,
+            "nine minutes are too short"
+        );
     }
 
     #[test]
-    fn what_comes_to_rest_is_none() {
-        // An hour of revisions is kept: it grows for an hour, and no more.
+    fn growth_that_ends_is_not_reported() {
+        // Revisions are kept for an hour: it grows for about an hour only.
         let rests = |minute: u64| 5 * MIB * minute.min(66);
         for minute in 0..=400 {
             assert_eq!(after(minute, rests).problems(), Vec::<String>::new(), "minute {minute}");
@@ -169,9 +173,9 @@ mod tests {
         assert_eq!(after(60, |_| 900 * MIB).full_in, None);
     }
 
-    /// The growth that counts is that of the last hours.
+    /// Only the growth in the last hours counts.
     #[test]
-    fn what_is_long_ago_is_forgotten() {
+    fn old_samples_are_forgotten() {
         let rests_late = |minute: u64| 5 * MIB * minute.min(200);
         assert!(after(200, rests_late).full_in.is_some());
         assert_eq!(after(200 + 180, rests_late).full_in, None);
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_near_its_quota_is_named() {
+    fn a_file_near_its_quota_is_reported() {
         let status =
             |size| EtcdStatus { version: String::new(), size, used: 10 * MIB, quota: None };
         let problems =
@@ -193,13 +197,13 @@ mod tests {
         assert_eq!(
             problems(80 * MIB),
             [
-                "etcd: its file has 80 MiB of the 100 MiB that it may have, 10 MiB of these in use. Compact and defragment it (etcdctl compact, etcdctl defrag), or start it with a larger --quota-backend-bytes"
+                "etcd: its file has 80 MiB of its quota of 100 MiB; 10 MiB of the file are in use. Compact and defragment it (etcdctl compact, etcdctl defrag), or start it with a larger --quota-backend-bytes"
             ]
         );
     }
 
     #[test]
-    fn revisions_of_more_than_two_hours_are_named_with_the_flag() {
+    fn revisions_older_than_two_hours_are_reported_with_the_flag() {
         let fill = after(0, |_| MIB);
         let at = |age| fill.clone().with_oldest(age).problems();
         assert_eq!(at(None), Vec::<String>::new());
@@ -207,7 +211,7 @@ mod tests {
         assert_eq!(
             at(Some(minutes(181))),
             [
-                "etcd: revisions of 3 hours ago can still be read: the etcd does not compact itself, and will be full one day. Start it with --auto-compaction-mode=periodic --auto-compaction-retention=1h"
+                "etcd: revisions of 3 hours ago can still be read: the etcd does not compact itself, so it will be full eventually. Start it with --auto-compaction-mode=periodic --auto-compaction-retention=1h"
             ]
         );
     }

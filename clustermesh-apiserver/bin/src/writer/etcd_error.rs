@@ -1,4 +1,4 @@
-//! What keeps an etcd from being written to, distinguished by what an operator would do about it.
+//! Why an etcd cannot be written to, classified by what an operator would do about it.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ use mesh_follow::{ConnectionPhase, Failure};
 
 use super::session_error::SessionError;
 
-/// What keeps the etcd from being written to.
+/// Why the etcd cannot be written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EtcdFailure {
     pub(crate) reason: Reason,
     pub(crate) text: String,
 }
 
-/// EtcdFailure in a word.
+/// The class of a failure, or of something that had to be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reason {
     /// No etcd answers at its address.
     Away,
-    /// It answers, and takes too long.
+    /// It takes too long to answer.
     Slow,
-    /// Its space is spent.
+    /// Its quota is exhausted.
     Full,
-    /// It forgot what was asked for.
+    /// The requested revision was compacted.
     Compacted,
-    /// It does not let us.
+    /// It denies access.
     Denied,
-    /// A certificate, its or ours, is not good, or not any more.
+    /// A certificate, of the etcd or of the apiserver, is invalid or expired.
     Certificate,
-    /// It had lost what it held, and was filled anew.
+    /// It had lost its data, and was filled again.
     DataLost,
     /// Another program changed its users and roles.
     Users,
-    /// It has IDs that the journal did not give.
+    /// It has identity IDs that are not in the journal.
     Journal,
     /// Anything else.
     Broken,
@@ -42,7 +42,7 @@ pub(crate) enum Reason {
 // === impl Reason ===
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub(crate) const ALL: [Self; 10] = [
         Self::Away,
         Self::Slow,
@@ -56,12 +56,12 @@ impl Reason {
         Self::Broken,
     ];
 
-    /// Whether a connection shows that it is over.
+    /// Whether a new connection shows that the reason no longer exists.
     pub(crate) fn ends_with_connection(self) -> bool {
         matches!(self, Self::Away | Self::Certificate)
     }
 
-    /// As metrics have it.
+    /// The label in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Away => "away",
@@ -77,7 +77,7 @@ impl Reason {
         }
     }
 
-    /// As metrics had it in the previous minor release, where that was another word.
+    /// The label in metrics of the previous minor release, if it was different.
     pub(crate) fn former_str(self) -> Option<&'static str> {
         matches!(self, Self::DataLost).then_some("anew")
     }
@@ -121,7 +121,7 @@ impl From<&EtcdError> for EtcdFailure {
             EtcdError::NoSpace => Reason::Full,
             EtcdError::Compacted => Reason::Compacted,
             EtcdError::Slow(_) => Reason::Slow,
-            // It was there a moment ago: whether it is gone the next connection shows.
+            // It answered a moment ago. The next connection shows whether it is unreachable.
             EtcdError::TooLarge(_)
             | EtcdError::RequestTooLarge(_)
             | EtcdError::LeaseGone

@@ -1,31 +1,31 @@
-//! Which versions of etcd keep a peer to its role. `docs/etcd.md` has the attacks, each tried on real etcds.
+//! Which versions of etcd restrict a peer to its role. `docs/etcd.md` describes the attacks; tests try each on real etcds.
 
 use semver::Version;
 
-/// Something that a peer can do on some versions although its role does not allow it.
+/// Something that a peer can do on some versions although its role does not permit it.
 struct Attack {
-    /// What a peer does.
+    /// What a peer can do.
     what: &'static str,
-    /// The first release of each minor version that refuses it; later minor versions do, other ones do not.
+    /// The first fixed release of each minor version. Later minor versions are fixed, all others are not.
     refused_from: &'static [Version],
 }
 
 const ATTACKS: [Attack; 3] = [
     Attack {
-        what: "reads and writes all keys by a transaction in a transaction",
+        what: "read and write all keys by nested transactions",
         refused_from: &[Version::new(3, 5, 28), Version::new(3, 6, 9)],
     },
     Attack {
-        what: "reads what is for local nodes by a watch without an end",
+        what: "read the keys for local nodes by a watch without an end key",
         refused_from: &[Version::new(3, 5, 33), Version::new(3, 6, 14), Version::new(3, 7, 1)],
     },
     Attack {
-        what: "deletes keys and makes itself root while the etcd is full",
+        what: "delete keys and become root while the etcd is full",
         refused_from: &[Version::new(3, 6, 0)],
     },
 ];
-/// A version that refuses all of them.
-const REMEDY: &str = "Run etcd 3.6.14 or newer (3.7.1 or newer of 3.7), or start the apiserver with --trusted-peers if all peers are yours";
+/// The versions in which all of them are fixed.
+const REMEDY: &str = "Run etcd 3.6.14 or newer (3.7.1 or newer of 3.7), or start the apiserver with --trusted-peers if you trust all peers";
 
 // === impl Attack ===
 
@@ -40,18 +40,18 @@ impl Attack {
     }
 }
 
-/// Why a version is not fit for peers that are not trusted, and what to do.
+/// Why a version is not safe with untrusted peers, with a remedy; `None` if it is.
 pub(super) fn unfit(version: &str) -> Option<String> {
     let Ok(parsed) = Version::parse(version) else {
         return Some(format!(
-            "etcd: its version {version:?} cannot be read, so what it lets a peer do is not known. {REMEDY}"
+            "etcd: its version {version:?} cannot be parsed, so it is not known what it lets a peer do. {REMEDY}"
         ));
     };
     let works = ATTACKS.iter().filter(|attack| attack.works_on(&parsed));
     let works: Vec<&str> = works.map(|attack| attack.what).collect();
     (!works.is_empty()).then(|| {
         format!(
-            "etcd: version {version} is not fit for peers that are not trusted: a peer {}. {REMEDY}",
+            "etcd: version {version} is not safe with untrusted peers: a peer can {}. {REMEDY}",
             works.join(", or ")
         )
     })
@@ -61,9 +61,9 @@ pub(super) fn unfit(version: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The releases that the advisories name, and those beside them.
+    /// The releases in the advisories, and those before them.
     #[test]
-    fn versions_are_fit_from_the_release_that_mends_the_last_attack() {
+    fn versions_are_safe_from_the_release_with_the_last_fix() {
         let works = |version: &str| {
             let version = Version::parse(version).unwrap();
             ATTACKS.iter().map(|attack| attack.works_on(&version)).collect::<Vec<_>>()
@@ -84,16 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unfit_is_said_with_what_to_do() {
+    fn unsafe_versions_are_reported_with_a_remedy() {
         assert_eq!(unfit("3.6.16"), None);
         let found = unfit("3.5.35").unwrap();
         assert_eq!(
             found,
             format!(
-                "etcd: version 3.5.35 is not fit for peers that are not trusted: a peer deletes keys and makes itself root while the etcd is full. {REMEDY}"
+                "etcd: version 3.5.35 is not safe with untrusted peers: a peer can delete keys and become root while the etcd is full. {REMEDY}"
             )
         );
-        assert!(unfit("Not provided").unwrap().contains("\"Not provided\" cannot be read"));
+        assert!(unfit("Not provided").unwrap().contains("\"Not provided\" cannot be parsed"));
         assert!(unfit("").is_some());
     }
 }

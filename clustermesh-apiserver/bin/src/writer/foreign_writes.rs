@@ -1,7 +1,7 @@
-//! What others did to keys that are this writer's.
+//! Finds writes of other programs to keys of this cluster.
 //!
-//! No IO: events of a watch and the time go in; which keys to look at again, and when, comes out. A key that another writer
-//! keeps changing is put right less and less often: two writers that fight must not do so at full speed.
+//! It has no IO: its inputs are watch events and the time, its output is which keys to examine and repair, and when. A key
+//! that another program keeps changing is repaired less and less often, so that two writers do not compete at full speed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,29 +16,30 @@ use mesh_wire::{
     key::{CANARIES, CLUSTER_CONFIGS, DRAIN},
 };
 
-/// What is known of others.
+/// The writes of other programs.
 #[derive(Debug, Default)]
 pub(crate) struct ForeignWrites {
-    /// Revisions of our writes.
+    /// The revisions of this writer's writes.
     own: BTreeSet<i64>,
+    /// The writes of other programs, by key.
     sightings: BTreeMap<String, Sighting>,
-    /// Keys to be put right at once that there is no room to name.
+    /// Keys to repair that do not fit into `sightings`.
     unnamed: BTreeSet<String>,
-    /// When the next round of putting right may begin.
+    /// When the next round of repairs may begin.
     next_round: Option<Instant>,
 }
 
-/// A key that another writer touched.
+/// The writes of other programs to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sighting {
     write: ForeignWrite,
     times: u32,
     last: Instant,
-    /// When to look at it again; never, if it is put right or not ours to put right.
+    /// When to repair it; `None` if it is repaired, or must not be repaired.
     due: Option<Instant>,
 }
 
-/// What another writer did.
+/// What another program did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForeignWrite {
     /// Wrote a key that is not exported.
@@ -47,40 +48,40 @@ pub(crate) enum ForeignWrite {
     Changed,
     /// Removed a key.
     Removed,
-    /// Wrote where data of this cluster's is, but not as this cluster.
+    /// Wrote a key in this cluster's trees that has the name of another cluster.
     Misplaced,
 }
 
-/// Whose a key is.
+/// The owner of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyOwner {
-    /// This cluster's: it should be what is exported, or not be there.
+    /// This cluster: the key must have the exported value, or must not exist.
     Local,
-    /// It is where only this cluster's data should be, in another's name.
+    /// The key is in this cluster's trees, but has the name of another cluster.
     Misplaced,
-    /// Not looked at.
+    /// Another owner. The key is ignored.
     Other,
 }
 
-/// Own revisions that are remembered. An event that is older than all of them was waited for too long.
+/// How many revisions of this writer's writes are remembered. Older events are ignored.
 const REMEMBERED: usize = 65_536;
-/// Keys that are named.
+/// How many keys have a sighting.
 const NAMED: usize = 1_000;
-/// Keys that a status lists.
+/// How many keys the status lists.
 const LISTED: usize = 10;
-/// What has not been touched for so long is no news.
+/// How long a write is reported.
 const NEWS: Duration = Duration::from_secs(600);
-/// Between two rounds of putting right, so that what comes in a burst goes in one.
+/// The pause between two rounds of repairs, so that a burst of writes is repaired in one round.
 const ROUND: Duration = Duration::from_millis(100);
-/// How long a key is left alone that was put right before, and the longest.
+/// The pause before a key is repaired for the second time, and the longest pause.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// So often is a fight.
+/// From this number of writes on, the status asks for another writer.
 const FIGHT: u32 = 3;
-/// Where this cluster's data is, and what else is looked at beside it.
+/// The trees of this cluster's keys.
 const STATE: &str = "cilium/state/";
 const LOCAL: &str = "clustermesh/local/";
 
-/// Whose a key is, in the etcd of `cluster`.
+/// The owner of a key in the etcd of `cluster`.
 pub(crate) fn owner_of(key: &str, cluster: &ClusterName) -> KeyOwner {
     let tree = |prefix: Prefix| prefix.of_cluster(Layout::State, cluster);
     let below = |parent: &str| key.strip_prefix(parent);
@@ -99,7 +100,7 @@ pub(crate) fn owner_of(key: &str, cluster: &ClusterName) -> KeyOwner {
 // === impl ForeignWrites ===
 
 impl ForeignWrites {
-    /// A write of ours was made in a revision.
+    /// Remembers the revision of a write of this writer.
     pub(crate) fn wrote(&mut self, revision: i64) {
         self.own.insert(revision);
         while self.own.len() > REMEMBERED {
@@ -107,8 +108,8 @@ impl ForeignWrites {
         }
     }
 
-    /// Takes an event. `actual` is what is known to be there; `markers` are keys of ours that are not exported. Returns what
-    /// another writer did, if it was one.
+    /// Handles an event. `actual` are the exported keys in the etcd; `markers` are this writer's other keys. Returns what
+    /// another program did; `None` if the event is not a write of another program to a key of this cluster.
     pub(crate) fn see(
         &mut self,
         event: &WatchEvent,
@@ -125,7 +126,7 @@ impl ForeignWrites {
         if late || self.own.contains(&revision) {
             return None;
         }
-        // What is no text is no cluster's key: it can be named, and that is all.
+        // A key that is not UTF-8 does not belong to any cluster, so it is only reported.
         let text = String::from_utf8_lossy(key).into_owned();
         let owner = match std::str::from_utf8(key) {
             Ok(key) => owner_of(key, cluster),
@@ -145,7 +146,7 @@ impl ForeignWrites {
                 None if markers.contains(&text) => ForeignWrite::Changed,
                 None => ForeignWrite::Added,
             },
-            // What we removed meanwhile, too, is as it should be.
+            // It is correct if this writer has deleted the key meanwhile.
             (KeyOwner::Local, WatchEvent::Delete { .. }) => {
                 if !actual.contains_key(&text) && !markers.contains(&text) {
                     return None;
@@ -157,7 +158,7 @@ impl ForeignWrites {
         Some(write)
     }
 
-    /// Another writer touched a key.
+    /// Stores that another program wrote to a key.
     pub(crate) fn note(&mut self, key: String, write: ForeignWrite, now: Instant) {
         let before = self.sightings.get(&key);
         if before.is_none() && self.sightings.len() >= NAMED {
@@ -167,13 +168,13 @@ impl ForeignWrites {
             return;
         }
         let times = before.map_or(0, |sighting| sighting.times).saturating_add(1);
-        // Once more before it was put right is no reason to wait longer.
+        // Another write before the repair does not delay it.
         let due = before.and_then(|sighting| sighting.due).unwrap_or(now + pause(times));
         let due = (write != ForeignWrite::Misplaced).then_some(due);
         self.sightings.insert(key, Sighting { write, times, last: now, due });
     }
 
-    /// When there is something to be put right.
+    /// When the next repair is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let named = self.sightings.values().filter_map(|sighting| sighting.due).min();
         let at_once = (!self.unnamed.is_empty()).then_some(self.next_round).flatten();
@@ -184,7 +185,7 @@ impl ForeignWrites {
         Some(self.next_round.map_or(due, |round| due.max(round)))
     }
 
-    /// Takes the keys that are to be put right now, at most so many. What is left is due at once.
+    /// Takes the keys to repair now, at most `most`. The others stay due.
     pub(crate) fn take_due(&mut self, now: Instant, most: usize) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
         for (key, sighting) in &mut self.sightings {
@@ -202,7 +203,7 @@ impl ForeignWrites {
         keys
     }
 
-    /// What there is to report, in words.
+    /// Messages about the writes.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut newest: Vec<_> = self.sightings.iter().collect();
         newest.sort_by_key(|(_, sighting)| std::cmp::Reverse((sighting.times, sighting.last)));
@@ -216,8 +217,8 @@ impl ForeignWrites {
         problems
     }
 
-    /// Forgets what is no news. What is not this cluster's stays as long as it is there. Where that leaves no room, what needs
-    /// nothing done goes too.
+    /// Forgets old writes. Misplaced keys stay as long as they exist. If that leaves no room, also forgets recent writes
+    /// that are repaired.
     pub(crate) fn tidy(&mut self, now: Instant) {
         self.sightings.retain(|_, sighting| {
             sighting.write == ForeignWrite::Misplaced
@@ -235,10 +236,10 @@ impl ForeignWrites {
 // === impl ForeignWrite ===
 
 impl ForeignWrite {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 4] = [Self::Added, Self::Changed, Self::Removed, Self::Misplaced];
 
-    /// As metrics have it.
+    /// The label in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",
@@ -256,26 +257,26 @@ impl Sighting {
         let did = match (self.write, self.due) {
             (ForeignWrite::Misplaced, _) => {
                 return format!(
-                    "{key}: another program wrote it, in a name that is not this cluster's; it is left alone"
+                    "{key}: another program wrote it, with a name that is not this cluster's; it is left alone"
                 );
             }
             (ForeignWrite::Added, None) => "wrote it; removed",
             (ForeignWrite::Added, Some(_)) => "wrote it",
-            (ForeignWrite::Changed, None) => "changed it; put right",
+            (ForeignWrite::Changed, None) => "changed it; repaired",
             (ForeignWrite::Changed, Some(_)) => "changed it",
-            (ForeignWrite::Removed, None) => "removed it; put back",
+            (ForeignWrite::Removed, None) => "removed it; restored",
             (ForeignWrite::Removed, Some(_)) => "removed it",
         };
         match self.times {
             0..FIGHT => format!("{key}: another program {did}"),
             times => format!(
-                "{key}: another program {did}. That was {times} times: is there another writer? It is put right less and less often"
+                "{key}: another program {did}. This happened {times} times: is there another writer? The key is repaired less and less often"
             ),
         }
     }
 }
 
-/// At once for the first time, and then later and later.
+/// The pause before a repair: none for the first time, then growing.
 fn pause(times: u32) -> Duration {
     match times {
         0 | 1 => Duration::ZERO,

@@ -1,16 +1,17 @@
-//! Waiting for an etcd's answers, and saying so where that takes long.
+//! Waits for answers of an etcd, and reports those that take long.
 
 use std::time::Duration;
 
 use mesh_etcd::EtcdError;
 
-/// An answer that takes longer is a problem in the status. With a question every second, an etcd that hangs keeps the
-/// apiserver from being ready after three.
+/// If an answer takes longer, the apiserver is not ready. As it asks every second, it detects an etcd that hangs within three
+/// seconds.
 const SLOW: Duration = Duration::from_secs(2);
-/// One that takes longer is not waited for.
+/// If an answer takes longer, the connection fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for an answer to something. `report` gets what is waited for when that takes long, and `None` when the wait is over.
+/// Waits for an answer to `to`. Calls `report` with a message when that takes long, and then with `None` when the wait is
+/// over.
 pub(super) async fn patiently<T, S: Future<Output = ()>>(
     to: &str,
     request: impl Future<Output = Result<T, EtcdError>>,
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
     use crate::writer::StoreState;
 
-    /// A wait for an answer, the state that it reports to, and the time, which is the test's.
+    /// A wait for an answer, the state to which it reports, and the test's clock.
     struct Wait {
         time: watch::Sender<Duration>,
         state: Arc<Mutex<StoreState>>,
@@ -68,7 +69,7 @@ mod tests {
             }
         };
         let state = Arc::new(Mutex::new(StoreState::default()));
-        // It was ready before.
+        // The apiserver was ready before.
         state.lock().unwrap().synced = true;
         let (sender, reported) = mpsc::unbounded_channel();
         let shared = Arc::clone(&state);
@@ -88,10 +89,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_etcd_that_hangs_keeps_the_apiserver_from_being_ready() {
+    async fn the_apiserver_is_not_ready_while_its_etcd_hangs() {
         let mut hung = wait_for(pending());
         assert_eq!(hung.unready(), None);
-        // The wait has begun before its time passes.
+        // Let the wait begin before the clock moves.
         tokio::task::yield_now().await;
         hung.time.send_replace(SLOW);
         hung.reported.recv().await.unwrap();
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_comes_late_ends_the_complaint() {
+    async fn a_late_answer_ends_the_report() {
         let (answer, answered) = oneshot::channel();
         let mut late = wait_for(async move { Ok(answered.await.unwrap()) });
         tokio::task::yield_now().await;
@@ -117,6 +118,6 @@ mod tests {
 
         let mut soon = wait_for(async { Ok(7) });
         assert_eq!(soon.waiting.await.unwrap().unwrap(), 7);
-        assert!(soon.reported.try_recv().is_err(), "an answer in time is no news");
+        assert!(soon.reported.try_recv().is_err(), "an answer in time is not reported");
     }
 }

@@ -1,7 +1,7 @@
-//! One connection: everything is compared, then what changes is written, and what others do is put right.
+//! The work on one connection: compare everything, then write changes, and repair what other programs changed.
 //!
-//! Whatever a connection waits for, meanwhile it gives the signs of life that are due ([`Session::alongside`]): an etcd that
-//! is slow, another thread, fifty thousand keys to be put right keep neither heartbeat nor position waiting.
+//! While it waits for something, the session still writes heartbeat and position when they are due
+//! ([`Session::alongside`]), even if the etcd is slow, another thread is busy, or fifty thousand keys must be repaired.
 
 mod batches;
 mod comparison;
@@ -37,38 +37,39 @@ use super::{
 use crate::cluster::ExportChanges;
 use signs::{Sign, Signs};
 
-/// What one connection knows.
+/// The state of one connection.
 pub(super) struct Session<'a> {
     writer: &'a Writer,
     connection: Connection,
     memory: &'a mut Memory,
-    /// What the etcd holds, as far as it is exported.
+    /// The exported keys that the etcd has.
     actual: Actual,
-    /// The keys that are ours beside these.
+    /// This writer's other keys.
     markers: BTreeSet<String>,
+    /// The lease of the heartbeat.
     lease: Option<i64>,
     foreign: ForeignWrites,
     signs: Signs,
-    /// Users and roles as this connection last made them.
+    /// The users and roles that this connection set up.
     users: Option<Desired>,
 }
 
-/// What outlives a connection.
+/// The state that is kept across connections.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// The last revision that is known to have been reached.
+    /// The last known revision of the etcd.
     revision: i64,
-    /// The history's name.
+    /// The ID of the etcd's history.
     history: Option<Vec<u8>>,
-    /// What the etcd should hold.
+    /// The desired content of the etcd.
     exported: Exported,
-    /// How far of the source everything is in the etcd. Nothing is reported before it is complete.
+    /// The versions of the source up to which everything is in the etcd; `None` until the source was read completely.
     written: Option<BTreeMap<String, String>>,
-    /// How the etcd's size went.
+    /// The etcd's recent sizes.
     capacity: Capacity,
 }
 
-/// What the etcd should hold, as far as the writer took it.
+/// The desired content of the etcd that the writer has taken.
 #[derive(Debug, Default)]
 struct Exported {
     desired: BTreeMap<String, Value>,
@@ -76,25 +77,25 @@ struct Exported {
     complete: bool,
 }
 
-/// How a session ends that did not fail.
+/// How a session ends without a failure.
 pub(super) enum Ended {
-    /// It was time to, and everything is written.
+    /// It had to end, and everything is written.
     Drained,
 }
 
-/// What an operator reads of an etcd that let in every client.
-const UNPROTECTED: &str = "authentication was off: every client could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
-/// How often users and roles are looked at: etcd has no watch for them.
+/// The message about an etcd without authentication.
+const UNPROTECTED: &str = "authentication was off: every client could do everything. Start the etcd with `clustermesh-apiserver etcd-init`, which turns it on before other clients can reach the etcd";
+/// How often users and roles are checked: etcd has no watch for them.
 const USERS_EVERY: Duration = Duration::from_secs(10);
-/// How often it is looked how full the etcd is.
+/// How often the etcd's version and size are checked.
 const EXAMINE_EVERY: Duration = Duration::from_secs(60);
-/// The parent of what only the local nodes may read, of all versions.
+/// The prefix of keys for local nodes, of all versions.
 const LOCAL: &str = "clustermesh/local/";
 
 // === impl Session ===
 
 impl<'a> Session<'a> {
-    /// Uses a connection until it fails, or until it is time to end and everything is written.
+    /// Uses a connection until it fails, or until it must end and everything is written.
     pub(super) async fn run(
         writer: &'a Writer,
         connection: Connection,
@@ -114,12 +115,12 @@ impl<'a> Session<'a> {
         let mut changed = writer.cluster.exports().changed();
         let mut users = writer.users.clone();
         let mut drain = writer.drain.clone();
-        // By itself: in the call it would keep the channel locked until the etcd has answered.
+        // In a separate statement, so that the channel is not locked until the etcd has answered.
         let file = users.borrow_and_update().clone();
         session.set_up_users(file.as_ref()).await?;
         writer.set(|state| {
             state.connected = true;
-            // A connection says nothing against the rest, which is over when everything is written.
+            // Other reasons end when everything is written.
             state.trouble.take_if(|trouble| trouble.reason.ends_with_connection());
         });
         changed.mark_unchanged();
@@ -150,8 +151,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Does something, and meanwhile gives the signs of life that are due. Both are boxed: nested as they are, they would
-    /// take more than a thread's stack.
+    /// Runs `work`, and meanwhile writes the signs of life that are due. The futures are boxed: they are nested, and would
+    /// exceed the thread's stack.
     async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, EtcdError> {
         let mut work = Box::pin(work);
         loop {
@@ -160,7 +161,7 @@ impl<'a> Session<'a> {
                 sign = self.signs.due() => sign,
                 done = &mut work => return Ok(done),
             };
-            // Both together: of a connection whose window is full of what no reader takes nothing else comes.
+            // Poll both: if `work` did not read its answers, the connection's window could fill up and block the sign.
             let mut given = Box::pin(self.give(sign));
             tokio::select! {
                 given = &mut given => given?,
@@ -172,7 +173,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Gives a sign of life.
+    /// Writes a sign of life, or asks the question.
     async fn give(&mut self, sign: Sign) -> Result<(), EtcdError> {
         match sign {
             Sign::Heartbeat => self.beat().await,
@@ -186,14 +187,14 @@ impl<'a> Session<'a> {
         self.writer.look(|state| state.synced)
     }
 
-    /// Something was not as it should be, and is put right.
+    /// Reports something in the etcd that was wrong and is repaired.
     fn notice(&self, reason: Reason, text: String) {
-        tracing::warn!(kind = reason.as_str(), text, "the etcd was not as it should be");
+        tracing::warn!(kind = reason.as_str(), text, "repairing the etcd");
         self.writer.metrics.count_trouble(reason);
         self.writer.set(|state| state.notice(reason, text, Instant::now()));
     }
 
-    /// Without a file that could be read no peer's user is removed.
+    /// Sets up users and roles. Without a users file, no peer's user is removed.
     async fn set_up_users(&mut self, file: Option<&UsersFile>) -> Result<(), EtcdError> {
         let no_users = UsersFile::default();
         let local = &self.writer.cluster.settings.name;
@@ -205,14 +206,14 @@ impl<'a> Session<'a> {
         }
         let kept = self.keep_users(desired.clone()).await?;
         self.users = Some(desired);
-        // What a new etcd lacks, or a new file asks for, is no news.
+        // Other changes are not reported: a new etcd lacks users, and a new file adds some.
         if kept.was_unprotected {
             self.notice(Reason::Users, UNPROTECTED.into());
         }
         Ok(())
     }
 
-    /// Nothing but this writer changes users and roles: what differs by now another did.
+    /// Repairs users and roles, and reports the differences: another program made them.
     async fn check_users(&mut self) -> Result<(), EtcdError> {
         let Some(desired) = self.users.clone() else { return Ok(()) };
         let kept = self.keep_users(desired).await?;
@@ -220,7 +221,7 @@ impl<'a> Session<'a> {
         for what in unprotected.into_iter().chain(kept.changed) {
             self.notice(
                 Reason::Users,
-                format!("{what}. Another program changed it; it is put right"),
+                format!("{what}. Another program changed it; it is repaired"),
             );
         }
         Ok(())
@@ -234,7 +235,7 @@ impl<'a> Session<'a> {
             self.notice(
                 Reason::Users,
                 format!(
-                    "the unknown user {user} was there and is removed. Who made it may have set passwords on other users, which an etcd does not show: restart the etcd by `clustermesh-apiserver etcd-init`, which makes all users anew. A user that is meant is allowed by --etcd-extra-users"
+                    "the unknown user {user} was removed. Its creator may have set passwords on other users, which an etcd does not show: restart the etcd with `clustermesh-apiserver etcd-init`, which creates all users again. To allow a user, use --etcd-extra-users"
                 ),
             );
         }
@@ -243,7 +244,7 @@ impl<'a> Session<'a> {
         Ok(kept)
     }
 
-    /// Asks for something small, to find out whether there is an answer.
+    /// Sends a small request, to find out whether the etcd answers.
     async fn ask(&mut self) -> Result<(), EtcdError> {
         let span = KeyRange::key(HEARTBEAT);
         let asked = self.connection.page(&span, 1, None, true);
@@ -253,12 +254,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes what changed since the last time.
+    /// Writes the changes since the last call.
     async fn write_changed(&mut self) -> Result<(), SessionError> {
         let changed = self.take_exports();
         let Exported { desired, versions, complete } = &self.memory.exported;
         if *complete && !self.is_synced() {
-            // Complete for the first time: what is not desired may be removed now.
+            // The source is complete for the first time: undesired keys may be deleted now.
             return Box::pin(self.compare()).await.map(drop);
         }
         let versions = versions.clone().filter(|_| *complete);
@@ -269,7 +270,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes what the cluster's thread published. The keys that changed.
+    /// Takes the changes that the cluster's thread published. Returns the changed keys.
     fn take_exports(&mut self) -> BTreeSet<String> {
         let ExportChanges { values, versions, complete } = self.writer.cluster.exports().take();
         let Exported { desired, .. } = &mut self.memory.exported;
@@ -293,14 +294,14 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where what is ours can be: configs, state and canaries follow one another, what is cached before them.
+/// The ranges of this cluster's keys. Configs, state and canaries are adjacent; `cilium/cache/` comes before them.
 fn spans() -> [KeyRange; 3] {
     let all = KeyRange { start: CLUSTER_CONFIGS.into(), end: KeyRange::prefix(CANARIES).end };
     [all, KeyRange::prefix(LOCAL), KeyRange::key(DRAIN)]
 }
 
 async fn is_true(flag: &mut watch::Receiver<bool>) {
-    // The guard is dropped here: it would keep the channel locked.
+    // Drop the guard here, so that the channel is not locked.
     let _ = flag.wait_for(|&flag| flag).await;
 }
 

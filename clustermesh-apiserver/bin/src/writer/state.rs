@@ -1,4 +1,4 @@
-//! How the etcd is, for readiness and status.
+//! The state of the etcd for readiness and status.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,53 +12,53 @@ use super::{
     etcd_error::{EtcdFailure, Reason},
 };
 
-/// How the etcd is.
+/// The state of the etcd.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoreState {
     pub(crate) connected: bool,
-    /// Everything known was written, and the canaries say so.
+    /// Whether the source is complete, and everything was written.
     pub(crate) synced: bool,
-    /// Why there is no connection that is of use.
+    /// Why the etcd cannot be written to.
     pub(crate) trouble: Option<EtcdFailure>,
-    /// What an answer is waited for.
+    /// An answer that takes long, as a message.
     pub(crate) slow: Option<String>,
-    /// A user that was not asked for was there at the last look.
+    /// An unknown user with a role that the last check found.
     pub(crate) unknown_user: Option<String>,
-    /// What is wrong with the credentials' files, while those read before serve.
+    /// What is wrong with the credentials' files. The previous ones are in use.
     pub(crate) files: Option<String>,
-    /// What is wrong with `users.yaml`, while what was read before is in force.
+    /// What is wrong with `users.yaml`. The previous content is in force.
     pub(crate) users_file: Option<String>,
     pub(crate) written: usize,
-    /// Keys that the etcd does not take.
+    /// Keys whose value the etcd does not accept.
     pub(crate) refused: BTreeMap<String, Refused>,
     /// How full the etcd is.
     pub(crate) fill: Option<Fill>,
-    /// Why its version is not fit for peers that are not trusted.
+    /// Why its version is not safe with untrusted peers.
     pub(crate) unfit: Option<String>,
-    /// What others did to keys of ours, in words.
+    /// Messages about writes of other programs.
     pub(crate) others: Vec<String>,
-    /// What had to be put right, when, and in words.
+    /// Repairs, as messages, with their last time.
     notices: BTreeMap<(Reason, String), Instant>,
 }
 
-/// A value that the etcd does not take.
+/// A value that the etcd does not accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// The object that it follows from.
+    /// The object from which it was made.
     pub(crate) object: Option<String>,
     pub(crate) bytes: usize,
     pub(crate) reason: String,
 }
 
-/// What was put right so long ago is no news.
+/// How long a repair is reported.
 const NEWS: Duration = Duration::from_secs(600);
-/// No more notices than this.
+/// The maximum number of reported repairs.
 const NOTICES: usize = 20;
-/// Keys that a status lists.
+/// How many keys the status lists.
 const LISTED: usize = 10;
 
 impl StoreState {
-    /// What keeps it from being ready.
+    /// What prevents readiness, as a message.
     pub(crate) fn unready(&self) -> Option<String> {
         if let Some(trouble) = &self.trouble {
             return Some(format!("etcd: {trouble}"));
@@ -72,17 +72,17 @@ impl StoreState {
         (!self.synced).then(|| "etcd: not everything is written yet".into())
     }
 
-    /// What needs attention although it is ready.
+    /// Problems that do not prevent readiness.
     pub(crate) fn problems(&self, now: Instant) -> Vec<Problem> {
         let refused = self.refused.iter().take(LISTED).map(|(key, refused)| {
             let Refused { object, bytes, reason } = refused;
             let name = object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
-            let message = format!("{name}the etcd does not take {key}, {bytes} bytes: {reason}");
+            let message = format!("{name}the etcd does not accept {key}, {bytes} bytes: {reason}");
             ProblemCode::RefusedKey.problem(message).about(object.clone().unwrap_or_default())
         });
         let more = self.refused.len().saturating_sub(LISTED);
         let more = (more > 0).then(|| {
-            ProblemCode::RefusedKey.problem(format!("the etcd does not take {more} more keys"))
+            ProblemCode::RefusedKey.problem(format!("the etcd does not accept {more} more keys"))
         });
         let recent = |at: &Instant| now.saturating_duration_since(*at) < NEWS;
         let notices = self.notices.iter().filter(|(_, at)| recent(at));
@@ -96,7 +96,7 @@ impl StoreState {
         users.chain(refused).chain(more).chain(notices).chain(others).collect()
     }
 
-    /// Something was not as it should be, and is now.
+    /// Stores a repair.
     pub(crate) fn notice(&mut self, reason: Reason, text: String, now: Instant) {
         self.notices.retain(|_, at| now.saturating_duration_since(*at) < NEWS);
         while self.notices.len() >= NOTICES {
@@ -105,7 +105,7 @@ impl StoreState {
         self.notices.insert((reason, text), now);
     }
 
-    /// What keeps the etcd from being written to at this time.
+    /// The reasons why the etcd cannot be written to now.
     pub(crate) fn reasons(&self) -> BTreeSet<Reason> {
         let slow = self.slow.iter().map(|_| Reason::Slow);
         self.trouble.iter().map(|trouble| trouble.reason).chain(slow).collect()
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_reported_in_order() {
+    fn reasons_are_reported_in_order_of_importance() {
         let mut state = StoreState { synced: true, ..StoreState::default() };
         assert_eq!(state.unready(), None);
         state.unknown_user = Some("ghost with role root".into());
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_named_and_bounded() {
+    fn problems_are_bounded() {
         let (mut state, now) = (StoreState::default(), Instant::now());
         for n in 0..12 {
             let object = Some(format!("Service shop/web-{n}"));
@@ -143,10 +143,10 @@ mod tests {
         let problems = state.problems(now);
         assert_eq!(
             problems[0].message,
-            "Service shop/web-0: the etcd does not take key-00, 1600000 bytes: too large"
+            "Service shop/web-0: the etcd does not accept key-00, 1600000 bytes: too large"
         );
-        assert_eq!(problems[LISTED].message, "the etcd does not take 2 more keys");
+        assert_eq!(problems[LISTED].message, "the etcd does not accept 2 more keys");
         assert_eq!(problems.len(), LISTED + 1 + NOTICES);
-        assert_eq!(state.problems(now + NEWS).len(), LISTED + 1, "old news is none");
+        assert_eq!(state.problems(now + NEWS).len(), LISTED + 1, "old repairs are not reported");
     }
 }

@@ -1,7 +1,7 @@
-//! Our own annotations of a Service: weights and tiers of clusters, what a weight is given to, and how many backends are
-//! enough.
+//! The annotations for load balancing: weights and tiers of clusters, what weights apply to, and the minimum of healthy
+//! backends.
 //!
-//! Each is taken as a whole or not at all: half of a list of weights would send traffic where it was not wanted.
+//! An invalid annotation is ignored completely: a part of a list of weights would send traffic to the wrong clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,29 +9,29 @@ use mesh_model::{Affinity, ClusterName, ServiceTraffic, WeightsOf, lb::Group};
 
 use super::{Annotations, shown};
 
-/// How many connections a cluster gets, beside others: `a=90,b=10`.
+/// The weights of clusters: `a=90,b=10`.
 const WEIGHTS: &str = "clustermesh.dev/weights";
-/// What has the weight: the cluster, or each of its backends.
+/// What a weight applies to: the cluster as a whole, or each of its backends.
 const WEIGHTS_OF: &str = "clustermesh.dev/weights-of";
-/// Clusters in the order in which they are used: `a,b;c`.
+/// Clusters in the order of preference: `a,b;c`.
 const TIERS: &str = "clustermesh.dev/tiers";
-/// The share of a tier's backends that can carry all its load: `30%`.
+/// The percentage of healthy backends with which a tier gets all connections: `30%`.
 const MINIMUM_HEALTHY: &str = "clustermesh.dev/minimum-healthy";
 
-/// Why an annotation is not followed.
+/// Why an annotation is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Invalid {
-    #[error("{:?} is no cluster name", shown(.0))]
+    #[error("{:?} is not a cluster name", shown(.0))]
     Cluster(String),
     #[error("{:?} is not CLUSTER=WEIGHT, as in a=3,b=1", shown(.0))]
     Pair(String),
-    #[error("{:?} is no weight: it is 0 to {max}", shown(.0), max = ServiceTraffic::MAX_WEIGHT)]
+    #[error("{:?} is not a weight: it must be 0 to {max}", shown(.0), max = ServiceTraffic::MAX_WEIGHT)]
     Weight(String),
-    #[error("cluster {0} is there twice")]
+    #[error("cluster {0} occurs twice")]
     Twice(ClusterName),
     #[error("a tier without a cluster, as in a;b")]
     EmptyTier,
-    #[error("{:?} is no share: it is 1% to 100%", shown(.0))]
+    #[error("{:?} is not a percentage: it must be 1% to 100%", shown(.0))]
     Share(String),
     #[error("{:?} is neither clusters nor backends", shown(.0))]
     WeightsOf(String),
@@ -41,10 +41,10 @@ enum Invalid {
     Groups { found: usize },
 }
 
-/// The weight of a cluster that is not named.
+/// The weight of a cluster that is not listed.
 const WEIGHT: u32 = 1;
 
-/// Reads all four. Weights and tiers that make too many groups together are both left out.
+/// Parses the four annotations into `traffic`. If weights and tiers together need too many groups, both are ignored.
 pub(super) fn read(
     local: &ClusterName,
     annotations: &Annotations,
@@ -146,8 +146,8 @@ fn cluster(name: &str) -> Result<ClusterName, Invalid> {
     ClusterName::new(name.trim()).map_err(|_| Invalid::Cluster(name.trim().into()))
 }
 
-/// How many groups clusters can be in: those that are named, the local one, and any other. Clusters of one tier and weight
-/// are one group, but for a cluster that has a weight as a whole: that is one alone.
+/// How many groups the clusters need: those that are listed, the local one, and one for all others. Clusters with the same
+/// tier and weight share a group. A cluster that has a weight as a whole needs its own group.
 fn groups(local: &ClusterName, traffic: &ServiceTraffic) -> usize {
     let ServiceTraffic { affinity, weights, weights_of, tiers, .. } = traffic;
     let tier_of = |cluster: Option<&ClusterName>| match affinity {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for() {
+    fn valid_annotations_are_parsed() {
         let asked = asked_by(&[
             (WEIGHTS, " a=3, b=0 ,c=65535"),
             (TIERS, "a, b ;c"),
@@ -206,10 +206,10 @@ mod tests {
                 WeightsOf::Clusters,
                 Some(r#""pods" is neither clusters nor backends"#),
             ),
-            // Without weights the record says nothing, as one of an older writer.
+            // Without weights the field has its default, so the record is the same as that of an older writer.
             (&[], WeightsOf::Backends, None),
             (&[(WEIGHTS_OF, "clusters")], WeightsOf::Backends, None),
-            (&[(WEIGHTS, "a=many")], WeightsOf::Backends, Some(r#""many" is no weight"#)),
+            (&[(WEIGHTS, "a=many")], WeightsOf::Backends, Some(r#""many" is not a weight"#)),
         ] {
             let asked = asked_by(annotations);
             assert_eq!(asked.traffic.weights_of, expected, "{annotations:?}");
@@ -220,29 +220,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_counts_as_absent() {
+    fn invalid_annotations_are_reported_and_ignored() {
         for (annotation, text, says) in [
             (WEIGHTS, "", r#""" is not CLUSTER=WEIGHT, as in a=3,b=1"#),
             (WEIGHTS, "a", r#""a" is not CLUSTER=WEIGHT"#),
             (WEIGHTS, "a=3,", r#""" is not CLUSTER=WEIGHT"#),
-            (WEIGHTS, "A=3", r#""A" is no cluster name"#),
-            (WEIGHTS, "=3", r#""" is no cluster name"#),
-            (WEIGHTS, "a=", r#""" is no weight: it is 0 to 65535"#),
-            (WEIGHTS, "a=65536", r#""65536" is no weight"#),
-            (WEIGHTS, "a=-1", r#""-1" is no weight"#),
-            (WEIGHTS, "a=+1", r#""+1" is no weight"#),
-            (WEIGHTS, "a=1.5", r#""1.5" is no weight"#),
-            (WEIGHTS, "a=3,b=1,a=2", "cluster a is there twice"),
+            (WEIGHTS, "A=3", r#""A" is not a cluster name"#),
+            (WEIGHTS, "=3", r#""" is not a cluster name"#),
+            (WEIGHTS, "a=", r#""" is not a weight: it must be 0 to 65535"#),
+            (WEIGHTS, "a=65536", r#""65536" is not a weight"#),
+            (WEIGHTS, "a=-1", r#""-1" is not a weight"#),
+            (WEIGHTS, "a=+1", r#""+1" is not a weight"#),
+            (WEIGHTS, "a=1.5", r#""1.5" is not a weight"#),
+            (WEIGHTS, "a=3,b=1,a=2", "cluster a occurs twice"),
             (TIERS, "", "a tier without a cluster"),
             (TIERS, "a;;b", "a tier without a cluster"),
-            (TIERS, "a,;b", r#""" is no cluster name"#),
-            (TIERS, "a;b,a", "cluster a is there twice"),
-            (TIERS, "a b", r#""a b" is no cluster name"#),
-            (MINIMUM_HEALTHY, "30", r#""30" is no share: it is 1% to 100%"#),
-            (MINIMUM_HEALTHY, "0%", r#""0%" is no share"#),
-            (MINIMUM_HEALTHY, "101%", r#""101%" is no share"#),
-            (MINIMUM_HEALTHY, "%", r#""%" is no share"#),
-            (MINIMUM_HEALTHY, "30 %", r#""30 %" is no share"#),
+            (TIERS, "a,;b", r#""" is not a cluster name"#),
+            (TIERS, "a;b,a", "cluster a occurs twice"),
+            (TIERS, "a b", r#""a b" is not a cluster name"#),
+            (MINIMUM_HEALTHY, "30", r#""30" is not a percentage: it must be 1% to 100%"#),
+            (MINIMUM_HEALTHY, "0%", r#""0%" is not a percentage"#),
+            (MINIMUM_HEALTHY, "101%", r#""101%" is not a percentage"#),
+            (MINIMUM_HEALTHY, "%", r#""%" is not a percentage"#),
+            (MINIMUM_HEALTHY, "30 %", r#""30 %" is not a percentage"#),
         ] {
             let asked = asked_by(&[("service.cilium.io/global", "true"), (annotation, text)]);
             assert_eq!(asked.problems.len(), 1, "{text}: {:?}", asked.problems);
@@ -251,13 +251,13 @@ mod tests {
             assert!(problem.starts_with(&expected), "{text}: {problem}");
             let nothing = ServiceTraffic { global: true, ..ServiceTraffic::default() };
             assert_eq!(asked.traffic, nothing, "{text}");
-            assert!(asked.shared, "it is exported all the same");
+            assert!(asked.shared, "it is still exported");
         }
     }
 
-    /// Eight groups are what there is; the clusters that are not named are one of each tier.
+    /// There are at most eight groups. The clusters of a tier that have no weight share a group.
     #[test]
-    fn eight_groups_are_the_most() {
+    fn more_than_eight_groups_are_refused() {
         let seven = "a=2,b=3,c=4,d=5,e=6,f=7,g=8";
         let eight = format!("{seven},h=9");
         let local = ("service.cilium.io/affinity", "local");
@@ -267,17 +267,18 @@ mod tests {
             (&[(WEIGHTS, seven), backends], 8),
             (&[(WEIGHTS, eight.as_str())], 9),
             (&[(WEIGHTS, eight.as_str()), backends], 9),
-            // Clusters of one weight are one group of backends, and each a group of its own.
+            // With weights of backends, clusters of the same weight share a group; with weights of clusters, each has its
+            // own.
             (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1"), backends], 2),
             (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1")], 9),
             (&[(TIERS, "a;b;c;d;e;f;g")], 8),
             (&[(TIERS, "a;b;c;d;e;f;g;h")], 9),
             (&[(TIERS, "a,b;c"), (WEIGHTS, "a=3,b=2,c=3"), backends], 4),
-            // a; b; c; and all others.
+            // Groups: a; b; c; all others.
             (&[(TIERS, "a,b;c"), (WEIGHTS, "a=3,b=2,c=3")], 4),
-            // a; b and c; d; and all others.
+            // Groups: a; b and c; d; all others.
             (&[(TIERS, "a,b,c;d"), (WEIGHTS, "a=3")], 4),
-            // `a` is the cluster whose service it is.
+            // `a` is the local cluster.
             (&[(WEIGHTS, seven), local], 8),
             (&[(WEIGHTS, "b=2,c=3,d=4,e=5,f=6,g=7,h=8"), local], 9),
         ] {

@@ -1,5 +1,5 @@
-//! What a Cilium keeps about its own cluster: nodes, identities, endpoints. It is exported as it is, in place of what
-//! would be made of Kubernetes' own objects of the same names.
+//! Cilium's objects: nodes, identities and endpoints. They are exported unchanged, and replace what would be made of the
+//! Kubernetes objects with the same names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,25 +11,25 @@ use mesh_model::{
 use super::{Exporter, Made, dependents::named, namespaces::namespace_of};
 use crate::records;
 
-/// What a Cilium reports of pods and label sets.
+/// What Cilium's objects report about pods and label sets.
 #[derive(Debug, Default)]
 pub(super) struct Cilium {
-    /// The IDs that label sets have; the lowest counts.
+    /// The IDs of each label set. The lowest one is used.
     ids: HashMap<Labels, BTreeSet<Identity>>,
-    /// The identities that pods have by their endpoints, and by slices of them. Where there is a slice, these alone count: a
-    /// Cilium that keeps slices reads nothing else.
+    /// The identities of pods in CiliumEndpoints, and in CiliumEndpointSlices. If there is a slice, only slices are used,
+    /// as in Cilium.
     by_endpoint: Pods,
     by_slice: Pods,
-    /// How many slices there are.
+    /// The number of CiliumEndpointSlices.
     slices: usize,
 }
 
-/// Identities of pods, by namespace and name, each as often as it is reported.
+/// Identities of pods by namespace and name. An identity that several objects report occurs several times.
 #[derive(Debug, Default)]
 struct Pods(BTreeMap<(String, String), Vec<Identity>>);
 
 impl Cilium {
-    /// Takes note of an object that was and is.
+    /// Updates the index for an object's change.
     pub(super) fn index(&mut self, before: Option<&Object>, now: Option<&Object>) {
         match before {
             Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
@@ -60,19 +60,19 @@ impl Cilium {
         }
     }
 
-    /// Whether endpoints count that are in no slice.
+    /// Whether CiliumEndpoints are used: there is no slice.
     pub(super) fn counts_endpoints(&self) -> bool {
         self.slices == 0
     }
 
-    /// Who a pod is; the inner `None` where the Cilium knows it and not who it is.
+    /// A pod's identity; the inner `None` if Cilium has the pod, but not its identity.
     pub(super) fn identity_of(&self, namespace: &str, name: &str) -> Option<Option<Identity>> {
         let pods = if self.counts_endpoints() { &self.by_endpoint } else { &self.by_slice };
         let reported = pods.0.get(&(namespace.to_owned(), name.to_owned()))?;
         Some(reported.first().copied().filter(|identity| *identity != Identity::UNKNOWN))
     }
 
-    /// The ID that a label set has.
+    /// The ID of a label set.
     pub(super) fn id_of(&self, labels: &Labels) -> Option<Identity> {
         self.ids.get(labels)?.first().copied()
     }
@@ -105,7 +105,7 @@ impl Exporter {
         self.objects.contains_key(&named(Kind::CiliumNode, name))
     }
 
-    /// The identities and slices of endpoints that a namespace decides about: they have none in their keys.
+    /// The Cilium objects that belong to a namespace. Not all of them have it in their keys.
     pub(super) fn of_cilium_in(&self, namespace: &str) -> Vec<ObjectKey> {
         let inside = |(key, object): (&ObjectKey, &Object)| {
             let of = match object {
@@ -119,7 +119,7 @@ impl Exporter {
         self.objects.iter().filter_map(inside).collect()
     }
 
-    /// An identity is published with the ID and the labels that it has; one of no namespace is skipped, as by Cilium.
+    /// An identity is published with its ID and labels. One without a namespace is skipped, as in Cilium.
     pub(super) fn cilium_identity_records(&self, identity: &CiliumIdentity) -> Made {
         let CiliumIdentity { identity, labels } = identity;
         if *labels == Labels::default() {
@@ -130,18 +130,18 @@ impl Exporter {
         Made::of(record.into_iter().collect())
     }
 
-    /// Who is another, or is none, once the first slice of endpoints came or the last one went.
+    /// The objects that are affected when the first CiliumEndpointSlice is added or the last one is removed.
     pub(super) fn with_endpoints(&self) -> impl Iterator<Item = ObjectKey> {
         let kinds = [Kind::Pod, Kind::CiliumEndpoint];
         self.objects.keys().filter(move |key| kinds.contains(&key.kind)).cloned()
     }
 
-    /// Addresses are published as the Cilium has them, in namespaces that take part.
+    /// Cilium's addresses are published if their namespace is part of the mesh.
     pub(super) fn cilium_endpoint_records(&self, endpoints: &[CiliumEndpoint]) -> Made {
         let mut made = Made::default();
         for endpoint in endpoints {
             let bad = endpoint.bad_ips.iter();
-            let bad = bad.map(|text| format!("{}: {text:?} is no IP address", endpoint.name));
+            let bad = bad.map(|text| format!("{}: {text:?} is not an IP address", endpoint.name));
             made.notes.extend(bad);
             if self.takes_part(&endpoint.namespace) {
                 let addresses = records::cilium_addresses(endpoint).into_iter();

@@ -1,4 +1,4 @@
-//! Which objects' records follow from another object too.
+//! Which objects' records depend on another object.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ use mesh_model::{
 
 use super::Exporter;
 
-/// Who gets a service's slices.
+/// The readers for whom a service's slices are exported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Receivers {
-    /// Local nodes.
+    /// The local cluster's nodes.
     pub(super) local: bool,
     /// Other clusters.
     pub(super) shared: bool,
 }
 
 impl Exporter {
-    /// The objects whose records depend on another one that was and is so.
+    /// The objects whose records depend on an object that changed.
     pub(super) fn affected_by(
         &self,
         before: Option<&Object>,
@@ -73,7 +73,7 @@ impl Exporter {
         affected
     }
 
-    /// All that a namespace decides about.
+    /// All objects that belong to a namespace.
     fn inside(&self, namespace: &str) -> BTreeSet<ObjectKey> {
         let kinds = [Kind::Pod, Kind::Service, Kind::EndpointSlice].into_iter();
         let inside = kinds.flat_map(|kind| self.of_kind(kind, namespace)).cloned();
@@ -87,17 +87,17 @@ impl Exporter {
         keys.take_while(move |key| key.kind == kind && key.namespace == first.namespace)
     }
 
-    /// What a namespace's labels add to its pods' label sets.
+    /// The labels that a namespace adds to its pods' label sets.
     fn pod_labels_of(&self, namespace: &object::Namespace) -> Labels {
         let pod = object::Pod { namespace: namespace.name.clone(), ..object::Pod::default() };
         self.config.filter.identity(&pod, namespace, self.local.name.as_str())
     }
 
-    /// Who gets the slices of a service that may be there.
+    /// The readers of a service's slices; none if there is no such service.
     pub(super) fn receivers_of(&self, service: Option<&Object>) -> Receivers {
         let Some(Object::Service(service)) = service else { return Receivers::default() };
         let shared = self.asked(service).shared;
-        // An alias has neither frontends nor backends.
+        // An `ExternalName` service has neither frontends nor backends.
         Receivers { local: !service.external_name, shared: shared && !service.external_name }
     }
 
@@ -112,7 +112,7 @@ impl Exporter {
         })
     }
 
-    /// Takes note of a slice that was and is, by its service.
+    /// Updates the index of slices by service for an object's change.
     pub(super) fn index_slice(&mut self, key: &ObjectKey, before: Option<&Object>) {
         let service_of = |object: Option<&Object>| match object {
             Some(Object::EndpointSlice(slice)) => slice.service(),
@@ -132,7 +132,7 @@ impl Exporter {
     }
 }
 
-/// The key of an object without a namespace.
+/// The key of a cluster-scoped object.
 pub(super) fn named(kind: Kind, name: &str) -> ObjectKey {
     ObjectKey { kind, namespace: String::new(), name: name.into() }
 }

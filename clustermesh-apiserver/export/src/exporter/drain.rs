@@ -1,4 +1,4 @@
-//! What clients are to leave: the whole cluster or nodes, by `drain.yaml` or by a node's annotation.
+//! What is drained: the whole cluster or nodes, by `drain.yaml` or by a node's annotation.
 
 use std::collections::BTreeSet;
 
@@ -21,23 +21,23 @@ pub(crate) use leaving::Leaving;
 
 mod leaving;
 
-/// What is drained, by whatever says so.
+/// What is drained, from both sources.
 #[derive(Debug, Default)]
 pub(crate) struct Drained {
-    /// What the file says.
+    /// The content of `drain.yaml`.
     file: Drain,
-    /// Nodes that the file names, or whose annotation says so.
+    /// Nodes that the file or their annotation drains.
     nodes: BTreeSet<String>,
 }
 
-/// What is drained, for who wants to know.
+/// What is drained, for the admin API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainState {
-    /// The whole cluster.
+    /// Whether the whole cluster is drained.
     pub cluster: bool,
-    /// Nodes by name.
+    /// The drained nodes, ordered by name.
     pub nodes: Vec<DrainedNode>,
-    /// How many pods, and endpoints that are no pod's, serve and are left because of that.
+    /// The number of endpoints that serve but are drained: pods, and endpoints without a pod.
     pub endpoints: usize,
 }
 
@@ -46,28 +46,28 @@ pub struct DrainState {
 pub struct DrainedNode {
     /// Its name.
     pub name: String,
-    /// The file says so.
+    /// `drain.yaml` drains it.
     pub by_file: bool,
-    /// Its own annotation says so.
+    /// Its annotation drains it.
     pub by_annotation: bool,
-    /// There is such a node.
+    /// There is such a node, or a pod or an endpoint on it.
     pub known: bool,
 }
 
 impl Drained {
-    /// Whether an endpoint is to be left.
+    /// Whether an endpoint is drained.
     pub(crate) fn has(&self, endpoint: &SliceEndpoint) -> bool {
         self.file.cluster || endpoint.node.as_ref().is_some_and(|node| self.nodes.contains(node))
     }
 
-    /// Whether nothing is.
+    /// Whether nothing is drained.
     fn is_empty(&self) -> bool {
         !self.file.cluster && self.nodes.is_empty()
     }
 }
 
 impl Exporter {
-    /// Another file says what is drained.
+    /// Replaces the content of `drain.yaml`.
     pub fn set_drain<A: Allocate>(&mut self, drain: Drain, allocate: &mut A) {
         if self.drained.file == drain {
             return;
@@ -92,12 +92,12 @@ impl Exporter {
         affected.into_iter().for_each(|key| self.make(key, allocate));
     }
 
-    /// What is drained, and why. It is kept as objects change, so this looks at none.
+    /// What is drained, and why. The state is kept up to date, so this examines no objects.
     pub fn drain_state(&self) -> DrainState {
         self.leaving.as_ref().map(|left| self.state_of(&self.drained, left)).unwrap_or_default()
     }
 
-    /// What that would be if the file said something else. Looks at all objects.
+    /// What would be drained with another `drain.yaml`. Examines all objects.
     pub fn drain_state_with(&self, file: Drain) -> DrainState {
         let annotated = self.drained.nodes.iter().filter(|node| self.is_annotated(node));
         let nodes: BTreeSet<String> = annotated.chain(&file.nodes).cloned().collect();
@@ -119,7 +119,8 @@ impl Exporter {
         }
     }
 
-    /// Something else is drained: says so to the cluster's own nodes and to its peers, and counts anew who leaves.
+    /// Call it when something else is drained: exports that for local nodes and peers, and counts the drained endpoints
+    /// again.
     pub(super) fn drain_changed(&mut self) {
         let drain =
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
@@ -137,14 +138,14 @@ impl Exporter {
         self.leaving = (!drained.is_empty()).then(|| Leaving::of(drained, &self.objects));
     }
 
-    /// Keeps count of who leaves. `before`: an object that was, and now is as it is known or is gone.
+    /// Updates the count of drained endpoints for an object's change. `before` is the object before the change.
     pub(super) fn count_leaving(&mut self, key: &ObjectKey, before: Option<&Object>) {
         if let Some(leaving) = &mut self.leaving {
             leaving.changed(&self.drained, key, before, self.objects.get(key));
         }
     }
 
-    /// Whether there is a node of that name, or something on one.
+    /// Whether there is a node with that name, or a pod or endpoint on it.
     pub fn has_node(&self, name: &str) -> bool {
         self.has_node_object(name)
             || self.objects.values().any(|object| match object {
@@ -161,7 +162,7 @@ impl Exporter {
         kinds.into_iter().any(|kind| self.objects.contains_key(&named(kind, name)))
     }
 
-    /// Takes note of whether a node is drained, and says whether that is news, which is then to be exported.
+    /// Updates whether a node is drained. Returns whether that changed; then the caller must export it.
     pub(super) fn settle_drained(&mut self, node: &str) -> bool {
         match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
             true => self.drained.nodes.insert(node.to_owned()),
@@ -169,7 +170,7 @@ impl Exporter {
         }
     }
 
-    /// The slices that have endpoints on a node, and their services.
+    /// The slices with endpoints on a node, and their services.
     pub(super) fn with_endpoints_on(&self, node: &str) -> BTreeSet<ObjectKey> {
         let mut with = BTreeSet::new();
         for (key, object) in &self.objects {

@@ -1,4 +1,4 @@
-//! Identities: published as long as they are allocated, which is longer than pods have them.
+//! Identities. They are published while they are allocated, which is longer than pods use them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,30 +7,33 @@ use mesh_wire::{Key, Layout, encode};
 
 use super::{Exporter, Value};
 
-/// IDs, and who has them.
+/// Identity IDs, and the pods that have them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    /// Those that are allocated.
+    /// The labels of allocated IDs.
     labels: BTreeMap<Identity, Labels>,
-    /// The identity that each pod has.
+    /// The identity of each pod.
     of_pods: HashMap<ObjectKey, Identity>,
-    /// How many pods have each, and what they asked for.
+    /// The number of pods that have each ID, and their labels.
     used: HashMap<Identity, (usize, Labels)>,
-    /// The ID that pods of a label set have.
+    /// The ID of the pods with a label set.
     ids: HashMap<Labels, Identity>,
-    /// Some pods have an ID that may not be theirs any more.
+    /// Whether some pods may have a wrong ID.
     disputed: bool,
 }
 
 impl Identities {
-    /// A pod has an identity, or none.
+    /// Sets the identity of a pod, or that it has none.
     pub(super) fn set_use(&mut self, pod: &ObjectKey, identity: Option<(Identity, Labels)>) {
         let before = match &identity {
             Some((identity, _)) => self.of_pods.insert(pod.clone(), *identity),
             None => self.of_pods.remove(pod),
         };
         if let Some((identity, labels)) = identity {
-            self.ids.insert(labels.clone(), identity);
+            // Most pods share their labels with others, so that a copy is seldom needed.
+            if self.ids.get(&labels) != Some(&identity) {
+                self.ids.insert(labels.clone(), identity);
+            }
             self.used.entry(identity).or_insert((0, labels)).0 += 1;
         }
         let Some(before) = before else { return };
@@ -49,8 +52,8 @@ impl Identities {
         std::mem::take(&mut self.disputed)
     }
 
-    /// Takes note of what an ID is. One that pods have and that is another's now, or unallocated, and one that is
-    /// lower than what its label set's pods have, is to be asked for again.
+    /// Sets the labels of an ID; `None` if it is not allocated. Pods must look up their IDs again if an ID that they have
+    /// belongs to other labels or is not allocated, or if their label set has a lower ID now.
     fn set(&mut self, identity: Identity, labels: Option<Labels>) {
         let in_use = self.used.get(&identity).map(|(_, labels)| labels);
         self.disputed |= in_use.is_some_and(|in_use| labels.as_ref() != Some(in_use));
@@ -64,7 +67,7 @@ impl Identities {
 }
 
 impl Exporter {
-    /// An ID is a label set's, or no longer allocated.
+    /// Sets the labels of an ID; `None` if it is no longer allocated.
     pub fn set_identity(&mut self, identity: Identity, labels: Option<Labels>) {
         self.identities.set(identity, labels);
         self.settle_identity(identity);
@@ -75,12 +78,12 @@ impl Exporter {
         self.identities.used.contains_key(&identity)
     }
 
-    /// Whether pods have IDs that are to be asked for again ([`Exporter::retry`]).
+    /// Whether pods must look up their IDs again ([`Exporter::retry`]).
     pub fn is_disputed(&self) -> bool {
         self.identities.disputed
     }
 
-    /// A namespace takes part, or does so no more.
+    /// Updates the identities of a namespace, which may have become part of the mesh or left it.
     pub(super) fn settle_identities_of(&mut self, namespace: &str) {
         let all = self.identities.labels.iter();
         let inside = all.filter(|(_, labels)| labels.namespace() == Some(namespace));
@@ -93,7 +96,7 @@ impl Exporter {
         all.into_iter().for_each(|identity| self.settle_identity(identity));
     }
 
-    /// Publishes an identity, if it is in use in a namespace that takes part.
+    /// Publishes an identity if it is allocated and its namespace is part of the mesh; else removes it.
     fn settle_identity(&mut self, identity: Identity) {
         let takes_part = |labels: &&Labels| {
             self.is_open()
@@ -106,7 +109,7 @@ impl Exporter {
         let key = RecordKey::Identity(identity);
         let key = Key::of_record(Layout::State, &self.local.name, key).to_string();
         if self.owners.contains_key(&key) {
-            // A Cilium's.
+            // A CiliumIdentity has this key.
             return;
         }
         if self.desired.get(&key) == value.as_ref() {

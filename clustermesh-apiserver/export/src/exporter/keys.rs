@@ -1,10 +1,11 @@
-//! From records to keys and their values, and whose a key is that several objects have.
+//! Makes keys and values of records, and decides which object's value a key gets if several objects have it.
 
 use mesh_model::{
-    Record,
+    Identity, Labels, Record,
     object::{Kind, Object, ObjectKey},
 };
 use mesh_wire::{Key, Layout, encode};
+use rayon::prelude::*;
 
 use super::{
     Allocate, Exporter, Made, Value,
@@ -12,11 +13,22 @@ use super::{
 };
 use crate::records;
 
-/// What an etcd takes as one value, in bytes: its default of 1.5 MiB a request, with room for the request's own fields.
+/// The largest value that an etcd accepts, in bytes: its default of 1.5 MiB for a request, less the request's other fields.
 const MAX_VALUE: usize = 1_536 * 1_024 - 1_024;
+/// From this number of objects on, all cores make their records.
+const MANY: usize = 64;
+
+/// What an object has in an etcd.
+struct Encoded {
+    values: Vec<(String, Value)>,
+    /// The identity that it has.
+    identity: Option<(Identity, Labels)>,
+    /// What is wrong with it that did not keep it from being exported, each a sentence.
+    notes: Vec<String>,
+}
 
 impl Exporter {
-    /// Replaces or removes an object, and makes anew what follows from it.
+    /// Replaces or removes an object, and makes the records that depend on it.
     pub(super) fn change<A: Allocate>(
         &mut self,
         key: ObjectKey,
@@ -42,7 +54,7 @@ impl Exporter {
             self.drain_changed();
         }
         if !self.is_open() {
-            // Nothing is made of any object yet. Once all Namespaces are known, everything is.
+            // No records are made until all Namespaces are known.
             return;
         }
         let mut affected = self.affected_by(before.as_ref(), self.objects.get(&key));
@@ -59,7 +71,7 @@ impl Exporter {
         }
         for affected in affected {
             match &mut self.deferred {
-                // Its record has all its slices in it: it is made once, after the last of them.
+                // A service's record contains all its slices, so make it once, after the batch.
                 Some(deferred) if affected.kind == Kind::Service => {
                     deferred.insert(affected);
                 }
@@ -73,42 +85,91 @@ impl Exporter {
         }
     }
 
-    /// Makes an object's records anew, and changes the keys that differ.
+    /// Makes an object's records, and updates the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
-        self.makes += 1;
         let labels = self.labels_of(&key);
-        self.label_sets.set(&key, labels.as_ref());
-        let records = match self.records(&key, labels, allocate) {
-            Ok(Made { records, identity, mut notes }) => {
+        let identity = self.identity(&key, labels, allocate);
+        let encoded = self.encode(&key, identity);
+        self.set(key, encoded);
+    }
+
+    /// Makes the records of many objects. All cores do what needs no change of the exporter.
+    pub(super) fn make_all<A: Allocate>(&mut self, keys: Vec<ObjectKey>, allocate: &mut A) {
+        if keys.len() < MANY {
+            return keys.into_iter().for_each(|key| self.make(key, allocate));
+        }
+        let labels: Vec<_> = keys.par_iter().map(|key| self.labels_of(key)).collect();
+        let with_labels = keys.iter().zip(labels);
+        let identities: Vec<_> =
+            with_labels.map(|(key, labels)| self.identity(key, labels, allocate)).collect();
+        let with_identities = keys.par_iter().zip(identities);
+        let encoded: Vec<_> =
+            with_identities.map(|(key, identity)| self.encode(key, identity)).collect();
+        keys.into_iter().zip(encoded).for_each(|(key, encoded)| self.set(key, encoded));
+    }
+
+    /// The ID of a label set that an object needs one for, or why it has none.
+    fn identity<A: Allocate>(
+        &mut self,
+        key: &ObjectKey,
+        labels: Option<Labels>,
+        allocate: &mut A,
+    ) -> Result<Option<(Identity, Labels)>, String> {
+        self.label_sets.set(key, labels.as_ref());
+        let Some(labels) = labels else { return Ok(None) };
+        let identity = match self.cilium.id_of(&labels) {
+            Some(identity) => identity,
+            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+        };
+        Ok(Some((identity, labels)))
+    }
+
+    /// An object's keys and values, or why it has none.
+    fn encode(
+        &self,
+        key: &ObjectKey,
+        identity: Result<Option<(Identity, Labels)>, String>,
+    ) -> Result<Encoded, String> {
+        let Made { records, identity, mut notes } = self.records(key, identity?);
+        notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
+        let values = records.iter().map(|record| self.value(record)).collect();
+        Ok(Encoded { values, identity, notes })
+    }
+
+    fn value(&self, record: &Record) -> (String, Value) {
+        let key = Key::of_record(Layout::State, &self.local.name, record.key());
+        (key.to_string(), Value::from(encode(record)))
+    }
+
+    /// Replaces an object's keys and values.
+    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, String>) {
+        self.makes += 1;
+        let now = match encoded {
+            Ok(Encoded { values, identity, notes }) => {
                 self.problems.remove(&key);
-                notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
                 match notes.is_empty() {
                     true => self.notes.remove(&key),
                     false => self.notes.insert(key.clone(), notes),
                 };
                 self.identities.set_use(&key, identity);
-                records
+                values
             }
             Err(problem) => {
                 self.problems.insert(key.clone(), problem);
                 match self.objects.get(&key) {
-                    // It exported nothing before, so its node learns at least that it is there.
+                    // It was not exported before, so export at least that the pod exists, for its node.
                     Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
-                        records::local_pod(pod, None).into_iter().collect()
+                        let record = records::local_pod(pod, None);
+                        record.iter().map(|record| self.value(record)).collect()
                     }
-                    // What it reported before stays.
+                    // The previous records stay.
                     _ => return,
                 }
             }
         };
-        let of = |record: &Record| {
-            let of_record = Key::of_record(Layout::State, &self.local.name, record.key());
-            (of_record.to_string(), Value::from(encode(record)))
-        };
-        let now: Vec<(String, Value)> = records.iter().map(of).collect();
         for (etcd_key, value) in now.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
             let note = format!(
-                "{etcd_key} has {} bytes: an etcd takes {MAX_VALUE}, unless its --max-request-bytes is more",
+                "{etcd_key} has {} bytes: an etcd accepts at most {MAX_VALUE}, unless its --max-request-bytes is larger",
                 value.len()
             );
             self.notes.entry(key.clone()).or_default().push(note);
@@ -141,7 +202,7 @@ impl Exporter {
         self.settle(etcd_key.into());
     }
 
-    /// Gives a key the value that its first owner makes of it.
+    /// Sets a key to the value of its first owner, or removes it if it has none.
     fn settle(&mut self, etcd_key: String) {
         let owner = self.owners.get(&etcd_key).and_then(|owners| owners.front());
         let made = owner.and_then(|owner| self.made.get(owner));

@@ -1,4 +1,4 @@
-//! The label sets that pods need an ID for.
+//! The label sets for which pods need an identity ID.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,7 +12,7 @@ use mesh_model::{
 
 use super::Exporter;
 
-/// Which pods have which label set. Pods that have the same share it.
+/// The label set of each pod, and the pods of each label set.
 #[derive(Debug, Default)]
 pub(super) struct LabelSets {
     of_pods: HashMap<ObjectKey, Arc<Labels>>,
@@ -22,7 +22,7 @@ pub(super) struct LabelSets {
 // === impl LabelSets ===
 
 impl LabelSets {
-    /// A pod needs an ID for this label set, or for none.
+    /// Sets the label set of a pod; `None` if it needs no ID.
     pub(super) fn set(&mut self, pod: &ObjectKey, labels: Option<&Labels>) {
         if self.of_pods.get(pod).map(|labels| &**labels) == labels {
             return;
@@ -43,7 +43,7 @@ impl LabelSets {
         }
     }
 
-    /// The pods that have this label set.
+    /// The pods with this label set.
     pub(super) fn pods_with(&self, labels: &Labels) -> impl Iterator<Item = ObjectKey> {
         self.pods.get(labels).into_iter().flatten().cloned()
     }
@@ -52,7 +52,7 @@ impl LabelSets {
 // === impl Exporter ===
 
 impl Exporter {
-    /// The label set that an object needs an ID for: that of a pod whose identity no Cilium reports.
+    /// The label set for which an object needs an ID: that of a pod whose identity Cilium does not report.
     pub(super) fn labels_of(&self, key: &ObjectKey) -> Option<Labels> {
         let Some(Object::Pod(pod)) = self.objects.get(key) else { return None };
         let needs_one =
@@ -61,7 +61,7 @@ impl Exporter {
         Some(self.config.filter.identity(pod, &namespace, self.local.name.as_str()))
     }
 
-    /// Whether a pod has an identity: one with a node, or one that others connect to.
+    /// Whether a pod needs an identity: it is scheduled to a node, or is exported to other clusters.
     pub(super) fn has_identity(&self, pod: &Pod) -> bool {
         let exported = !pod.ips.is_empty() && self.takes_part(&pod.namespace);
         self.is_open() && !pod.host_network && !pod.finished && (!pod.node.is_empty() || exported)

@@ -1,7 +1,7 @@
-//! Namespaces, which decide whether what is in them is exported.
+//! Namespaces decide whether their objects are exported.
 //!
-//! A namespace's opt-out must not fail open. So nothing is exported before all Namespaces are known; and once there are
-//! Namespaces, what is in a namespace without one is not exported.
+//! The exclusion of a namespace must not fail open. So nothing is exported before all Namespaces are known. If there are
+//! Namespaces, the objects of a namespace without one are not exported.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,23 @@ use mesh_model::object::{self, Kind, Object};
 use super::{Allocate, Exporter, dependents::named};
 use crate::annotations;
 
-/// What there is in namespaces.
+/// The numbers of Namespaces, and of objects in namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
-    /// How many Namespace objects there are.
+    /// The number of Namespace objects.
     objects: usize,
-    /// How many objects are in each namespace that has some.
+    /// The number of objects in each namespace that has some.
     inside: BTreeMap<String, usize>,
 }
 
-/// Namespaces that are listed by name.
+/// How many namespaces are named in problems.
 const NAMED: usize = 10;
 
 // === impl Namespaces ===
 
 impl Namespaces {
-    /// Takes note of an object that was and is. Returns whether the first Namespace came, or the last one went.
+    /// Updates the numbers for an object's change. Returns [`Changed::All`] if the first Namespace was added or the last
+    /// one was removed.
     pub(super) fn index(&mut self, before: Option<&Object>, now: Option<&Object>) -> Changed {
         let had = self.objects > 0;
         if let Some(before) = before {
@@ -53,16 +54,16 @@ impl Namespaces {
     }
 }
 
-/// For which namespaces a Namespace decides something.
+/// Which namespaces a change affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
-    /// At most for its own.
+    /// At most one.
     One,
-    /// For all that have none, too.
+    /// Also all namespaces without a Namespace.
     All,
 }
 
-/// The namespace that decides about an object.
+/// The namespace to which an object belongs.
 pub(super) fn namespace_of(object: &Object) -> Option<&str> {
     match object {
         Object::Pod(pod) => Some(&pod.namespace),
@@ -79,8 +80,8 @@ pub(super) fn namespace_of(object: &Object) -> Option<&str> {
 // === impl Exporter ===
 
 impl Exporter {
-    /// Whether what is in a namespace is exported to other clusters. One without an object does as the configuration says, as
-    /// long as no namespace has one.
+    /// Whether a namespace is part of the mesh: its objects are exported to other clusters. The configuration's default only
+    /// applies to a namespace without a Namespace if there are no Namespaces at all.
     pub fn takes_part(&self, namespace: &str) -> bool {
         match self.objects.get(&named(Kind::Namespace, namespace)) {
             Some(Object::Namespace(namespace)) => self.is_global(namespace),
@@ -88,24 +89,24 @@ impl Exporter {
         }
     }
 
-    /// Whether anything is exported: all Namespaces are known.
+    /// Whether all Namespaces are known, so that objects are exported.
     pub(super) fn is_open(&self) -> bool {
         self.listed.contains(&Kind::Namespace)
     }
 
-    /// All Namespaces are known.
+    /// Call it when all Namespaces are known: exports all objects.
     pub(super) fn open<A: Allocate>(&mut self, allocate: &mut A) {
-        let all: Vec<_> = self.objects.keys().cloned().collect();
-        all.into_iter().for_each(|key| self.make(key, allocate));
+        let all = self.objects.keys().cloned().collect();
+        self.make_all(all, allocate);
         self.settle_all_identities();
     }
 
-    /// What is not exported because nothing is known of its namespace, each with what to do.
+    /// Messages about objects that are not exported because their Namespace is not known, each with a remedy.
     pub fn held_back(&self) -> Vec<String> {
         if !self.is_open() {
             let objects = self.objects.len();
             let text = format!(
-                "{objects} objects are held back until all Namespaces are known, and the etcd stays as it is: one of them may keep its objects from other clusters. Mend or remove what cannot be read"
+                "{objects} objects are not exported until all Namespaces are known, and the etcd stays as it is: a Namespace may exclude its objects. Correct or remove the files that cannot be read"
             );
             return (objects > 0).then_some(text).into_iter().collect();
         }
@@ -116,7 +117,7 @@ impl Exporter {
         };
         let text = |(name, objects): &(&String, &usize)| {
             format!(
-                "namespace {name}: {objects} objects are not exported to other clusters: there is no Namespace {name}, and others have one. Add it"
+                "namespace {name}: {objects} objects are not exported to other clusters: there is no Namespace {name}, but there are others. Add it"
             )
         };
         let more = missing.len().saturating_sub(NAMED);
@@ -124,7 +125,7 @@ impl Exporter {
         missing.iter().take(NAMED).map(text).chain(more).collect()
     }
 
-    /// Whether namespaces are exported only because the configuration says so: no Namespace does.
+    /// Whether objects are exported only because of the configuration's default, as there are no Namespaces.
     pub fn exports_by_default(&self) -> bool {
         self.is_open()
             && self.namespaces.objects == 0
@@ -132,7 +133,7 @@ impl Exporter {
             && self.config.default_global_namespace
     }
 
-    /// A namespace; one without an object has what an API server would have given it.
+    /// A namespace. One without a Namespace has the label that an API server would add.
     pub(super) fn namespace(&self, name: &str) -> object::Namespace {
         match self.objects.get(&named(Kind::Namespace, name)) {
             Some(Object::Namespace(namespace)) => namespace.clone(),

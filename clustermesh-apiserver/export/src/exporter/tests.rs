@@ -51,7 +51,7 @@ impl Cluster {
         cluster
     }
 
-    /// All of a kind was reported.
+    /// Reports that the list of a kind is complete.
     fn listed(&mut self, kind: Kind) {
         let event = SourceEvent::Listed { kind, resource_version: ResourceVersion(2) };
         self.exporter.handle(event, &mut self.counter);
@@ -66,7 +66,7 @@ impl Cluster {
         self.changed()
     }
 
-    /// What was allocated is published.
+    /// Publishes the allocated identities.
     fn publish(&mut self) {
         for (id, labels) in (458_753..).zip(&self.counter.known) {
             self.exporter.set_identity(Identity::new(id), Some(labels.clone()));
@@ -81,13 +81,13 @@ impl Cluster {
         self.changed()
     }
 
-    /// The keys that changed, without what all begin with.
+    /// The changed keys without their common prefix.
     fn changed(&mut self) -> Vec<String> {
         let changed = self.exporter.take_changed().into_iter();
         changed.filter_map(|key| Some(key.strip_prefix("cilium/state/")?.to_owned())).collect()
     }
 
-    /// What the local nodes get below a word.
+    /// The keys for local nodes below a word.
     fn local(&self, of: &str) -> Vec<String> {
         let prefix = format!("clustermesh/local/v1/{of}/");
         let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
@@ -103,7 +103,7 @@ impl Cluster {
     }
 }
 
-/// Objects that Cilium 1.20.2 was given, and the keys and values that it made of them.
+/// Recorded objects, and the keys and values that Cilium 1.20.2 made of them.
 fn recording(name: &str) -> (String, BTreeMap<String, Vec<u8>>) {
     #[derive(serde::Deserialize)]
     struct Fixture {
@@ -160,7 +160,7 @@ ports: [{name: http, port: 8080}]
 ";
 
 #[test]
-fn a_pod_is_an_identity_and_an_address() {
+fn a_pod_is_exported_as_an_identity_and_an_address() {
     let mut cluster = Cluster::new();
     let changed =
         cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("cart-1", "10.7.1.5", "cart")));
@@ -175,7 +175,7 @@ fn a_pod_is_an_identity_and_an_address() {
     );
     // A second pod with the same labels has the same identity.
     assert_eq!(cluster.apply(&pod("cart-2", "10.7.1.6", "cart")), ["ip/v1/default/10.7.1.6"]);
-    // Another node address changes the pods on it, another address moves one, and the same again changes nothing.
+    // A new node address changes the pods on it, a new pod address replaces the old one, and equal objects change nothing.
     assert_eq!(
         cluster.apply(&node("172.31.7.2")),
         ["ip/v1/default/10.7.1.5", "ip/v1/default/10.7.1.6", "nodes/v1/alpha/n1"]
@@ -190,7 +190,7 @@ fn a_pod_is_an_identity_and_an_address() {
 }
 
 #[test]
-fn pods_without_an_address_of_their_own_are_not_exported() {
+fn pods_without_their_own_address_are_not_exported() {
     let mut cluster = Cluster::new();
     for (from, to) in [
         ("nodeName: n1", "nodeName: n1, hostNetwork: true"),
@@ -199,7 +199,7 @@ fn pods_without_an_address_of_their_own_are_not_exported() {
         assert!(cluster.apply(&pod("p", "10.7.1.5", "x").replace(from, to)).is_empty(), "{to}");
         assert!(cluster.local("pods").is_empty(), "{to}");
     }
-    // It has a node already: who it will be is known before where.
+    // It has a node but no address: its identity is known already.
     let scheduled = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
     assert_eq!(cluster.apply(&scheduled), ["identities/v1/id/458753"]);
     assert!(cluster.apply(&scheduled.replace("nodeName: n1, ", "")).is_empty());
@@ -207,7 +207,7 @@ fn pods_without_an_address_of_their_own_are_not_exported() {
 }
 
 #[test]
-fn its_node_receives_a_pod_as_soon_as_it_has_one() {
+fn a_pod_is_exported_for_its_node_as_soon_as_it_is_scheduled() {
     let mut cluster = Cluster::new();
     let waiting = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
     cluster.apply(&waiting.replace("nodeName: n1, ", ""));
@@ -225,7 +225,7 @@ fn its_node_receives_a_pod_as_soon_as_it_has_one() {
     ));
     let exported = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
     assert_eq!(cluster.local("pods"), [exported]);
-    // Others do not get a namespace that does not take part; local nodes do.
+    // A namespace outside the mesh is only exported for local nodes.
     cluster.apply(&namespace("false"));
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
     assert_eq!(cluster.local("pods"), [exported]);
@@ -241,7 +241,7 @@ fn its_node_receives_a_pod_as_soon_as_it_has_one() {
 }
 
 #[test]
-fn an_address_that_two_pods_have_is_the_first_ones_and_then_the_seconds() {
+fn an_address_of_two_pods_belongs_to_the_first_until_it_is_gone() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("one", "10.7.1.5", "one"));
     let before = cluster.value("ip/v1/default/10.7.1.5").unwrap();
@@ -257,7 +257,7 @@ fn an_address_that_two_pods_have_is_the_first_ones_and_then_the_seconds() {
 }
 
 #[test]
-fn a_namespace_decides_for_what_is_in_it() {
+fn a_namespace_decides_about_its_objects() {
     let mut cluster = Cluster::new();
     let service = "services/v1/alpha/shop/web";
     let slice = "endpointslices/v1/alpha/shop/web-1";
@@ -266,7 +266,7 @@ fn a_namespace_decides_for_what_is_in_it() {
     assert_eq!(cluster.apply(&namespace("false")), all);
     assert_eq!(cluster.value(service), None);
     assert_eq!(cluster.exporter.desired().get(&format!("cilium/state/{slice}")), None);
-    // Local nodes balance it still, and over its own pods alone.
+    // Local nodes still balance the service, over its local pods only.
     let local = cluster.local("services").join("");
     assert!(local.contains(r#""global":false,"shared":false"#), "{local}");
     assert_eq!(cluster.local("endpointslices").len(), 1);
@@ -284,7 +284,7 @@ fn a_namespace_decides_for_what_is_in_it() {
 }
 
 #[test]
-fn what_a_list_does_not_have_is_gone() {
+fn objects_that_a_list_lacks_are_removed() {
     let mut cluster = Cluster::new();
     cluster.apply(&format!("{}{}", pod("one", "10.7.1.5", "x"), pod("two", "10.7.1.6", "x")));
     assert!(!cluster.exporter.is_complete());
@@ -310,7 +310,7 @@ fn without_an_id_a_pod_keeps_its_last_record() {
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
 
-    // One that exported nothing before is there all the same, and its identity is not known.
+    // A pod that was not exported before is exported without an identity.
     cluster.counter.full = true;
     assert!(cluster.apply(&pod("q", "10.7.1.7", "q")).is_empty());
     let exported = cluster.local("pods");
@@ -326,7 +326,7 @@ fn without_an_id_a_pod_keeps_its_last_record() {
 }
 
 #[test]
-fn an_identity_is_published_as_long_as_it_is_allocated_whichever_pod_has_it() {
+fn an_identity_is_published_as_long_as_it_is_allocated() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("p", "10.7.1.5", "old"));
     let [old, new] = [458_753, 458_754].map(Identity::new);
@@ -345,10 +345,10 @@ fn an_identity_is_published_as_long_as_it_is_allocated_whichever_pod_has_it() {
     cluster.delete(Kind::Pod, "shop", "p");
     assert!(!cluster.exporter.uses(new));
 
-    // Its ID was given back.
+    // Its ID was freed.
     cluster.exporter.set_identity(old, None);
     assert_eq!(cluster.changed(), ["identities/v1/id/458753"]);
-    // Of a namespace that does not take part none is published, nor another cluster's.
+    // Identities of other clusters, and of namespaces outside the mesh, are not published.
     let of_new = ["identities/v1/id/458754"];
     cluster.counter.known.remove(0);
     cluster.exporter.take_changed();
@@ -360,7 +360,7 @@ fn an_identity_is_published_as_long_as_it_is_allocated_whichever_pod_has_it() {
 }
 
 #[test]
-fn pods_go_over_to_the_lower_of_two_ids() {
+fn pods_change_to_the_lower_of_two_ids() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("p", "10.7.1.5", "x"));
     let labels = cluster.counter.known[0].clone();
@@ -380,7 +380,31 @@ fn pods_go_over_to_the_lower_of_two_ids() {
     assert!(address.contains(r#""ID":458752"#), "{address}");
     assert!(cluster.exporter.uses(lower) && !cluster.exporter.uses(Identity::new(458_753)));
 
-    // An ID that is in use and was given back is asked for again.
+    // If an ID in use was freed, the pods look up their IDs again.
     cluster.exporter.set_identity(lower, None);
     assert!(cluster.exporter.is_disputed());
+}
+
+/// All cores make the records of many objects that are known before all Namespaces are.
+#[test]
+fn many_objects_have_the_records_that_they_have_one_by_one() {
+    let pods = (10..210)
+        .map(|n| pod(&format!("p-{n:03}"), &format!("10.7.1.{n}"), &format!("app-{}", n / 10)));
+    let objects = format!("{}{}", node("172.31.1.1"), pods.collect::<String>());
+    for full in [false, true] {
+        let mut one_by_one = Cluster::new();
+        one_by_one.counter.full = full;
+        one_by_one.apply(&objects);
+        let mut at_once = Cluster::new();
+        at_once.exporter = Exporter::new(at_once.exporter.config.clone());
+        at_once.counter.full = full;
+        at_once.apply(&objects);
+        assert_eq!(at_once.exporter.desired().len(), 1, "the cluster's config");
+        at_once.listed(Kind::Namespace);
+        at_once.publish();
+        assert_eq!(at_once.exporter.desired(), one_by_one.exporter.desired());
+        assert_eq!(at_once.exporter.problems(), one_by_one.exporter.problems());
+        assert_eq!(at_once.exporter.problems().len(), if full { 200 } else { 0 });
+        assert_eq!(at_once.exporter.makes, 201);
+    }
 }

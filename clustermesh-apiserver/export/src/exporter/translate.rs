@@ -1,12 +1,12 @@
-//! What follows from each object.
+//! Converts objects to records.
 
 use mesh_model::{
-    EndpointSlice, Labels, Record,
+    EndpointSlice, Identity, Labels, Record,
     object::{self, Kind, Object, ObjectKey},
 };
 
 use super::{
-    Allocate, Exporter, Made,
+    Exporter, Made,
     dependents::{named, service_key},
 };
 use crate::{
@@ -17,17 +17,12 @@ use crate::{
 impl Exporter {
     /// What follows from an object; nothing from one that is gone or does not take part, and nothing at all before all
     /// Namespaces are known.
-    pub(super) fn records<A: Allocate>(
-        &self,
-        key: &ObjectKey,
-        labels: Option<Labels>,
-        allocate: &mut A,
-    ) -> Result<Made, String> {
+    pub(super) fn records(&self, key: &ObjectKey, identity: Option<(Identity, Labels)>) -> Made {
         if !self.is_open() {
-            return Ok(Made::default());
+            return Made::default();
         }
-        Ok(match self.objects.get(key) {
-            Some(Object::Pod(pod)) => return self.pod_records(pod, labels, allocate),
+        match self.objects.get(key) {
+            Some(Object::Pod(pod)) => self.pod_records(pod, identity),
             // A Cilium knows more of a node than Kubernetes does.
             Some(Object::Node(node)) => {
                 let record = Record::Node(Box::new(records::node(&self.local, node)));
@@ -55,44 +50,35 @@ impl Exporter {
                 Made { notes, ..Made::of(vec![Record::Namespace(Box::new(local))]) }
             }
             Some(Object::EndpointSlice(slice)) => self.slice_records(slice),
-            // The slices that they stand for are objects of their own.
+            // The source reports the slices that are derived from them.
             Some(Object::Endpoints(_)) | None => Made::default(),
-        })
+        }
     }
 
     /// Its own node gets a pod from the moment that it has one, and whether or not its namespace takes part; others
-    /// when it has an address. `labels` is what it needs an ID for.
-    fn pod_records<A: Allocate>(
-        &self,
-        pod: &object::Pod,
-        labels: Option<Labels>,
-        allocate: &mut A,
-    ) -> Result<Made, String> {
-        let Some(labels) = labels else {
+    /// when it has an address. `identity` is the ID that was allocated to its label set, if it needs one.
+    fn pod_records(&self, pod: &object::Pod, identity: Option<(Identity, Labels)>) -> Made {
+        let Some((id, _)) = identity else {
             // Its addresses are the Cilium's to export.
             let known = self.cilium.identity_of(&pod.namespace, &pod.name);
             let known = known.filter(|_| self.has_identity(pod));
             let local = known.and_then(|identity| records::local_pod(pod, identity));
-            return Ok(Made::of(local.into_iter().collect()));
-        };
-        let identity = match self.cilium.id_of(&labels) {
-            Some(identity) => identity,
-            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+            return Made::of(local.into_iter().collect());
         };
         let node = match self.objects.get(&named(Kind::Node, &pod.node)) {
             Some(Object::Node(node)) => Some(node),
             _ => None,
         };
-        let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
+        let mut made: Vec<Record> = records::local_pod(pod, Some(id)).into_iter().collect();
         if self.takes_part(&pod.namespace) {
-            let addresses = records::addresses(pod, node, identity).into_iter();
+            let addresses = records::addresses(pod, node, id).into_iter();
             made.extend(addresses.map(|address| Record::Address(Box::new(address))));
         }
-        Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
+        Made { identity, ..Made::of(made) }
     }
 
-    /// Local nodes get every service, others those that are shared. An alias (`ExternalName`) is neither: it has
-    /// neither frontends nor backends, and readers reject what Cilium exports of it.
+    /// Every service is exported for local nodes, and shared ones for other clusters. `ExternalName` services are not
+    /// exported: they have neither frontends nor backends, and readers reject what Cilium exports of them.
     fn service_records(&self, service: &object::Service) -> Made {
         if service.external_name {
             return Made::default();
@@ -113,7 +99,7 @@ impl Exporter {
         Made { notes, ..Made::of(made) }
     }
 
-    /// Both get a service's slices; neither gets names in place of addresses (`FQDN`), which no reader takes.
+    /// Slices are exported like their service. FQDN slices are not exported: readers refuse them.
     fn slice_records(&self, slice: &EndpointSlice) -> Made {
         let service = slice.service();
         let service = service.and_then(|name| self.objects.get(&service_key(&name)));
@@ -131,7 +117,7 @@ impl Exporter {
         Made { notes, ..Made::of(made) }
     }
 
-    /// What a service asks for.
+    /// A service's settings from its annotations.
     pub(super) fn asked(&self, service: &object::Service) -> LbAnnotations {
         annotations::asked(&self.local.name, service, self.takes_part(&service.namespace))
     }

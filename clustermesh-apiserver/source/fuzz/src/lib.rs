@@ -1,4 +1,4 @@
-//! Fuzz bodies for a cluster directory: its manifests, each by itself and as a folder, and its `cluster.yaml`.
+//! Fuzz bodies for a cluster directory: single manifests, a folder of manifests, `cluster.yaml` and `drain.yaml`.
 
 #![allow(clippy::expect_used, reason = "a fuzz body fails by panicking")]
 
@@ -8,12 +8,12 @@ use mesh_files::{Moment, QUIET};
 use mesh_model::object::{Object, ObjectKey};
 use mesh_source::{
     Decoded, Drain, Format, ManifestsSource, ResourceVersion, SourceEvent,
-    cluster_directory::ClusterDirectory, decode,
+    cluster_directory::ClusterDirectory, decode, decode_in_pieces,
 };
 
-/// A manifest, read as YAML and as JSON.
+/// Decodes a manifest as YAML and as JSON.
 ///
-/// What is understood is understood the same beside another document and in a list; what is wrong has its line.
+/// Objects must be decoded equally if another document follows, and in a List. Problems must have a valid line.
 pub fn manifest(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -21,8 +21,12 @@ pub fn manifest(data: &[u8]) {
     for format in [Format::Yaml, Format::Json] {
         let decoded = decode(format, text);
         places(text, &decoded);
+        // No other text is split.
+        if format == Format::Yaml && text.contains("items:") {
+            assert_eq!(decode_in_pieces(format, text, 1), decoded);
+        }
         let Ok(decoded) = decoded.whole() else { continue };
-        // A list in a list is refused.
+        // A List in a List is refused.
         let is_list = text.contains("List");
         match format {
             Format::Json if is_list => {}
@@ -34,7 +38,7 @@ pub fn manifest(data: &[u8]) {
                     more.objects.split_last().map(|(_, rest)| rest),
                     Some(decoded.objects.as_slice())
                 );
-                // Other line breaks would end the item, and a marker the list.
+                // Other line breaks would end the item, and a document marker would end the list.
                 if !is_list
                     && !text.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
                     && !text.contains("---")
@@ -47,9 +51,9 @@ pub fn manifest(data: &[u8]) {
     }
 }
 
-/// A folder of two manifests, `a.yaml` and `b.json`, separated by a line `=`.
+/// Scans a folder of two manifests, `a.yaml` and `b.json`, which are separated by a line `=` in the input.
 ///
-/// Who follows the events has what the folder holds, and nothing once the files are empty.
+/// The events must be consistent, and must delete all objects after the files are emptied.
 pub fn folder(data: &[u8]) {
     let folder = new_folder();
     let files = ["a.yaml", "b.json"].map(|name| folder.path().join(name));
@@ -60,7 +64,7 @@ pub fn folder(data: &[u8]) {
     }
     let since = ResourceVersion(7);
     let mut source = ManifestsSource::new(folder.path(), since);
-    // Whole, and as old as what is meant to be so.
+    // So much later that the files count as completely written.
     let begin = Moment::now();
     let after = |looks| {
         let time = looks * QUIET;
@@ -85,7 +89,7 @@ pub fn folder(data: &[u8]) {
     assert!(source.is_listed());
 }
 
-/// A `cluster.yaml`. What is understood can be written and is understood the same again.
+/// Parses a `cluster.yaml`. Valid settings must be the same after they are written and parsed again.
 pub fn settings(data: &[u8]) {
     let folder = new_folder();
     let directory = ClusterDirectory::new(folder.path());
@@ -104,7 +108,7 @@ pub fn settings(data: &[u8]) {
     }
 }
 
-/// A `drain.yaml`. What is understood can be written and is understood the same again.
+/// Parses a `drain.yaml`. A valid one must be the same after it is written and parsed again.
 pub fn drain(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -119,7 +123,7 @@ const LIST_JSON: &str = r#"{"kind":"List","items":["#;
 const LIST_YAML: &str = "kind: List\nitems:\n";
 const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: last}}";
 
-/// Has what the events reported so far.
+/// The objects that the events have reported.
 struct Follower {
     reported: BTreeMap<ObjectKey, Object>,
     at: ResourceVersion,
@@ -152,7 +156,7 @@ impl Follower {
     }
 }
 
-/// Whatever was found has a line that the text has, and a name or a reason.
+/// Everything that was found must have a line of the text, and a name or a reason.
 fn places(text: &str, decoded: &Decoded) {
     let lines = 1..=text.matches(['\n', '\r']).count() + 1;
     for (line, object) in &decoded.objects {
@@ -167,14 +171,14 @@ fn places(text: &str, decoded: &Decoded) {
     }
 }
 
-/// A list of one document: it is understood the same.
+/// A List with the document as its item must be decoded equally.
 fn listed(format: Format, list: &str, alone: &Decoded) {
     let Ok(list) = decode(format, list).whole() else { return };
     let [listed, alone] = [&list, alone].map(|all| all.objects.iter().map(|(_, object)| object));
     assert!(listed.eq(alone), "{list:?}");
 }
 
-/// A folder in memory where there is one: on a disk, 10^5 folders wait for other processes that write to it.
+/// A temporary folder, in memory if possible: on a disk, 100,000 folders are slow if other processes write to it.
 fn new_folder() -> tempfile::TempDir {
     must(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()))
 }
@@ -206,12 +210,12 @@ mod tests {
     #[test]
     fn manifests_survive() {
         let all = [seeds("yaml"), seeds("json")].concat();
-        assert_eq!(all.len(), 11);
+        assert_eq!(all.len(), 12);
         run(bytes(all), manifest);
     }
 
     #[test]
-    fn manifests_that_grow_are_refused() {
+    fn deeply_nested_and_expanding_manifests_are_refused() {
         let deep = [
             (Format::Json, "["),
             (Format::Json, "{\"a\":"),
@@ -225,7 +229,7 @@ mod tests {
                 assert!(decode(format, &text).whole().is_err(), "{}", &text[..40]);
             }
         }
-        // Nine of nine of nine: 9^8 values in a few lines.
+        // 9^8 values in a few lines.
         let mut text = "a0: &a0 x\n".to_owned();
         for (within, at) in (0..8).zip(1..) {
             let nine = vec![format!("*a{within}"); 9].join(", ");
@@ -233,7 +237,7 @@ mod tests {
         }
         text.push_str("kind: List\nitems: *a8\n");
         let error = decode(Format::Yaml, &text).whole().unwrap_err();
-        assert!(error.reason.contains("its aliases stand for too many values"), "{error}");
+        assert!(error.reason.contains("its aliases expand to too many values"), "{error}");
     }
 
     #[test]
@@ -241,7 +245,7 @@ mod tests {
         let json = seeds("json");
         let all = seeds("yaml").into_iter().zip(json.iter().cycle());
         let mut all: Vec<_> = all.map(|(yaml, json)| format!("{yaml}=\n{json}")).collect();
-        all.push(format!("{}=\n{}", seeds("yaml")[5], json[1]));
+        all.push(format!("{}=\n{}", seeds("yaml")[6], json[1]));
         run(bytes(all), folder);
     }
 

@@ -1,15 +1,15 @@
-//! From a tree to typed fields. What is wrong is said of a field by its path, in words that are the same for each form.
+//! Decodes trees of values into typed fields. Errors name the path of the field, and do not depend on the format.
 
 use mesh_model::excerpt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How much of a value a problem repeats, in characters.
+/// How much of a value an error contains, in characters.
 const SHOWN: usize = 60;
 
-/// Reads typed fields, or says which one is wrong, and how.
+/// Decodes typed fields. The error has the path of the wrong field.
 pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
-    // Keeping the path costs as much as reading, and is needed of a mistake only.
+    // Tracking the path doubles the cost, so only do it after an error.
     T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|error| {
         let path = error.path().to_string();
         let reason = plain(at(value, &path), &error.into_inner().to_string());
@@ -20,7 +20,7 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     })
 }
 
-/// What a decoder says, in the words of the user who wrote the field.
+/// Rewrites a message of serde for the user who wrote the field.
 fn plain(found: Option<&Value>, reason: &str) -> String {
     if let Some(field) = reason.strip_prefix("missing field `") {
         return format!("it has no {}", field.trim_end_matches('`'));
@@ -47,7 +47,7 @@ fn plain(found: Option<&Value>, reason: &str) -> String {
     format!("{} is not {wanted}{remedy}", excerpt(&found.to_string(), SHOWN))
 }
 
-/// What is at a path such as `spec.ports[0].port`. Names with dots in them, such as labels', are found as well.
+/// The value at a path such as `spec.ports[0].port`. Names may contain dots, as those of labels do.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() || path == "." {
         return Some(value);

@@ -1,4 +1,4 @@
-//! Labels, selectors and the names of annotations, as an API server takes them: they are parts of identities, which are texts.
+//! Checks labels, selectors and names of annotations as an API server does. Labels become part of identities' texts.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::kubernetes::names;
 
-/// So many characters of a text are shown: no good one is longer.
+/// How many characters of a text an error contains. No valid one is longer.
 const SHOWN: usize = 63;
 
-/// Says which one no API server takes.
+/// Checks an object's labels, selector and annotation names. The error names the first invalid one.
 pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
     let texts = |path: &str| {
         let entries = value.pointer(path).and_then(Value::as_object).into_iter().flatten();
@@ -34,7 +34,7 @@ pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
     })
 }
 
-/// A text as it is in a message: of a long one the beginning.
+/// A text for a message. A long one is truncated.
 fn shown(text: &str) -> String {
     match excerpt(text, SHOWN) {
         Cow::Borrowed(text) => format!("{text:?}"),
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_text_the_beginning_is_shown() {
+    fn long_texts_are_truncated_in_errors() {
         let long = "x".repeat(1_000_000);
         let refused = |labels: Value| {
             check(Kind::Service, &json!({ "metadata": { "labels": labels } })).unwrap_err()

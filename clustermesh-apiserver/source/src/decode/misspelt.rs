@@ -1,14 +1,13 @@
-//! Fields that no object has, and that look like one that it should have.
+//! Finds misspelt fields.
 //!
-//! An object of a newer Kubernetes may have fields that are not known here: only what looks like a field that is read is
-//! taken for a mistake.
+//! An unknown field may come from a newer Kubernetes, so it is only an error if it looks like a known field.
 
 use serde_json::Value;
 use strsim::osa_distance;
 
 use super::tree;
 
-/// The fields of Kubernetes at a place of an object. `[]` stands for each entry of a list.
+/// The fields of Kubernetes at a path of an object. `[]` matches each entry of a list.
 type Fields = (&'static str, &'static [&'static str]);
 
 const OBJECT: Fields = ("", &["apiVersion", "kind", "metadata", "spec", "status"]);
@@ -219,15 +218,15 @@ struct Problem {
     reason: String,
 }
 
-/// Says of a list, without what is in it, which field is misspelt or there twice.
+/// A message about the first misspelt or duplicate field of a List, without its items.
 pub(super) fn misspelt_list(value: &Value) -> Option<String> {
     let fields = value.as_object()?.iter().filter(|(name, _)| *name != "items");
     let fields = Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect());
-    let twice = tree::twice(&fields).map(|field| format!("{field} is there twice"));
+    let twice = tree::twice(&fields).map(|field| format!("{field} occurs twice"));
     twice.or_else(|| first(LIST, &fields))
 }
 
-/// Says of the first misspelt field which one is meant.
+/// A message about the first misspelt field, with the field that is probably meant.
 pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
     let fields = match kind {
         "Namespace" => &[OBJECT, METADATA],
@@ -241,26 +240,26 @@ pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
     first(fields, value)
 }
 
-/// The first problem of an object, in words.
+/// A message about the first problem of an object.
 fn first(fields: &[Fields], value: &Value) -> Option<String> {
     within(fields, value, &mut String::new())
         .map(|Problem { path, reason }| format!("{path}: {reason}"))
 }
 
-/// The one of some words that a misspelt one looks like.
+/// The known word that a misspelt one probably means, if there is one.
 pub(crate) fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = if found.chars().count() <= 5 { 1 } else { 2 };
     let small = found.to_ascii_lowercase();
     let near = known.iter().map(|known| {
-        // One that is written otherwise in large letters only is near, too.
+        // A difference in case counts as one letter.
         let distance = osa_distance(found, known);
         (distance.min(osa_distance(&small, &known.to_ascii_lowercase()) + 1), *known)
     });
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
 }
 
-/// The first problem below a value. `sort` is where the value is, with `[]` in place of each number; the place in words is put
-/// together on the way back from a problem only.
+/// The first problem below a value. `sort` is the path of the value, with `[]` instead of indices. The exact path is only
+/// built if there is a problem.
 fn within(fields: &[Fields], value: &Value, sort: &mut String) -> Option<Problem> {
     let length = sort.len();
     let known = fields.iter().find(|(at, _)| at == sort).map(|(_, known)| *known);
@@ -280,9 +279,9 @@ fn within(fields: &[Fields], value: &Value, sort: &mut String) -> Option<Problem
             sort.truncate(length);
             problem.map(|problem| problem.below(name))
         }),
-        // Where there are fields, there is no list.
+        // An object with known fields must not be a list.
         Value::Array(_) if known.is_some() => {
-            Some(Problem::at("", "a list is no object with fields".into()))
+            Some(Problem::at("", "a list is not an object with fields".into()))
         }
         Value::Array(list) => {
             sort.push_str("[]");
@@ -304,7 +303,7 @@ impl Problem {
         Self { path: path.to_owned(), reason }
     }
 
-    /// The same, of a value that has the one with the problem by this name or index.
+    /// The same problem, seen from the value that contains this one as a field or entry.
     fn below(self, name: &str) -> Self {
         Self { path: tree::path(name, &self.path), ..self }
     }
@@ -317,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_field_is_named_and_other_fields_are_another_versions() {
+    fn fields_that_look_like_known_ones_are_misspelt() {
         for (kind, value, says) in [
             ("Service", json!({"spec": {"port": 80}}), Some("spec.port: did you mean ports?")),
             (
@@ -341,7 +340,7 @@ mod tests {
                 json!({"metadata": {"lables": {}}}),
                 Some("metadata.lables: did you mean labels?"),
             ),
-            // Fields of Kubernetes, of a newer one, and what users name.
+            // Known fields, fields of a newer Kubernetes, and names that users choose.
             ("Service", json!({"spec": {"ipFamilyPolicy": "x", "newThing": 1}}), None),
             (
                 "Service",

@@ -1,31 +1,35 @@
-//! What a manifest holds that is no object of the mesh.
+//! What is ignored in manifests.
 
 use std::fmt;
 
-use mesh_model::object::{Kind, Object};
+use mesh_model::{
+    excerpt,
+    object::{Kind, Object},
+};
 use serde_json::Value;
 
 use crate::{annotation_names::unknown, kubernetes::SOCKET_LB_ANNOTATION};
 
-/// What is passed over.
+/// Something that is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PassedOver {
-    /// Objects of a kind that is not read.
+    /// Objects of a kind that is not supported.
     Kind(String),
-    /// Endpoint slices of names (`addressType: FQDN`).
+    /// Endpoint slices of host names (`addressType: FQDN`).
     Names,
-    /// Annotations of a kind of which there are many alike, and what is wrong with them.
+    /// A wrong annotation, with the kind of object and a message. Objects of these kinds often have the same annotations,
+    /// so they are counted.
     Annotation(Kind, String),
 }
 
-/// Kinds that say what others may use of a cluster, and that the mesh does not read.
+/// Kinds of the MCS-API, which is not supported.
 const EXPORTS: [&str; 2] = ["ServiceExport", "ServiceImport"];
 
 // === impl PassedOver ===
 
 impl PassedOver {
-    /// What of an object is passed over although its kind is read. Annotations of kinds that the exporter reads them of are
-    /// named there, each with its object.
+    /// What is ignored in an object of a supported kind. The exporter reports wrong annotations of Services, Nodes and
+    /// Namespaces.
     pub(super) fn of(object: &Object, value: &Value) -> Vec<Self> {
         let mut all = Vec::new();
         let kind = match object {
@@ -46,26 +50,26 @@ impl PassedOver {
         all
     }
 
-    /// Whether its author wanted something of the mesh: a Deployment beside a Service is no mistake.
+    /// Whether it is probably a mistake. A Deployment beside a Service, for example, is not.
     pub fn is_mistake(&self) -> bool {
         match self {
             Self::Kind(kind) => EXPORTS.contains(&kind.as_str()),
-            // It stops nothing, as on a Service.
+            // A wrong annotation does not stop the export, as on a Service.
             Self::Names | Self::Annotation(..) => false,
         }
     }
 
-    /// Whether the status of a running cluster names it.
+    /// Whether the status of an apiserver reports it.
     pub(crate) fn is_reported(&self) -> bool {
         self.is_mistake() || matches!(self, Self::Annotation(..))
     }
 }
 
-/// What is wrong with an annotation that a kind has.
+/// A message if a known annotation has an invalid value.
 fn misspelt_word(kind: Kind, name: &str, value: &Value) -> Option<String> {
     let is_known = |word: &str| ["on", "off"].iter().any(|known| word.eq_ignore_ascii_case(known));
     let found = value.as_str().filter(|word| !is_known(word))?;
-    let shown: String = found.chars().take(60).collect();
+    let shown = excerpt(found, 60);
     (kind == Kind::Pod && name == SOCKET_LB_ANNOTATION)
         .then(|| format!("{name}: {shown:?} is neither on nor off"))
 }
@@ -80,7 +84,7 @@ impl fmt::Display for PassedOver {
             Self::Kind(kind) => write!(f, "kind {kind} is not read"),
             Self::Annotation(kind, problem) => write!(f, "{kind}: {problem}"),
             Self::Names => f.write_str(
-                "EndpointSlices of addressType FQDN are not exported: no reader takes names",
+                "EndpointSlices of addressType FQDN are not exported: readers do not support host names",
             ),
         }
     }

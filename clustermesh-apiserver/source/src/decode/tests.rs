@@ -35,21 +35,21 @@ fn several_documents_lists_and_unknown_kinds() {
 }
 
 #[test]
-fn nothing_is_skipped_without_a_reason_but_other_kinds() {
+fn everything_but_other_kinds_is_decoded_or_reported() {
     let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
     let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
     assert_eq!(
         reasons,
         [
             "line 1: an object without a kind",
-            "line 4: item 0: a List in a List: a List holds objects",
+            "line 4: item 0: a List in a List: a List contains objects",
             "line 4: item 1: an object without a kind",
         ]
     );
 }
 
 #[test]
-fn a_pod_says_which_it_is_and_what_it_wants() {
+fn a_pod_has_its_uid_and_its_socket_lb_setting() {
     let pod = |annotations: &str| {
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
@@ -61,6 +61,8 @@ fn a_pod_says_which_it_is_and_what_it_wants() {
         ("{}", false),
         ("{clustermesh.dev/socket-lb: 'off'}", true),
         ("{clustermesh.dev/socket-lb: 'OFF'}", true),
+        // A text, as in YAML 1.2; kubectl sends `false`, which no API server takes.
+        ("{clustermesh.dev/socket-lb: off}", true),
         ("{clustermesh.dev/socket-lb: 'on'}", false),
     ] {
         assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");
@@ -82,7 +84,7 @@ fn json() {
 }
 
 #[test]
-fn a_broken_document_says_where_and_costs_no_other() {
+fn a_broken_document_has_its_line_and_affects_no_other() {
     let text = format!(
         "{NODE}---\napiVersion: v1\nkind: Pod\nmetadata: [\n---\n{}",
         NODE.replace("n1", "n2")
@@ -101,7 +103,7 @@ fn a_broken_document_says_where_and_costs_no_other() {
 }
 
 #[test]
-fn an_object_that_cannot_be_used_rejects_itself() {
+fn an_invalid_object_is_rejected_alone() {
     let service = |spec: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
@@ -111,11 +113,11 @@ fn an_object_that_cannot_be_used_rejects_itself() {
         (service("{ports: [{port: 80}]}"), "line 1: Service shop/web: it has no clusterIP"),
         (
             service("{clusterIP: 10.0.0.x, ports: [{port: 80}]}"),
-            "spec.clusterIP: \"10.0.0.x\" is no IP address",
+            "spec.clusterIP: \"10.0.0.x\" is not an IP address",
         ),
         (
             service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
-            "\"QUIC\" is no protocol",
+            "\"QUIC\" is not a protocol",
         ),
         (
             service("{clusterIP: None, sessionAffinity: Cookie}"),
@@ -147,7 +149,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
         ),
         (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
         (NODE.replace("n1,", "'',"), "no metadata.name"),
-        (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),
+        (NODE.replace("172.31.1.1", "x"), "\"x\" is not an IP address"),
     ] {
         let decoded = yaml(&format!("{text}---\n{NODE}"));
         assert_eq!(decoded.objects.len(), 1, "{text}");
@@ -157,7 +159,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
 }
 
 #[test]
-fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
+fn invalid_cilium_objects_are_rejected_alone() {
     let object =
         |kind: &str, rest: &str| format!("apiVersion: cilium.io/v2\nkind: {kind}\n{rest}\n");
     let node = |spec: &str| object("CiliumNode", &format!("metadata: {{name: n1}}\nspec: {spec}"));
@@ -168,16 +170,16 @@ fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
         )
     };
     for (text, says) in [
-        (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode n1: \"x\" is no IP address"),
-        (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
-        (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
+        (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode n1: \"x\" is not an IP address"),
+        (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is not a CIDR"),
+        (node("{health: {ipv4: y}}"), "\"y\" is not an IP address"),
         (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
-        (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity ID"),
-        (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity ID"),
-        (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity ID"),
-        (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
-        (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
-        (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),
+        (object("CiliumIdentity", "metadata: {name: x}"), "its name is not an identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is not an identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is not an identity ID"),
+        (endpoint("{identity: {id: -1}}"), "-1 is not an identity ID"),
+        (endpoint("{networking: {node: n1}}"), "\"n1\" is not an IP address"),
+        (object("CiliumEndpointSlice", "metadata: {name: s}"), "only cilium.io/v2alpha1 is supported"),
         (
             "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\n".into(),
             "it has no namespace",
@@ -195,7 +197,7 @@ fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
 }
 
 #[test]
-fn kinds_that_are_not_asked_for_are_passed_over_unread() {
+fn other_kinds_are_ignored_without_decoding() {
     let text = format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1}}\nspec: 7\n---\n{NODE}"
     );
@@ -206,8 +208,8 @@ fn kinds_that_are_not_asked_for_are_passed_over_unread() {
     assert_eq!(decode(Format::Yaml, &text).rejected.len(), 1);
 }
 
-/// The same object as a YAML document, as JSON, and as an item of a List of each.
-fn forms(object: &str) -> [(&'static str, Decoded); 4] {
+/// An object as a YAML document, as JSON, and as an item of a List in both formats.
+fn formats(object: &str) -> [(&'static str, Decoded); 4] {
     let value = tree::read(Format::Yaml, object).unwrap().unwrap();
     let item = object.replace('\n', "\n  ");
     [
@@ -219,7 +221,7 @@ fn forms(object: &str) -> [(&'static str, Decoded); 4] {
 }
 
 #[test]
-fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
+fn a_mistake_has_the_same_message_in_each_format_and_names_its_field() {
     let service = |spec: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
@@ -243,7 +245,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         )
     };
     for (object, says) in [
-        // Types.
+        // Wrong types.
         (
             pod("labels: {version: 1.0}", ""),
             "Pod shop/p: metadata.labels.version: 1.0 is not a text, in quotes",
@@ -267,7 +269,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         (pod("", "spec: {containers: {}}"), "Pod shop/p: spec.containers: {} is not a list"),
         (
             pod("", "status: {podIP: nonsense}"),
-            "Pod shop/p: status.podIP: \"nonsense\" is no IP address",
+            "Pod shop/p: status.podIP: \"nonsense\" is not an IP address",
         ),
         (
             pod("", "spec: {containers: [{ports: [{containerPort: 0}]}]}"),
@@ -281,7 +283,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             ports("[{port: '80'}]"),
             "Service shop/web: spec.ports[0].port: \"80\" is not a whole number, without quotes",
         ),
-        // What an API server refuses.
+        // What an API server would refuse.
         (ports("[{port: 0}]"), "Service shop/web: spec.ports[0].port 0: it is 1 to 65535"),
         (ports("[{port: 70000}]"), "Service shop/web: spec.ports[0].port 70000: it is 1 to 65535"),
         (
@@ -298,7 +300,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             ports("[{port: 80, protocol: tcp}]"),
-            "Service shop/web: spec.ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+            "Service shop/web: spec.ports[0].protocol: \"tcp\" is not a protocol: it is TCP, UDP or SCTP",
         ),
         (
             ports("[{port: 80, targetPort: 8080}, {port: 81, targetPort: 9090}]"),
@@ -314,7 +316,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             ports("[{name: a, port: 80}, {name: b, port: 80}]"),
-            "Service shop/web: spec.ports[1].port: 80/TCP is there twice",
+            "Service shop/web: spec.ports[1].port: 80/TCP occurs twice",
         ),
         (
             ports("[{name: a/b, port: 80}]"),
@@ -331,7 +333,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             slice("{}", "addressType: IPv4"),
-            "EndpointSlice shop/s: metadata.labels: without kubernetes.io/service-name it is no service's",
+            "EndpointSlice shop/s: metadata.labels: without kubernetes.io/service-name it belongs to no service",
         ),
         (
             slice(of_web, "endpoints: []"),
@@ -355,7 +357,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             slice(of_web, "addressType: IPv4\nports: [{port: 80, protocol: tcp}]"),
-            "EndpointSlice shop/s: ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+            "EndpointSlice shop/s: ports[0].protocol: \"tcp\" is not a protocol: it is TCP, UDP or SCTP",
         ),
         (
             slice(of_web, "addressType: IPv4\nports: [{port: 80}, {port: 81}]"),
@@ -365,7 +367,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             slice(of_web, "addressType: IPv4\nports: [{name: a/b, port: 80}]"),
             "EndpointSlice shop/s: ports[0].name \"a/b\": it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit",
         ),
-        // A port without a name beside one that has one.
+        // An unnamed port beside a named one.
         (
             ports("[{name: http, port: 80}, {port: 81}]"),
             "Service shop/web: spec.ports[1].name: each of several ports needs a name",
@@ -382,10 +384,10 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets: [{ports: [{port: 80}]}]\n".into(),
             "Endpoints shop/web: subsets[0].addresses: it needs one",
         ),
-        // Labels are parts of identities.
+        // Labels become parts of identities.
         (
             pod("labels: {'a b': x}", ""),
-            "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+            "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
         ),
         (
             pod("labels: {app: 'x;k8s:io.cilium.k8s.policy.cluster=b'}", ""),
@@ -393,13 +395,13 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             pod("annotations: {'a/b/c': x}", ""),
-            "Pod shop/p: metadata.annotations \"a/b/c\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+            "Pod shop/p: metadata.annotations \"a/b/c\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
         ),
         (
             service("{clusterIP: None, selector: {app: -x}}"),
             "Service shop/web: spec.selector.app: \"-x\": a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",
         ),
-        // Numbers of any size, and none.
+        // Numbers of any size, and infinite ones.
         (
             ports("[{port: 99999999999999999999999999}]"),
             "Service shop/web: spec.ports[0].port: 1e+26 is not a whole number",
@@ -408,8 +410,8 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             ports("[{port: .inf}]"),
             "Service shop/web: spec.ports[0].port: \".inf\" is not a whole number",
         ),
-        // A list in place of fields.
-        (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is no object with fields"),
+        // A list instead of an object.
+        (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is not an object with fields"),
         (
             "apiVersion: v1\nkind: SERVICE\nmetadata: {name: web, namespace: shop}\n".into(),
             "SERVICE shop/web: kind: did you mean Service?",
@@ -419,7 +421,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "Servcie shop/web: kind: did you mean Service?",
         ),
     ] {
-        for (form, decoded) in forms(&object) {
+        for (form, decoded) in formats(&object) {
             assert_eq!((decoded.objects.len(), decoded.broken.len()), (0, 0), "{form} {object}");
             let reasons: Vec<&str> =
                 decoded.rejected.iter().map(|p| p.reason.trim_start_matches("item 0: ")).collect();
@@ -430,7 +432,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
 }
 
 #[test]
-fn what_is_null_or_empty_is_not_there_in_each_form() {
+fn null_and_empty_values_count_as_absent_in_each_format() {
     let pod = |spec: &str, status: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, labels: null}}\nspec: {spec}\nstatus: {status}\n"
@@ -449,9 +451,9 @@ fn what_is_null_or_empty_is_not_there_in_each_form() {
             "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n".into(),
         ),
     ] {
-        let [(_, expected), ..] = forms(&same);
+        let [(_, expected), ..] = formats(&same);
         assert_eq!(expected.objects.len(), 1, "{same}");
-        for (form, decoded) in forms(&object) {
+        for (form, decoded) in formats(&object) {
             assert_eq!(decoded.rejected, [], "{form} {object}");
             assert_eq!(decoded.objects[0].1, expected.objects[0].1, "{form} {object}");
         }
@@ -459,7 +461,7 @@ fn what_is_null_or_empty_is_not_there_in_each_form() {
 }
 
 #[test]
-fn a_field_that_is_there_twice_costs_its_object() {
+fn a_duplicate_field_rejects_its_object() {
     let twice = "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}}";
     let good = twice.replace("\"a\"", "\"b\"").replace("\"x\":\"1\",", "");
     let list = format!("{{\"kind\":\"List\",\"items\":[{twice},{good}]}}");
@@ -475,21 +477,21 @@ fn a_field_that_is_there_twice_costs_its_object() {
             "{text}"
         );
         let reason = &decoded.rejected[0].reason;
-        assert!(reason.ends_with("Namespace a: metadata.labels.x is there twice"), "{reason}");
+        assert!(reason.ends_with("Namespace a: metadata.labels.x occurs twice"), "{reason}");
     }
 }
 
 #[test]
 fn a_slice_may_have_a_port_without_a_name_beside_others() {
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: http, port: 80}, {port: 81}]\n";
-    for (form, decoded) in forms(slice) {
+    for (form, decoded) in formats(slice) {
         assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0), "{form}");
     }
 }
 
-/// What other programs write around objects costs none of them.
+/// These do not affect objects, and other programs write them.
 #[test]
-fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
+fn byte_order_marks_carriage_returns_directives_and_ends_are_accepted() {
     let one = "apiVersion: v1\nkind: Namespace\nmetadata: {name: one}\n";
     let two = one.replace("one", "two");
     for (text, objects) in [
@@ -512,21 +514,21 @@ fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
     assert_eq!(decode(Format::Json, &format!("\u{feff}{json}\r\n")).objects.len(), 1);
 }
 
-/// One that is wrong in a List, whatever is wrong, costs itself; and a list itself has no field that is passed over.
+/// A wrong item of a List affects only itself, and unknown fields of a List are errors.
 #[test]
-fn a_list_loses_nothing_without_a_word() {
+fn everything_in_a_list_is_decoded_or_reported() {
     let good = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"good"}}"#;
     for (bad, says) in [
         ("7", "item 0: 7 is not an object with fields"),
         ("null", "item 0: null is not an object with fields"),
-        ("[\"v1\",\"Namespace\"]", "item 0: a list is no object with fields"),
+        ("[\"v1\",\"Namespace\"]", "item 0: a list is not an object with fields"),
         (
             r#"{"apiVersion":"v1","kind":"Namespace","metadata":{}}"#,
             "item 0: Namespace: it has no metadata.name",
         ),
         (
             r#"{"apiVersion":"v1","kind":"Namespace","metadata":["bad"]}"#,
-            "item 0: Namespace bad: metadata: a list is no object with fields",
+            "item 0: Namespace bad: metadata: a list is not an object with fields",
         ),
         (
             r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"ports":[{"port":1e400}]}}"#,
@@ -545,7 +547,7 @@ fn a_list_loses_nothing_without_a_word() {
         (format!("{{\"kind\":\"List\",\"itmes\":[{good}]}}"), "List: itmes: did you mean items?"),
         (
             format!("{{\"kind\":\"List\",\"items\":[{good}],\"items\":[]}}"),
-            "List: items is there twice",
+            "List: items occurs twice",
         ),
     ] {
         let decoded = decode(Format::Json, &list);
@@ -553,9 +555,9 @@ fn a_list_loses_nothing_without_a_word() {
     }
 }
 
-/// In plain words, and with the place once.
+/// Messages are understandable, and have the position once.
 #[test]
-fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
+fn syntax_errors_do_not_have_the_parsers_words() {
     let bomb: String = ('b'..='h')
         .zip('a'..)
         .map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(",")))
@@ -565,9 +567,9 @@ fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
         (
             Format::Yaml,
             format!("a: &a [x]\n{bomb}"),
-            "not read as YAML: its aliases stand for too many values",
+            "not read as YAML: its aliases expand to too many values",
         ),
-        (Format::Yaml, deep, "not read as YAML: its values are in one another too deeply"),
+        (Format::Yaml, deep, "not read as YAML: its values are nested too deeply"),
         (Format::Json, "a: 1".into(), "not JSON: expected value"),
         (Format::Json, "{} {}".into(), "not JSON: trailing characters"),
         (Format::Yaml, "a: *b".into(), "not YAML: alias references unknown anchor"),
@@ -579,14 +581,14 @@ fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
 }
 
 #[test]
-fn a_list_of_one_kind_says_of_its_items_what_they_are() {
+fn a_list_of_one_kind_gives_its_items_their_kind() {
     let text = "apiVersion: v1\nkind: PodList\nitems: [{metadata: {name: p, namespace: shop}}, {kind: Namespace, apiVersion: v1, metadata: {name: shop}}]\n";
     let keys: Vec<String> = yaml(text).objects.iter().map(|(_, o)| o.key().to_string()).collect();
     assert_eq!(keys, ["Pod shop/p", "Namespace shop"]);
 }
 
 #[test]
-fn what_is_passed_over_is_counted() {
+fn ignored_things_are_counted() {
     let names = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: FQDN\n";
     let text =
         format!("kind: Deployment\n---\nkind: ServiceExport\n---\nkind: Deployment\n---\n{names}");
@@ -605,12 +607,12 @@ fn what_is_passed_over_is_counted() {
                 1,
                 true,
             ),
-            ("EndpointSlices of addressType FQDN are not exported: no reader takes names".to_owned(), 1, false),
+            ("EndpointSlices of addressType FQDN are not exported: readers do not support host names".to_owned(), 1, false),
         ]
     );
 }
 
-/// Pods are many alike: what is wrong with an annotation of theirs is said once, with how many have it.
+/// Many pods may have the same wrong annotation, so it is reported once, with the number of pods.
 #[test]
 fn misspelt_annotations_of_pods_are_counted() {
     let object = |kind: &str, name: &str, annotations: &str, rest: &str| {
@@ -624,6 +626,7 @@ fn misspelt_annotations_of_pods_are_counted() {
         object("Pod", "b", "{clustermesh.dev/sockt-lb: 'off'}", ""),
         object("Pod", "c", "{clustermesh.dev/socket-lb: 'none'}", ""),
         object("Pod", "d", "{clustermesh.dev/socket-lb: 'Off'}", ""),
+        object("Pod", "e", &format!("{{clustermesh.dev/socket-lb: '{}'}}", "x".repeat(61)), ""),
         object("EndpointSlice", "s", "{service.cilium.io/global: 'true'}", "addressType: IPv4"),
     ];
     let said: Vec<(String, usize, bool)> = yaml(&text.concat())
@@ -631,10 +634,13 @@ fn misspelt_annotations_of_pods_are_counted() {
         .iter()
         .map(|(what, places)| (what.to_string(), places.count, what.is_mistake()))
         .collect();
+    let long = "x".repeat(60);
+    let long = format!("Pod: clustermesh.dev/socket-lb: \"{long}…\" is neither on nor off");
     let expected = [
         ("Pod: clustermesh.dev/socket-lb: \"none\" is neither on nor off", 1),
+        (long.as_str(), 1),
         (
-            "Pod: clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
+            "Pod: clustermesh.dev/sockt-lb is not a known annotation: did you mean clustermesh.dev/socket-lb?",
             2,
         ),
         ("EndpointSlice: service.cilium.io/global is an annotation of a Service", 1),
@@ -646,7 +652,32 @@ fn misspelt_annotations_of_pods_are_counted() {
 fn a_list_of_thousands_of_pods_is_read() {
     let pod = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: p-N, namespace: shop, labels: {app: web, a: b, c: d}}\n  spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}\n  status: {podIP: 10.1.1.1, conditions: [{type: Ready, status: 'True'}]}\n";
     let items: String = (0..8_000).map(|n| pod.replace('N', &n.to_string())).collect();
-    assert_eq!(yaml(&format!("kind: List\nitems:\n{items}")).objects.len(), 8_000);
+    let list = format!("kind: List\nitems:\n{items}");
+    assert!(list.len() > 10 * PIECE);
+    let decoded = yaml(&list);
+    assert_eq!(decoded, decode_in_pieces(Format::Yaml, &list, usize::MAX));
+    let names = decoded.objects.into_iter().map(|(_, object)| object.key().name);
+    assert!(names.eq((0..8_000).map(|n| format!("p-{n}"))));
+}
+
+#[test]
+fn many_items_are_decoded_in_their_order() {
+    let round = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n@"}},{"kind":"Other"},{"kind":"Namespace"}"#;
+    for (format, rounds) in
+        [(Format::Yaml, 2), (Format::Json, 2), (Format::Yaml, 100), (Format::Json, 100)]
+    {
+        let items: Vec<String> = (0..rounds).map(|n| round.replace('@', &n.to_string())).collect();
+        let list = format!("{{\"kind\":\"List\",\"items\":[{}]}}", items.join(","));
+        let decoded = decode(format, &list);
+        let names = decoded.objects.iter().map(|(line, object)| (*line, object.key().name));
+        assert!(names.eq((0..rounds).map(|n| (1, format!("n{n}")))), "{decoded:?}");
+        let reasons = decoded.rejected.iter().map(ToString::to_string);
+        let said = |n| format!("line 1: item {}: Namespace: it has no metadata.name", 3 * n + 2);
+        assert!(reasons.eq((0..rounds).map(said)), "{decoded:?}");
+        let other = PassedOver::Kind("Other".into());
+        assert_eq!(decoded.passed_over, [(other, Places { line: 1, count: rounds })].into());
+    }
+    const { assert!(3 * 2 < MANY && MANY < 3 * 100) };
 }
 
 #[test]
@@ -657,7 +688,7 @@ fn a_port_of_a_sidecar_has_its_name() {
     assert_eq!(ports, ["main", "side"]);
 }
 
-/// Many are read side by side; few are not.
+/// Many documents are decoded in parallel.
 #[test]
 fn many_documents_are_read_in_their_order() {
     let good = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n@}\n";

@@ -1,4 +1,4 @@
-//! From a text to a tree of values: the same tree for YAML, JSON and what is in a List.
+//! Parses YAML and JSON into the same kind of tree.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use serde_json::{Map, Number, Value, map::Entry};
 
 use super::Format;
 
-/// A value without `null` in its objects: as in Kubernetes, a field without a value is one that is not there.
+/// A value. Its objects have no fields with `null`, which Kubernetes treats as absent.
 struct Tree(Value);
 
 struct TreeVisitor;
 
 /// Marks an object that has a field twice. No name of a field has this character.
-const TWICE: &str = "\0";
+pub(super) const TWICE: &str = "\0";
 
-/// Reads one value; `None` where there is none. An error has its line, counted from 1.
+/// Parses one value; `None` if the text has none. An error has a line, counted from 1, and a message.
 pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, String)> {
     let tree = match format {
         Format::Json => match serde_json::from_str::<Option<Tree>>(text) {
-            // YAML has a form for it, so that it costs its object; and JSON is YAML.
+            // JSON is YAML, whose parser accepts such a number, so that the error affects only its object.
             Err(error) if error.to_string().starts_with("number out of range") => yaml(text)?,
             read => {
                 read.map_err(|error| (error.line().max(1), plain("JSON", &error.to_string())))?
@@ -30,26 +30,42 @@ pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, 
     Ok(tree.map(|tree| tree.0))
 }
 
+/// Parses a YAML text whose value is an object without anchors, aliases and merge keys, so that it refers to no other text.
+/// `most` limits the number of values, and the bytes in them. `None` if the text is anything else.
+pub(super) fn read_piece(text: &str, most: usize) -> Option<Map<String, Value>> {
+    let budget = serde_saphyr::budget!(
+        max_nodes: most,
+        max_total_scalar_bytes: most,
+        max_anchors: 0,
+        max_aliases: 0,
+        max_merge_keys: 0,
+    );
+    match serde_saphyr::from_str_with_options(text, options(budget)) {
+        Ok(Some(Tree(Value::Object(fields)))) => Some(fields),
+        _ => None,
+    }
+}
+
 fn yaml(text: &str) -> Result<Option<Tree>, (usize, String)> {
-    serde_saphyr::from_str_with_options(text, options(text)).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options(budget(text))).map_err(|error| {
         let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
         (line.max(1), plain("YAML", &error.without_snippet().to_string()))
     })
 }
 
-/// What a parser says, without the place: that is said in another form.
+/// A parser's message without the position, which is reported separately.
 fn plain(form: &str, said: &str) -> String {
     let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
     if said.starts_with("budget breached") {
-        return format!("not read as {form}: its aliases stand for too many values");
+        return format!("not read as {form}: its aliases expand to too many values");
     }
     if said.starts_with("recursion limit") {
-        return format!("not read as {form}: its values are in one another too deeply");
+        return format!("not read as {form}: its values are nested too deeply");
     }
     format!("not {form}: {said}")
 }
 
-/// The first field that is there twice, with its path.
+/// The path of the first duplicate field.
 pub(super) fn twice(value: &Value) -> Option<String> {
     match value {
         Value::Object(map) => match map.get(TWICE).and_then(Value::as_str) {
@@ -63,26 +79,29 @@ pub(super) fn twice(value: &Value) -> Option<String> {
     }
 }
 
-/// The path of what has this one within a field or an entry: `spec` and `ports[0]` are `spec.ports[0]`.
+/// Joins two paths: `spec` and `ports[0]` become `spec.ports[0]`.
 pub(super) fn path(within: &str, path: &str) -> String {
     let point = if path.is_empty() || path.starts_with('[') { "" } else { "." };
     format!("{within}{point}{path}")
 }
 
 /// As many values as a text of that length can hold, but no more: an alias may stand for many.
-fn options(text: &str) -> serde_saphyr::Options {
+fn budget(text: &str) -> Option<serde_saphyr::Budget> {
     let most = 250_000.max(text.len());
-    let budget = serde_saphyr::budget!(
+    serde_saphyr::budget!(
         max_nodes: most,
         max_events: 1_000_000.max(most.saturating_mul(2)),
-    );
+    )
+}
+
+fn options(budget: Option<serde_saphyr::Budget>) -> serde_saphyr::Options {
     // The tree says itself what is there twice, so that it costs the object and not the file.
     serde_saphyr::options!(
         budget: budget,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-        // As in YAML 1.2: `no`, `off` and `n` are texts.
+        // As in YAML 1.2: `no`, `off` and `n` are strings.
         strict_booleans: true,
-        // Infinite numbers are texts where a number belongs.
+        // Infinite numbers become strings, which are refused where a number is expected.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
         with_snippet: false,
     )
@@ -159,7 +178,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
         let (mut fields, mut twice, mut has_null) = (Map::new(), None, false);
         while let Some((name, Tree(value))) = map.next_entry::<String, Tree>()? {
             if name.contains(TWICE) {
-                return Err(A::Error::custom("a field's name has a NUL in it"));
+                return Err(A::Error::custom("the name of a field contains a NUL"));
             }
             has_null |= value.is_null();
             match fields.entry(name) {

@@ -1,4 +1,4 @@
-//! What a Cilium keeps in Kubernetes about its own cluster. What it says is used as it is, identities' IDs included.
+//! Cilium's objects in Kubernetes. Their values are used unchanged, also the IDs of identities.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -45,7 +45,7 @@ struct Encryption {
     key: i64,
 }
 
-/// An address of each family, each possibly empty.
+/// At most one address of each family.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Pair {
@@ -141,14 +141,14 @@ impl CiliumNode {
                 "InternalIP" => AddressKind::Internal,
                 "ExternalIP" => AddressKind::External,
                 "CiliumInternalIP" => AddressKind::CiliumInternal,
-                // Names.
+                // Host names.
                 _ => continue,
             };
             known.push(NodeAddress { kind, ip: address(&ip)? });
         }
         let cidr = |text: &String| {
             let net: Result<IpNet, _> = text.parse();
-            net.map(|net| net.trunc()).map_err(|_| format!("{text:?} is no pod range"))
+            net.map(|net| net.trunc()).map_err(|_| format!("{text:?} is not a CIDR"))
         };
         Ok(Object::CiliumNode(object::CiliumNode {
             name: metadata.name,
@@ -170,7 +170,7 @@ impl CiliumIdentity {
     pub(crate) fn into_object(self) -> Result<Object, String> {
         let name = &self.metadata.name;
         let number = name.parse().ok().filter(|number: &u32| number.to_string() == *name);
-        let number = number.ok_or("its name is no identity ID")?;
+        let number = number.ok_or("its name is not an identity ID")?;
         let labels = self.security_labels.unwrap_or_default();
         Ok(Object::CiliumIdentity(object::CiliumIdentity {
             identity: Identity::new(number),
@@ -233,7 +233,7 @@ impl CoreEndpoint {
                 Err(_) => bad_ips.push(text.clone()),
             }
         }
-        let number = u32::try_from(id).map_err(|_| format!("{id} is no identity"))?;
+        let number = u32::try_from(id).map_err(|_| format!("{id} is not an identity ID"))?;
         let node_ip = match node.as_str() {
             "" => None,
             node => Some(address(node)?),
@@ -253,7 +253,7 @@ impl CoreEndpoint {
 }
 
 impl NamedPortJson {
-    /// A port of a protocol that we do not know is of no use; the address is used.
+    /// `None` for an unknown protocol or an invalid number. The endpoint is used without this port.
     fn into_model(self) -> Option<NamedPort> {
         let Self { name, port, protocol } = self;
         let port = Port { protocol: protocol.parse().ok()?, number: u16::try_from(port).ok()? };
@@ -277,7 +277,7 @@ impl Pair {
     }
 }
 
-/// An API server writes an empty list as nothing at all, as an empty one, or as `null`.
+/// An API server may write an empty list as `null`.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -286,5 +286,5 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 
 fn address(text: &str) -> Result<IpAddr, String> {
     let address: Result<IpAddr, _> = text.parse();
-    address.map(|ip| ip.to_canonical()).map_err(|_| format!("{text:?} is no IP address"))
+    address.map(|ip| ip.to_canonical()).map_err(|_| format!("{text:?} is not an IP address"))
 }

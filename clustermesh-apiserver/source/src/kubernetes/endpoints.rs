@@ -1,4 +1,4 @@
-//! Endpoints: what stood for endpoint slices before there were any, and is made slices of where nothing else does.
+//! Endpoints, the API that endpoint slices replaced, and their conversion to slices.
 
 use std::collections::BTreeMap;
 
@@ -34,11 +34,11 @@ struct Address {
     node_name: Option<String>,
 }
 
-/// Who keeps slices that are made of Endpoints.
+/// The controller that makes slices of Endpoints.
 const MIRRORED_BY: &str = "endpointslicemirroring-controller.k8s.io";
-/// Whoever keeps Endpoints with it keeps slices too.
+/// Endpoints with this label are not converted to slices.
 const SKIP_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Endpoints with it are no endpoints, but a lock.
+/// Endpoints with this annotation are a leader election lock.
 const LOCK_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
 // === impl Endpoints ===
@@ -52,7 +52,7 @@ impl Endpoints {
             || metadata.annotations.is_some_and(|all| all.contains_key(LOCK_ANNOTATION));
         labels.insert(SERVICE_NAME_LABEL.into(), name.clone());
         labels.insert(MANAGED_BY_LABEL.into(), MIRRORED_BY.into());
-        // A slice for each family and set of ports.
+        // Each address family and set of ports becomes one slice.
         let mut by_sort = BTreeMap::<(bool, Vec<SlicePort>), Vec<SliceEndpoint>>::new();
         for (index, subset) in (0..).zip(subsets) {
             let mut ports = Vec::new();

@@ -1,13 +1,13 @@
-//! What Kubernetes takes for a name.
+//! Checks of names as in Kubernetes.
 
-/// A DNS label: what namespaces, services and ports are called.
+/// A DNS label, for names of namespaces, services and service ports.
 pub(crate) fn label(name: &str) -> Result<(), &'static str> {
     let good = is_label(name) && name.len() <= 63;
     good.then_some(())
         .ok_or("it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit")
 }
 
-/// DNS labels with dots between them: what all else is called.
+/// A DNS subdomain, for names of all other objects.
 pub(crate) fn subdomain(name: &str) -> Result<(), &'static str> {
     let good = name.split('.').all(is_label) && name.len() <= 253;
     good.then_some(())
@@ -24,16 +24,16 @@ pub(crate) fn port(name: &str) -> Result<(), &'static str> {
         .ok_or("the name of a port is at most 15 of a-z, 0-9 and -, with a letter among them")
 }
 
-/// The name of a label or an annotation: behind a domain and a slash, or without.
+/// The name of a label or an annotation, with an optional domain and slash before it.
 pub(crate) fn qualified(name: &str) -> Result<(), &'static str> {
     let (domain, name) = name.rsplit_once('/').map_or((None, name), |(of, name)| (Some(of), name));
     let good = !name.is_empty() && is_word(name) && domain.is_none_or(|of| subdomain(of).is_ok());
     good.then_some(()).ok_or(
-        "it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+        "it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
     )
 }
 
-/// What a label may be.
+/// The value of a label.
 pub(crate) fn label_value(value: &str) -> Result<(), &'static str> {
     is_word(value).then_some(()).ok_or(
         "a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",

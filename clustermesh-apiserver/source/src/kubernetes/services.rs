@@ -115,7 +115,7 @@ pub(super) struct EndpointPort {
     app_protocol: Option<String>,
 }
 
-/// How long a client comes back to the same pod where its service does not say: three hours, as in Kubernetes.
+/// The default session affinity in seconds: three hours, as in Kubernetes.
 const SESSION_AFFINITY: u32 = 10_800;
 
 // === impl Service ===
@@ -166,7 +166,7 @@ impl Service {
     }
 }
 
-/// The ports of a service. Each has a name that no other has, or is the only one.
+/// The ports of a service. If there are several, each needs a unique name.
 fn service_ports(given: Vec<ServicePort>) -> Result<Vec<object::ServicePort>, String> {
     let several = given.len() > 1;
     let mut ports: Vec<object::ServicePort> = Vec::new();
@@ -186,7 +186,7 @@ fn service_ports(given: Vec<ServicePort>) -> Result<Vec<object::ServicePort>, St
             return Err(format!("{} {name:?}: another port has that name", field("name")));
         }
         if ports.iter().any(|other| (other.port, other.protocol) == (port, protocol)) {
-            return Err(format!("{}: {port}/{protocol} is there twice", field("port")));
+            return Err(format!("{}: {port}/{protocol} occurs twice", field("port")));
         }
         let target = match target_port {
             None => TargetPort::Number(port),
@@ -281,13 +281,13 @@ impl Slice {
         }
         if labels.get(SERVICE_NAME_LABEL).is_none_or(String::is_empty) {
             return Err(format!(
-                "metadata.labels: without {SERVICE_NAME_LABEL} it is no service's"
+                "metadata.labels: without {SERVICE_NAME_LABEL} it belongs to no service"
             ));
         }
         let mut known: Vec<SlicePort> = Vec::new();
         for (index, port) in (0..).zip(ports.unwrap_or_default()) {
             let index: usize = index;
-            // As an API server has it: one of several may be without a name.
+            // Unlike in a Service, one of several ports may be unnamed, as in an API server.
             port.add_to(&mut known, || format!("ports[{index}]"))?;
         }
         let endpoints = endpoints.unwrap_or_default();
@@ -328,7 +328,7 @@ impl Endpoint {
 }
 
 impl EndpointPort {
-    /// With the defaults that an API server fills in. One without a number stands for all ports.
+    /// The port with an API server's defaults. Without a number it means all ports.
     fn into_model(self, field: impl Fn() -> String) -> Result<SlicePort, String> {
         let Self { name, protocol, port, app_protocol } = self;
         if let Some(port) = port {
@@ -347,7 +347,7 @@ impl EndpointPort {
         })
     }
 
-    /// Beside others, of which none has its name.
+    /// Adds the port to others. Its name must be unique.
     pub(super) fn add_to(
         self,
         known: &mut Vec<SlicePort>,

@@ -1,7 +1,7 @@
-//! One manifest, and what of it is in force.
+//! A manifest file, and which of its objects are in force.
 //!
-//! A file in the middle of being written is not trusted. What it adds counts at once, but for its last object, whose end may be
-//! cut off. What it lacks is kept until it is known that it is meant to be gone.
+//! While a file may be incompletely written, new objects in it are used at once, except the last one, which may be truncated.
+//! Objects that it no longer has stay until the file is certainly complete.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,54 +19,54 @@ use crate::{
     problem::Problem,
 };
 
-/// A manifest.
+/// A manifest file.
 #[derive(Debug)]
 pub(super) struct ManifestFile {
     path: PathBuf,
-    /// What it looked like when it was read; `None` if it is to be read again.
+    /// Its stamp when it was read; `None` if it must be read again.
     stamp: Option<Stamp>,
-    /// What was read, as long as not all of it counts.
+    /// The content that was read but is not completely in force.
     pending: Pending,
-    /// In force, with lines: what it holds.
+    /// Objects in force that the file has, with their lines.
     held: Vec<(usize, Object)>,
-    /// In force too: what it held before and lacks now, or what is cut off of it, or refused.
+    /// Objects in force that the file had before, but that it now lacks, or whose new version is truncated or invalid.
     kept: Vec<Object>,
-    /// What it holds and cannot be used.
+    /// Invalid objects in the file.
     refused: BTreeSet<ObjectKey>,
-    /// What it holds and is no object of the mesh.
+    /// What is ignored in the file.
     passed_over: BTreeMap<PassedOver, Places>,
-    /// Since when it holds no object, while some are in force.
+    /// Since when the file has had no object, while some are in force.
     emptied: Option<Instant>,
-    /// Since when it changes without a pause.
+    /// Since when it has been changing without a pause.
     unsettled: Option<Instant>,
-    /// Of the text that was last in force as a whole; `None` until there is one.
+    /// The digest of the last text that was completely in force; `None` if there was none.
     digest: Option<[u8; 32]>,
-    /// What is wrong with what it holds now.
+    /// The problems of its current content.
     problems: Vec<Problem>,
 }
 
-/// What was read and is not in force as a whole.
+/// Content that is not completely in force.
 #[derive(Debug)]
 enum Pending {
-    /// Nothing: it is.
+    /// All content is in force.
     Nothing,
-    /// What it holds, and the digest of its text.
+    /// The decoded content, and the digest of its text.
     Whole(Decoded, [u8; 32]),
-    /// It cannot be read. What was in force stays.
+    /// It cannot be read, for this reason. The previous content stays in force.
     Unusable(String),
 }
 
-/// No honest manifest is larger, in bytes; a file that is, is not read into memory.
+/// The maximum size of a manifest, in bytes. Larger files are not read.
 pub const MAX_FILE: u64 = 64 * 1024 * 1024;
-/// A file that changes for so long without a pause is named.
+/// A file that changes for so long without a pause is reported as a problem.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Reads a file's text. One that is no UTF-8 is said in words.
+/// Reads a file's text. If it is not UTF-8, the error tells what to do.
 pub fn read_text(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => io::Error::new(
             error.kind(),
-            "it is no UTF-8: write it as UTF-8, not as UTF-16 or Latin-1",
+            "it is not UTF-8: write it as UTF-8, not as UTF-16 or Latin-1",
         ),
         _ => error,
     })
@@ -75,7 +75,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 // === impl ManifestFile ===
 
 impl ManifestFile {
-    /// A file that was not read yet.
+    /// A file that has not been read yet.
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -92,7 +92,7 @@ impl ManifestFile {
         }
     }
 
-    /// Takes a look at it: it looks like this now, and is so far.
+    /// Looks at the file, with its current stamp and progress.
     pub(super) fn look(&mut self, kinds: &[Kind], stamp: Stamp, progress: Progress, now: Instant) {
         let mut progress = progress;
         if self.stamp != Some(stamp) {
@@ -106,43 +106,43 @@ impl ManifestFile {
         self.settle(progress, now);
     }
 
-    /// It is not there. Everything stays until the caller drops it.
+    /// Call it if the file does not exist. All its objects stay until the caller drops it.
     pub(super) fn is_gone(&mut self) {
         self.stamp = None;
         self.kept.extend(self.held.drain(..).map(|(_, object)| object));
     }
 
-    /// Whether all that it holds is in force, and nothing else.
+    /// Whether exactly its current content is in force.
     pub(super) fn is_settled(&self) -> bool {
         matches!(self.pending, Pending::Nothing) && self.stamp.is_some()
     }
 
-    /// Whether it was in force as a whole at least once.
+    /// The digest of the last text that was completely in force; `None` if there was none.
     pub(super) fn digest(&self) -> Option<&[u8; 32]> {
         self.digest.as_ref()
     }
 
-    /// What it holds, with lines.
+    /// Objects in force that the file has, with their lines.
     pub(super) fn held(&self) -> &[(usize, Object)] {
         &self.held
     }
 
-    /// Whether it holds an object.
+    /// The keys of objects in force that the file has.
     pub(super) fn keys(&self) -> BTreeSet<ObjectKey> {
         self.held.iter().map(|(_, object)| object.key()).collect()
     }
 
-    /// What it holds and cannot be used.
+    /// Invalid objects in the file.
     pub(super) fn refused(&self) -> impl Iterator<Item = &ObjectKey> {
         self.refused.iter()
     }
 
-    /// What it holds and is no object of the mesh.
+    /// What is ignored in the file.
     pub(super) fn passed_over(&self) -> &BTreeMap<PassedOver, Places> {
         &self.passed_over
     }
 
-    /// What it held and is still in force.
+    /// Objects in force from previous content of the file.
     pub(super) fn kept(&self) -> &[Object] {
         &self.kept
     }
@@ -151,12 +151,12 @@ impl ManifestFile {
         &self.problems
     }
 
-    /// When another look at what has not changed says more.
+    /// When to look again even if the file does not change.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.emptied.map(|since| since + QUIET)
     }
 
-    /// Reads it. Returns whether it was the same afterwards.
+    /// Reads the file. Returns whether it did not change meanwhile.
     fn read(&mut self, kinds: &[Kind], stamp: Stamp) -> bool {
         self.stamp = Some(stamp);
         let text = match stamp.length() {
@@ -176,7 +176,7 @@ impl ManifestFile {
         is_still(&self.path, stamp)
     }
 
-    /// Puts into force what counts by now.
+    /// Updates which objects are in force.
     fn settle(&mut self, progress: Progress, now: Instant) {
         let Pending::Whole(decoded, digest) = &self.pending else {
             return self.note_unusable(progress);
@@ -219,7 +219,7 @@ impl ManifestFile {
             return;
         }
         if progress == Progress::Settled && !is_whole {
-            // Nothing is awaited of it.
+            // It will not change by itself.
             (self.emptied, self.unsettled) = (None, None);
             self.kept = before.into_values().collect();
             return;
@@ -228,7 +228,7 @@ impl ManifestFile {
         let since = *self.unsettled.get_or_insert(now);
         if now.saturating_duration_since(since) >= LONG && !self.kept.is_empty() {
             let reason = format!(
-                "it changes without a pause of a second: {} objects that it lacks stay. Write it beside its place and rename it",
+                "it changes without a pause of a second: {} objects that it no longer has stay. Write it to a temporary file and rename that",
                 self.kept.len()
             );
             self.problems = vec![self.problem(None, reason)];
@@ -242,7 +242,7 @@ impl ManifestFile {
         }
     }
 
-    /// What is wrong with an object.
+    /// The problem of an invalid object.
     fn refusal(&self, problem: &DecodeProblem, stays: bool) -> Problem {
         let DecodeProblem { line, reason, key } = problem;
         let is_namespace = key.as_ref().is_some_and(|key| key.kind == Kind::Namespace);
@@ -254,16 +254,16 @@ impl ManifestFile {
         self.problem(Some(*line), format!("{reason}{what}"))
     }
 
-    /// What is wrong with a document of which nothing is known.
+    /// The problem of a document that is not well-formed.
     fn breakage(&self, problem: &DecodeProblem) -> Problem {
         self.problem(Some(problem.line), format!("{}; {}", problem.reason, self.until_mended()))
     }
 
     fn until_mended(&self) -> &'static str {
         match self.digest {
-            Some(_) => "what it held before stays",
-            // It may be a Namespace that opts out.
-            None => "mend or remove it: until then nothing new is exported",
+            Some(_) => "its previous content stays in force",
+            // It may contain a Namespace that is excluded from the mesh.
+            None => "correct or remove it: until then, nothing new is exported",
         }
     }
 
@@ -272,7 +272,7 @@ impl ManifestFile {
     }
 }
 
-/// Whether a file still looks so.
+/// Whether a file still has this stamp.
 fn is_still(path: &Path, stamp: Stamp) -> bool {
     fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) == stamp)
 }

@@ -1,4 +1,4 @@
-//! What is in a folder of manifests.
+//! Lists the files of a folder of manifests.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use mesh_files::Stamp;
 
 use crate::decode::Format;
 
-/// The manifests below a folder, and the folders that they are in, each as it looks now.
+/// The manifests below a folder, and the folder with its subfolders, each with its stamp.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: BTreeMap<PathBuf, Stamp>,
@@ -18,7 +18,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Lists a folder. What begins with a dot is a tool's, not the user's.
+    /// Lists a folder recursively. Hidden files and folders are ignored.
     pub(super) fn of(folder: &Path) -> io::Result<Self> {
         let mut listing = Self::default();
         listing.add(folder)?;
@@ -33,10 +33,10 @@ impl Listing {
                 continue;
             }
             let path = entry.path();
-            // Follows links: that is how Kubernetes mounts files.
+            // Follows symlinks: Kubernetes mounts the files of ConfigMaps as symlinks.
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
-                // Removed since it was listed, or a link to nothing.
+                // Removed since it was listed, or a dangling symlink.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

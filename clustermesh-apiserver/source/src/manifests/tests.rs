@@ -8,7 +8,7 @@ use mesh_files::QUIET;
 
 use super::*;
 
-/// A folder whose clock is the test's.
+/// A folder with the test's clock.
 struct Folder {
     folder: tempfile::TempDir,
     source: ManifestsSource,
@@ -18,7 +18,7 @@ struct Folder {
 }
 
 impl Folder {
-    /// An old folder: no program is in the middle of filling it.
+    /// A folder that has not changed for a while, so that no program seems to be filling it.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = ManifestsSource::new(folder.path(), ResourceVersion::default());
@@ -35,12 +35,12 @@ impl Folder {
         Moment { now: self.start.now + after, wall: self.start.wall + after }
     }
 
-    /// Files and folders bear the test's time.
+    /// Sets the modification time to the test's clock.
     fn stamp(&self, path: &Path) {
         File::open(path).unwrap().set_modified(self.now().wall).unwrap();
     }
 
-    /// Replaces a file as a careful writer does.
+    /// Replaces a file atomically.
     fn write(&mut self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -50,7 +50,7 @@ impl Folder {
         self.source.note_written([(path, Written::Renamed)]);
     }
 
-    /// Writes a part of a file in its place, as a shell's `>` does for its command.
+    /// Writes a part of a file without replacing it, as a shell does for `>`.
     fn write_partly(&mut self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
         self.stamp(&self.path(name));
@@ -65,7 +65,7 @@ impl Folder {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// What a scan says after so many milliseconds, in short: `+key`, `-key`, `listed`.
+    /// The events of a scan after some milliseconds, in short: `+key`, `-key`, `listed`.
     fn after(&mut self, ms: u64) -> Vec<String> {
         self.ms += ms;
         let events = self.source.scan(self.now()).unwrap().into_iter();
@@ -88,7 +88,7 @@ impl Folder {
         self.source.scan(now).unwrap_err()
     }
 
-    /// In how many milliseconds another look says more.
+    /// In how many milliseconds another scan is necessary.
     fn next(&self) -> Option<u128> {
         Some(self.source.next_look()?.duration_since(self.now().now).as_millis())
     }
@@ -120,7 +120,7 @@ fn pod(ready: &str) -> String {
 }
 
 #[test]
-fn files_come_change_and_go() {
+fn files_are_added_changed_and_removed() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespace("one"));
     folder.write("sub/b.yml", &namespace("two"));
@@ -133,18 +133,18 @@ fn files_come_change_and_go() {
     folder.write("sub/b.yml", &namespace("three"));
     assert_eq!(folder.scan(), ["+Namespace three", "-Namespace two"]);
     folder.remove("a.yaml");
-    assert!(folder.scan().is_empty(), "a file that is gone is looked for twice");
+    assert!(folder.scan().is_empty(), "a removed file needs a second look");
     assert_eq!(folder.next(), Some(1_000));
     assert_eq!(folder.after(1_000), ["-Namespace one"]);
     folder.write("sub/b.yml", "");
-    assert!(folder.scan().is_empty(), "and so is what is in an empty one");
+    assert!(folder.scan().is_empty(), "and so does an empty one");
     assert_eq!(folder.next(), Some(1_000));
     assert_eq!(folder.after(1_000), ["-Namespace three"]);
     assert_eq!(folder.next(), None);
 }
 
 #[test]
-fn a_file_that_is_written_in_its_place_withdraws_nothing() {
+fn a_file_that_is_not_written_atomically_removes_nothing() {
     let mut folder = Folder::new();
     folder.write("all.yaml", &namespaces(&["one", "two", "three"]));
     assert_eq!(folder.scan().len(), 4);
@@ -152,15 +152,19 @@ fn a_file_that_is_written_in_its_place_withdraws_nothing() {
     folder.write_partly("all.yaml", "");
     assert!(folder.scan().is_empty());
     assert!(folder.after(900).is_empty());
-    // It begins, with objects in another order; the last one may be cut off.
+    // The command begins to write, with objects in another order. The last one may be truncated.
     folder.write_partly("all.yaml", &namespaces(&["four", "two", "five"]));
-    assert_eq!(folder.scan(), ["+Namespace four"], "what is added counts at once");
+    assert_eq!(folder.scan(), ["+Namespace four"], "new objects are used at once");
     folder.close("all.yaml");
-    assert_eq!(folder.scan(), ["+Namespace five"], "the last one when its writer closed it");
+    assert_eq!(folder.scan(), ["+Namespace five"], "the last one is used after the file is closed");
     assert_eq!(folder.next(), Some(980));
     assert!(folder.problems().is_empty());
-    assert_eq!(folder.after(980), ["-Namespace one", "-Namespace three"], "it was quiet");
-    // The same again, with a writer that no watch sees close it.
+    assert_eq!(
+        folder.after(980),
+        ["-Namespace one", "-Namespace three"],
+        "the file has not changed for a second"
+    );
+    // The same again, but no watch sees the file being closed.
     folder.write_partly("all.yaml", &namespace("six"));
     assert!(folder.scan().is_empty());
     assert!(folder.after(9_999).is_empty());
@@ -168,12 +172,12 @@ fn a_file_that_is_written_in_its_place_withdraws_nothing() {
 }
 
 #[test]
-fn a_checkout_of_another_version_withdraws_only_what_it_lacks() {
+fn a_checkout_of_another_version_removes_only_what_it_lacks() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespaces(&["one", "two"]));
     folder.write("b.yaml", &namespace("three"));
     folder.scan();
-    // `git checkout` removes a file and writes another in its place; here an object moves from one to the other.
+    // `git checkout` removes a file and writes another one. Here an object moves from one file to the other.
     folder.remove("a.yaml");
     assert!(folder.scan().is_empty());
     folder.write_partly("a.yaml", &namespace("one"));
@@ -184,18 +188,18 @@ fn a_checkout_of_another_version_withdraws_only_what_it_lacks() {
     folder.close("b.yaml");
     assert!(folder.scan().is_empty());
     assert!(folder.problems().is_empty(), "what moved is nowhere twice: {:?}", folder.problems());
-    assert!(folder.after(1_000).is_empty(), "nothing was withdrawn at any time");
+    assert!(folder.after(1_000).is_empty(), "nothing was removed at any time");
     folder.remove("b.yaml");
     folder.scan();
     assert_eq!(folder.after(1_000), ["-Namespace three", "-Namespace two"]);
 }
 
 #[test]
-fn an_object_that_is_cut_off_is_not_trusted() {
+fn a_truncated_object_is_not_used() {
     let mut folder = Folder::new();
     let opted_out = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: secret\n  annotations:\n    clustermesh.cilium.io/global: 'false'\n";
     let cut = &opted_out[..opted_out.find("  annotations").unwrap()];
-    // Of a new file, and of one that is there.
+    // In a new file, and in an existing one.
     for text in [cut.to_owned(), format!("{}---\n{cut}", namespace("first"))] {
         folder.write_partly("ns.yaml", &text);
         assert!(folder.after(20).iter().all(|event| !event.contains("secret")), "{text}");
@@ -213,12 +217,12 @@ fn an_object_that_is_cut_off_is_not_trusted() {
 
 #[test]
 fn nothing_is_complete_while_another_process_may_be_writing() {
-    // A file in the middle of being written.
+    // A file that is being written.
     let mut folder = Folder::new();
     folder.write_partly("a.yaml", &namespaces(&["one", "two"]));
     assert_eq!(folder.scan(), ["+Namespace one"]);
     assert_eq!(folder.after(10_000), ["+Namespace two", "listed"]);
-    // A folder in the middle of being filled: its entries changed a moment ago.
+    // A folder that is being filled: its entries have just changed.
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespace("one"));
     folder.stamp(folder.folder.path());
@@ -232,7 +236,7 @@ fn nothing_is_complete_while_another_process_may_be_writing() {
 }
 
 #[test]
-fn a_file_that_never_rests_is_named() {
+fn a_file_that_keeps_changing_is_reported() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespaces(&["one", "two"]));
     folder.scan();
@@ -243,13 +247,13 @@ fn a_file_that_never_rests_is_named() {
     }
     let problems = folder.problems();
     assert!(problems[0].starts_with("a.yaml: it changes without a pause"), "{problems:?}");
-    assert!(problems[0].contains("1 objects that it lacks stay"), "{problems:?}");
+    assert!(problems[0].contains("1 objects that it no longer has stay"), "{problems:?}");
     assert_eq!(folder.after(1_000), ["-Namespace two"]);
     assert!(folder.problems().is_empty());
 }
 
 #[test]
-fn a_broken_file_keeps_what_it_held_and_is_named() {
+fn the_objects_of_a_broken_file_stay_and_it_is_reported() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespace("one"));
     folder.write("b.yaml", &namespace("two"));
@@ -259,33 +263,34 @@ fn a_broken_file_keeps_what_it_held_and_is_named() {
     let problems = folder.problems();
     assert_eq!(problems.len(), 1);
     assert!(
-        problems[0].starts_with("a.yaml:") && problems[0].contains("what it held before stays"),
+        problems[0].starts_with("a.yaml:")
+            && problems[0].contains("its previous content stays in force"),
         "{problems:?}"
     );
     folder.write("a.yaml", &namespace("one"));
     assert!(folder.scan().is_empty());
     assert!(folder.problems().is_empty());
-    // Broken where it is cut off is not broken.
+    // A truncated document is not reported while the file is being written.
     folder.write_partly("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {na");
     assert!(folder.scan().is_empty() && folder.problems().is_empty());
     assert!(folder.after(10_000).is_empty());
-    assert_eq!(folder.problems().len(), 1, "it stayed like this");
+    assert_eq!(folder.problems().len(), 1, "it has not changed for a while");
 }
 
 #[test]
-fn nothing_is_complete_while_a_file_was_never_understood() {
+fn nothing_is_complete_while_a_file_was_never_valid() {
     let mut folder = Folder::new();
     folder.write("a.yaml", "a: [");
     folder.write("b.yaml", &namespace("two"));
     assert_eq!(folder.scan(), ["+Namespace two"]);
     assert!(!folder.source.is_listed());
-    assert!(folder.problems()[0].contains("until then nothing new is exported"));
+    assert!(folder.problems()[0].contains("until then, nothing new is exported"));
     folder.write("a.yaml", &namespace("one"));
     assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
 }
 
 #[test]
-fn who_read_the_same_files_has_the_same_fingerprint() {
+fn replicas_with_the_same_files_have_the_same_fingerprint() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespace("one"));
     folder.scan();
@@ -293,7 +298,7 @@ fn who_read_the_same_files_has_the_same_fingerprint() {
     let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion(9));
     other.scan(Moment { wall: folder.now().wall + QUIET, ..folder.now() }).unwrap();
     assert_eq!(other.fingerprint(), one);
-    // Written again it is the same; what is not understood leaves what was there.
+    // It does not change if a file is written again with the same content, or with invalid content.
     folder.write("a.yaml", &namespace("one"));
     folder.scan();
     folder.write("a.yaml", "a: [");
@@ -306,7 +311,7 @@ fn who_read_the_same_files_has_the_same_fingerprint() {
     folder.write("a.yaml", &namespace("one"));
     folder.scan();
     assert_eq!(is(&folder), (one.clone(), false));
-    // Of a file that is being written it is the former one, too.
+    // It does not change while a file is being written.
     folder.write_partly("a.yaml", &namespaces(&["one", "two"]));
     folder.scan();
     assert_eq!(is(&folder), (one.clone(), true));
@@ -315,7 +320,7 @@ fn who_read_the_same_files_has_the_same_fingerprint() {
     folder.scan();
     folder.write("b.yaml", "");
     folder.scan();
-    assert_ne!(folder.source.fingerprint(), one, "a file more");
+    assert_ne!(folder.source.fingerprint(), one, "one more file");
 }
 
 #[test]
@@ -327,22 +332,22 @@ fn an_empty_or_unreadable_folder_changes_nothing() {
     folder.remove("a.yaml");
     folder.ms += 3_600_000;
     let error = folder.fails().to_string();
-    assert!(error.contains("To remove the last object leave an empty file"), "{error}");
+    assert!(error.contains("To remove the last object, leave an empty file"), "{error}");
     fs::remove_dir(folder.folder.path()).unwrap();
     assert!(matches!(folder.fails(), ScanError::Unreadable { .. }));
     fs::create_dir(folder.folder.path()).unwrap();
     folder.write("b.yaml", "");
-    assert!(folder.scan().is_empty(), "what was there is looked for twice");
+    assert!(folder.scan().is_empty(), "missing files need a second look");
     assert_eq!(folder.after(1_000), ["-Namespace one"]);
 }
 
 #[test]
-fn what_is_in_force_stays_when_a_copy_turns_up() {
+fn the_object_in_force_stays_when_a_copy_is_added() {
     let mut folder = Folder::new();
     let web = |address: &str| SERVICE.replace("10.101.0.10", address);
     folder.write("web.yaml", &web("10.101.0.10"));
     folder.scan();
-    // Its name is before the other's.
+    // Its name precedes that of the other file.
     folder.write("web-before-change.yaml", &web("10.101.0.99"));
     assert!(folder.scan().is_empty());
     let problems = folder.problems();
@@ -352,15 +357,15 @@ fn what_is_in_force_stays_when_a_copy_turns_up() {
         "{problems:?}"
     );
     assert!(problems[0].ends_with("web.yaml already; that one stays"), "{problems:?}");
-    // It changes: that counts.
+    // Changes of the object in force are used.
     folder.write("web.yaml", &web("10.101.0.11"));
     assert_eq!(folder.scan(), ["+Service shop/web"]);
-    // Only when it is gone is the other one taken, in its place.
+    // The copy is used after the object in force is removed.
     folder.remove("web.yaml");
     assert!(folder.after(20).is_empty());
     assert_eq!(folder.after(1_000), ["+Service shop/web"]);
     assert!(folder.problems().is_empty());
-    // At a start the first by name is taken; in one file the first of two.
+    // After a start, the first file by name is used; within a file, the first copy.
     folder.write("web.yaml", &format!("{}---\n{}", web("10.101.0.12"), web("10.101.0.13")));
     folder.ms += 10_000;
     let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion::default());
@@ -370,7 +375,7 @@ fn what_is_in_force_stays_when_a_copy_turns_up() {
 }
 
 #[test]
-fn a_mistake_costs_its_object_and_what_was_in_force_of_it_stays() {
+fn a_mistake_affects_its_object_whose_previous_version_stays() {
     let mut folder = Folder::new();
     let list = |second: &str| {
         format!(
@@ -389,8 +394,8 @@ fn a_mistake_costs_its_object_and_what_was_in_force_of_it_stays() {
     );
     assert!(folder.source.keeps_something());
     assert!(folder.after(10_000).is_empty());
-    // After a restart nothing is known of it. The others are in force, and the source is complete; of a Namespace it is
-    // assumed that it opts out.
+    // After a restart, the invalid object has no previous version. The others are in force, and the source is complete. An
+    // invalid Namespace counts as excluded.
     folder.source = ManifestsSource::new(folder.folder.path(), ResourceVersion::default());
     assert_eq!(
         folder.after(1_000),
@@ -411,7 +416,7 @@ fn a_mistake_costs_its_object_and_what_was_in_force_of_it_stays() {
     );
     folder.write("a.yaml", &list(""));
     assert_eq!(folder.scan(), ["+Namespace two", "-Namespace three"]);
-    // Gone from the file, it is gone.
+    // It is removed when the file no longer has it.
     folder.write("a.yaml", &list(", labels: {a: 1}"));
     folder.scan();
     folder.write("a.yaml", &namespace("one"));
@@ -420,20 +425,24 @@ fn a_mistake_costs_its_object_and_what_was_in_force_of_it_stays() {
 }
 
 #[test]
-fn a_broken_document_costs_no_other_of_its_file() {
+fn a_broken_document_affects_no_other_of_its_file() {
     let mut folder = Folder::new();
     folder.write("a.yaml", &namespaces(&["one", "two"]));
     folder.scan();
     folder.write("a.yaml", &format!("{}---\nkind: [\n", namespace("three")));
     assert_eq!(folder.scan(), ["+Namespace three"]);
-    assert!(folder.problems()[0].ends_with("what it held before stays"), "{:?}", folder.problems());
-    assert!(folder.after(10_000).is_empty(), "one and two may be in what is broken");
+    assert!(
+        folder.problems()[0].ends_with("its previous content stays in force"),
+        "{:?}",
+        folder.problems()
+    );
+    assert!(folder.after(10_000).is_empty(), "the broken document may contain one and two");
     folder.write("a.yaml", &namespace("three"));
     assert_eq!(folder.scan(), ["-Namespace one", "-Namespace two"]);
 }
 
 #[test]
-fn an_address_is_one_services_and_it_is_said_whose() {
+fn an_address_belongs_to_one_service_which_is_named() {
     let mut folder = Folder::new();
     let service = |name: &str, ip: &str| SERVICE.replace("web", name).replace("10.101.0.10", ip);
     folder.write("a.yaml", &service("web", "10.101.0.10"));
@@ -444,11 +453,11 @@ fn an_address_is_one_services_and_it_is_said_whose() {
         folder.problems(),
         ["b.yaml:1: Service shop/aaa: clusterIP: 10.101.0.10:80/TCP is shop/web's"]
     );
-    // Two that change places.
+    // Two services exchange their addresses.
     folder.write("b.yaml", &service("aaa", "10.101.0.11"));
     assert_eq!(folder.scan(), ["+Service shop/aaa"]);
     folder.write("a.yaml", &service("web", "10.101.0.11"));
-    assert!(folder.scan().is_empty(), "it stays where it was, for aaa has that one");
+    assert!(folder.scan().is_empty(), "it keeps its address, because aaa has the new one");
     assert_eq!(
         folder.problems(),
         ["a.yaml:1: Service shop/web: clusterIP: 10.101.0.11:80/TCP is shop/aaa's"]
@@ -456,7 +465,7 @@ fn an_address_is_one_services_and_it_is_said_whose() {
     folder.write("b.yaml", &service("aaa", "10.101.0.10"));
     assert_eq!(folder.scan(), ["+Service shop/aaa", "+Service shop/web"]);
     assert!(folder.problems().is_empty());
-    // When its owner is gone it is the other one's.
+    // When the owner is removed, the other service gets the address.
     folder.write("b.yaml", &service("aaa", "10.101.0.11"));
     folder.scan();
     folder.remove("a.yaml");
@@ -465,7 +474,7 @@ fn an_address_is_one_services_and_it_is_said_whose() {
 }
 
 #[test]
-fn what_is_not_read_is_said_once_with_its_number() {
+fn ignored_kinds_are_reported_once_with_their_number() {
     let mut folder = Folder::new();
     folder.write(
         "a.yaml",
@@ -486,7 +495,7 @@ fn what_is_not_read_is_said_once_with_its_number() {
 }
 
 #[test]
-fn endpoints_stand_for_slices_where_nothing_else_does() {
+fn endpoints_are_used_without_a_selector_and_slices() {
     let bare = SERVICE.replace("selector: {app: web}, ", "");
     let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop, labels: {a: b}}\nsubsets: [{addresses: [{ip: 192.0.2.1, nodeName: n1}, {ip: '2001:db8::1'}], notReadyAddresses: [{ip: 192.0.2.2}], ports: [{name: http, port: 8080}]}]\n";
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n";
@@ -561,7 +570,7 @@ fn endpoints_stand_for_slices_where_nothing_else_does() {
 }
 
 #[test]
-fn endpoints_follow_from_pods_unless_they_are_given() {
+fn slices_are_made_of_pods_unless_there_are_some() {
     let mut folder = Folder::new();
     folder.write("service.yaml", SERVICE);
     folder.write("pod.yaml", &pod("True"));
@@ -579,7 +588,7 @@ fn endpoints_follow_from_pods_unless_they_are_given() {
 }
 
 #[test]
-fn what_is_drained_is_part_of_what_is_reported() {
+fn a_drain_is_part_of_the_source() {
     let mut folder = Folder::new();
     let beside = tempfile::tempdir().unwrap();
     let drain = beside.path().join("drain.yaml");
@@ -593,7 +602,7 @@ fn what_is_drained_is_part_of_what_is_reported() {
         folder.source.note_written([(drain.clone(), Written::Closed)]);
     };
     set(&mut folder, "cluster: x");
-    assert_eq!(folder.scan(), ["+Namespace one"], "what was drained is not known");
+    assert_eq!(folder.scan(), ["+Namespace one"], "the previous content is not known");
     assert!(folder.problems()[0].contains("drain.yaml: "));
     assert!(folder.source.drain().is_none() && !folder.source.is_listed());
     fs::remove_file(&drain).unwrap();
@@ -606,12 +615,12 @@ fn what_is_drained_is_part_of_what_is_reported() {
     set(&mut folder, "nodes: [n1]");
     folder.scan();
     assert!(is_drained(&folder));
-    assert_ne!(folder.source.fingerprint(), nothing, "another revision");
+    assert_ne!(folder.source.fingerprint(), nothing, "the fingerprint includes the drain");
     set(&mut folder, "nodes: [");
     folder.scan();
     assert!(is_drained(&folder) && folder.source.keeps_something());
-    assert!(folder.problems()[0].ends_with("what was in force stays"));
-    // One that drains nothing may be about to be filled.
+    assert!(folder.problems()[0].ends_with("the previous content stays in force"));
+    // An empty file may be about to be written.
     set(&mut folder, "");
     folder.scan();
     assert!(is_drained(&folder));

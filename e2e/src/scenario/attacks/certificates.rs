@@ -1,4 +1,4 @@
-//! Certificates of other clusters: of the hostile cluster's etcd, and of clients that connect to an honest one.
+//! Wrong certificates of the hostile cluster's etcd, and of clients that connect to an honest etcd.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use super::{Victims, hostile_status};
 use crate::mesh::{Daemon, Mesh, output, within};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long a reader may take to come back to an etcd that it could not trust several times.
+/// How long a reader may take to reconnect to an etcd that it refused several times.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Each is refused, and an agent names what is wrong with its peer's.
+/// Each is refused, and agents report what is wrong with the certificate of their peer.
 pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn(&str)) {
     let pki = |cluster: &str| mesh.peer_folder(cluster).with_file_name("pki");
     let hostile = ClusterPki::new(&pki(&victims.hostile));
@@ -38,7 +38,7 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
             server(&foreign, &right, now),
             "by a CA that is not trusted for it",
         ),
-        ("an etcd with a certificate that ended", server(&own, &right, now - 2 * DAY), "xpired"),
+        ("an etcd with an expired certificate", server(&own, &right, now - 2 * DAY), "xpired"),
         (
             "an etcd with another peer's certificate",
             server(&own, &wrong, now),
@@ -75,7 +75,7 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
     strangers(mesh, victims, &own, &foreign);
 }
 
-/// No client gets into an honest cluster's etcd with what it has made itself, or with what has ended.
+/// An honest cluster's etcd refuses certificates that a client has issued itself, and expired ones.
 fn strangers(mesh: &impl Mesh, victims: &Victims, own: &Ca, foreign: &Ca) {
     let [honest, other] = &victims.honest;
     let pki = mesh.peer_folder(honest).with_file_name("pki");
@@ -103,14 +103,14 @@ fn strangers(mesh: &impl Mesh, victims: &Victims, own: &Ca, foreign: &Ca) {
     };
     let peer = format!("remote-{}", victims.hostile);
     let knocked = knock(&client(&theirs, &peer, now));
-    assert!(knocked.is_ok(), "what it was given opens: {knocked:?}");
+    assert!(knocked.is_ok(), "its valid certificate is accepted: {knocked:?}");
     for (name, issued) in [
         ("root by its own CA", client(own, "root", now)),
         ("root by a foreign CA", client(foreign, "root", now)),
         ("another peer by its own CA", client(own, &format!("remote-{other}"), now)),
-        ("itself, but that ended", client(&theirs, &peer, now - 2 * DAY)),
+        ("itself, with an expired certificate", client(&theirs, &peer, now - 2 * DAY)),
     ] {
-        println!("a client that says it is {name}");
-        assert!(knock(&issued).is_err(), "{name} was let in");
+        println!("a client that claims to be {name}");
+        assert!(knock(&issued).is_err(), "{name} was accepted");
     }
 }

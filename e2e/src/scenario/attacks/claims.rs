@@ -1,4 +1,4 @@
-//! What a cluster claims that its grant does not cover.
+//! Records outside the hostile cluster's grant.
 
 use super::{
     Victims,
@@ -9,7 +9,7 @@ use super::{
     values::{HTTP, STATE, address_key, address_value, node_value, service_key, service_value},
 };
 
-/// Others' addresses.
+/// Addresses of other clusters.
 pub(super) fn not_granted(v: &Victims) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, ip, expected) in [
@@ -54,16 +54,16 @@ pub(super) fn not_granted(v: &Victims) -> Vec<Row> {
     }
     let everything =
         node_value("n9", &v.hostile, 3, HOSTILE_NODE, "0.0.0.0").replace("////AA==", "AAAAAA==");
-    rows.push(row("a node with all there is", &key, &everything, Rejected("node n9: 0.0.0.0/0")));
+    rows.push(row("a node with all ranges", &key, &everything, Rejected("node n9: 0.0.0.0/0")));
     for (name, ip, expected) in backends(v) {
-        // One of its own beside it: a record is taken as a whole or not at all.
+        // Also with one of its own addresses: a record is accepted completely or not at all.
         let value = service_value(&v.hostile, 3, &[HOSTILE_POD, ip], HTTP);
         rows.push(row(name, &service_key(&v.hostile), &value, expected));
     }
     rows
 }
 
-/// Backends that are not the hostile cluster's, and what is answered to a record that has them.
+/// Backends outside the hostile cluster's grant, and the expected reaction to a record with one.
 pub(super) fn backends(v: &Victims) -> [(&'static str, &str, Expected); 6] {
     [
         ("a backend that is our pod", v.pods[0].as_str(), Rejected(": 10.1.")),

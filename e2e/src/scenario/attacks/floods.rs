@@ -1,4 +1,4 @@
-//! Too much of everything that a peer may have and do: its budgets, ten times over.
+//! Floods of records and changes: ten times the budgets of the peer.
 
 use mesh_model::{Record, SliceEndpoint, service::SlicePort};
 use mesh_wire::{encode, peer_file::Budget};
@@ -16,32 +16,32 @@ use crate::{
     scenario::quarantine::{lift, set_budget, set_grant, wait_for_quarantine},
 };
 
-/// How many records the flood has, each one a key and a change; and the budgets, a tenth of it.
+/// The number of records in a flood, each with one key and one change. The budgets are a tenth of it.
 const FLOOD: u64 = 400;
-/// The first of its identities, all of which the hostile cluster may have.
+/// The first identity of the flood. The hostile cluster may allocate all of them.
 const FIRST: u64 = 200_000;
-/// More canaries than a cluster may have.
+/// More canaries than agents accept.
 const CANARIES: u32 = 1_100;
 
 /// A flood, and what stops it.
 struct Flood {
     name: &'static str,
     budget: Budget,
-    /// What the quarantine's reason says.
+    /// A part of the quarantine's reason.
     word: &'static str,
     writes: Vec<(String, Vec<u8>)>,
-    /// It is a new form of the services, whose canary is not there.
+    /// The records are services in another format, without its canary.
     unconfirmed: bool,
 }
 
-/// Each flood ends in quarantine, is shown as that, and lifted.
+/// Each flood ends in quarantine, which the status shows, and which is then lifted.
 pub(super) fn are_stopped(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn(&str)) {
     for flood in floods(&victims.hostile) {
         is_stopped(mesh, victims, &flood, unharmed);
     }
 }
 
-/// Records of a form whose canary is not there are kept until it is, and count.
+/// Records of a format without a canary count too, because agents keep them until the canary comes.
 pub(super) fn unconfirmed_records_count(
     mesh: &impl Mesh,
     victims: &Victims,
@@ -75,7 +75,7 @@ fn floods(hostile: &str) -> Vec<Flood> {
             identities,
         ),
         flood(
-            // 130 bytes each, which become 4 MB.
+            // 130 bytes each, which decompress to 4 MB.
             "small frames that unpack to ten times its budget of bytes",
             Budget { bytes: Some(40_000_000), ..Budget::default() },
             "bytes a second",
@@ -99,7 +99,7 @@ fn flood(
     Flood { name, budget, word, writes, unconfirmed: false }
 }
 
-/// A tenth of a flood's records.
+/// A budget for a tenth of a flood's records.
 fn keys() -> Budget {
     Budget { keys: Some(FLOOD / 10), ..Budget::default() }
 }
@@ -163,7 +163,7 @@ fn is_stopped(mesh: &impl Mesh, victims: &Victims, flood: &Flood, unharmed: &dyn
     assert!(!status.to_string().contains("over its budget"), "{status:#}");
 }
 
-/// What was on its way when it was stopped counts after a lift, too: an operator who sees that lifts again.
+/// Records that were still on their way also count after a lift, so an operator may need to lift the quarantine again.
 fn lift_until_followed(mesh: &impl Mesh, victims: &Victims) {
     eventually("the hostile cluster is lifted and followed", || {
         let seen = super::hostile_status(mesh, victims);
@@ -182,9 +182,9 @@ fn lift_until_followed(mesh: &impl Mesh, victims: &Victims) {
     });
 }
 
-/// So many canaries are no cluster's: its connection is refused, and what is known of it stays.
+/// With too many canaries the connection is refused, and the cluster's records stay.
 pub(super) fn canaries_are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn(&str)) {
-    println!("more canaries than are read");
+    println!("too many canaries");
     let hostile = &victims.hostile;
     let tree = format!("cilium/synced/{hostile}/flood/");
     let writes: Vec<(String, &str)> = (0..CANARIES).map(|n| (format!("{tree}{n}"), "x")).collect();
@@ -200,7 +200,7 @@ pub(super) fn canaries_are_refused(mesh: &impl Mesh, victims: &Victims, unharmed
     followed(mesh, victims);
 }
 
-/// Without a grant there is no route to a peer's pods, and status says which line is missing.
+/// Without a grant there are no routes to a peer's pods, and the status names the missing line.
 pub(super) fn no_grant_means_no_routes(
     mesh: &impl Mesh,
     victims: &Victims,

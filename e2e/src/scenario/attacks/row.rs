@@ -8,18 +8,18 @@ pub(super) struct Row {
     pub(super) expected: Expected,
 }
 
-/// What an agent says to it.
+/// The expected reaction of an agent.
 #[derive(Clone, Copy)]
 pub(super) enum Expected {
-    /// One record more is rejected, and the last of them names this.
+    /// One more record is rejected, and its message contains this text.
     Rejected(&'static str),
-    /// The peer is refused as a whole, with this reason.
+    /// The connection to the peer is refused, with this reason.
     Refused(&'static str),
-    /// It means nothing, and does nothing.
+    /// The keys are ignored.
     Nothing,
 }
 
-/// How the hostile cluster exports its services.
+/// The format in which the hostile cluster exports its services.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     Services,
@@ -28,9 +28,9 @@ pub(super) enum Form {
 
 const CONFIGS: &[u8] = b"cilium/cluster-config/";
 pub(super) const POSITION: &str = "cilium/.heartbeat.position";
-/// An identity of the hostile cluster, the third: 3 × 65,536 and more.
+/// An identity of the hostile cluster, whose ID is 3: from 3 × 65,536 on.
 pub(super) const HOSTILE_IDENTITY: u32 = 200_000;
-/// A pod that the hostile cluster might have.
+/// The address of a possible pod in the hostile cluster.
 pub(super) const HOSTILE_POD: &str = "10.3.1.77";
 pub(super) const HOSTILE_NODE: &str = "172.31.3.9";
 pub(super) const HOSTILE_RANGE: &str = "10.3.9.0";
@@ -42,15 +42,14 @@ impl Row {
         self.writes.iter().any(|(key, _)| key.starts_with(CONFIGS))
     }
 
-    /// Keys without which the cluster is not followed as before: they get the value back that they had.
+    /// Keys that are necessary to follow the cluster. After the row they get their previous value.
     pub(super) fn restored(&self) -> impl Iterator<Item = &str> {
         let keys = self.writes.iter().filter_map(|(key, _)| str::from_utf8(key).ok());
         keys.filter(|key| key.as_bytes().starts_with(CONFIGS) || *key == POSITION)
     }
 }
 
-/// Keys of the connection itself: they are put right or left, not deleted. That would leave it unreachable, and tell no
-/// lie.
+/// Keys of the connection, which are restored or left, not deleted: deleting them would only end the connection.
 pub(super) fn is_kept(key: &[u8]) -> bool {
     key.starts_with(CONFIGS)
         || key.starts_with(b"cilium/synced/")

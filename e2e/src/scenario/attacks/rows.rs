@@ -1,7 +1,7 @@
 //! The attack table.
 //!
-//! Ordered by who refuses, because status names the last record of each: first what means nothing or contradicts itself
-//! (the wire), then what the grant does not cover (the merge), then what would change the connection.
+//! The rows are ordered by the part that refuses them, because the status shows the last record of each part: first
+//! malformed and contradictory records (wire), then records outside the grant (merge), then changes of the connection.
 
 use mesh_model::{EndpointSlice, Record};
 use mesh_wire::encode;
@@ -19,10 +19,10 @@ use super::{
     },
 };
 
-/// Blocks of a frame of 40 kB that becomes 1.3 GB.
+/// The number of blocks in a frame of 40 kB that decompresses to 1.3 GB.
 const BOMB: u32 = 10_000;
 
-/// Keys that are rejected wherever they arrive, one for each watch: what was written before them has arrived too.
+/// Keys that are always rejected, one for each watch. When they are rejected, everything written before has arrived.
 pub(super) fn markers(hostile: &str, form: Form) -> [(Vec<u8>, Vec<u8>); 2] {
     let services = match form {
         Form::Services => "services/v1",
@@ -34,7 +34,8 @@ pub(super) fn markers(hostile: &str, form: Form) -> [(Vec<u8>, Vec<u8>); 2] {
     })
 }
 
-/// The config of the hostile cluster that has its services followed in a form. Its etcd has both, with their canaries.
+/// The config of the hostile cluster that makes agents follow its services in a format. Its etcd has both formats, with
+/// canaries.
 pub(super) fn config_of(v: &Victims, form: Form) -> (String, String) {
     let (key, value) = config(v, 3);
     let mode =
@@ -55,7 +56,7 @@ pub(super) fn rows(v: &Victims, form: Form) -> Vec<Row> {
     rows.into_iter().flatten().collect()
 }
 
-/// Keys and values that are none.
+/// Malformed keys and values.
 fn meaningless(v: &Victims) -> Vec<Row> {
     let node = |name: &str| format!("{STATE}/nodes/v1/{}/{name}", v.hostile);
     let sound = node_value("n9", &v.hostile, 3, HOSTILE_NODE, HOSTILE_RANGE);
@@ -82,7 +83,7 @@ fn meaningless(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// One more than the wire's limits.
+/// Records that exceed the limits by one.
 fn too_large(v: &Victims) -> Vec<Row> {
     let node = |name: &str| format!("{STATE}/nodes/v1/{}/{name}", v.hostile);
     let sound = |name: &str| node_value(name, &v.hostile, 3, HOSTILE_NODE, HOSTILE_RANGE);
@@ -117,7 +118,7 @@ fn too_large(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// Others' names and IDs.
+/// Names and IDs of other clusters.
 fn contradictory(v: &Victims) -> Vec<Row> {
     let [ours, others] = &v.honest;
     let identity = |number: u32| format!("{STATE}/identities/v1/id/{number}");
@@ -209,7 +210,7 @@ fn contradictory(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// Endpoint slices: first what the wire refuses, then what the merge does.
+/// Endpoint slices: first those that the wire refuses, then those that the merge refuses.
 fn slices(v: &Victims) -> Vec<Row> {
     let [ours, _] = &v.honest;
     let key = |cluster: &str| format!("{STATE}/endpointslices/v1/{cluster}/default/echo-1");
@@ -254,13 +255,13 @@ fn slices(v: &Victims) -> Vec<Row> {
         ),
     ];
     for (name, ip, expected) in backends(v) {
-        // One of its own beside it: a slice is taken as a whole or not at all.
+        // Also with one of its own addresses: a slice is accepted completely or not at all.
         rows.push(of(name, slice(&v.hostile, 3, &[HOSTILE_POD, ip]), expected));
     }
     rows
 }
 
-/// What no cluster reads, or only means something to its own cluster.
+/// Keys that no cluster reads, or that only concern the cluster itself.
 fn ignored(v: &Victims) -> Vec<Row> {
     let [ours, _] = &v.honest;
     let taken = service_value(&v.hostile, 3, &[], HTTP)
@@ -292,7 +293,7 @@ fn ignored(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// What the connection hangs on.
+/// Keys of the connection.
 fn connection(v: &Victims) -> Vec<Row> {
     let numbered = |name, id, reason| {
         let (key, value) = config(v, id);
@@ -304,7 +305,7 @@ fn connection(v: &Victims) -> Vec<Row> {
         numbered("a config with an ID beyond the limit", 256, "256"),
         numbered("a config with a negative ID", -1, "id"),
         row("a config that is none", &config(v, 3).0, "{", Refused("JSON")),
-        // Its grant has its ID: no other is its own business, not even one that is free.
+        // The grant has the cluster's ID, so every other ID is refused, even an unused one.
         numbered("a config with another ID", 77, "has the ID 77, not the 3"),
         numbered("a config with an honest cluster's ID", 1, "ID 1"),
         numbered("a config with the other honest cluster's ID", 2, "ID 2"),

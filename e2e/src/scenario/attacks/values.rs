@@ -7,7 +7,7 @@ use mesh_model::{
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 
-/// Above all records of a cluster.
+/// The prefix of all records of a cluster.
 pub(super) const STATE: &str = "cilium/state";
 pub(super) const HTTP: &str = r#"{"http":{"Protocol":"TCP","Port":8080}}"#;
 
@@ -66,9 +66,9 @@ pub(super) fn slice(cluster: &str, id: u32, addresses: &[&str]) -> EndpointSlice
     }
 }
 
-/// A frame that becomes 131,071 times as many bytes as it has blocks: each is one byte, to be repeated (RFC 8878).
+/// A frame in which each block decompresses to 131,071 bytes: RLE blocks of one byte (RFC 8878).
 pub(super) fn zstd_frame(blocks: u32) -> Vec<u8> {
-    // The magic number, no checksum or size, and a window of 128 kB.
+    // The magic number, neither checksum nor size, and a window of 128 kB.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
     for block in 1..=blocks {
         let last = u32::from(block == blocks);

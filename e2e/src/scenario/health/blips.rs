@@ -1,4 +1,4 @@
-//! A way that is gone for a moment: new connections leave, and those that are open outlive it.
+//! A link fails for a moment: new connections avoid it, and established connections survive.
 
 use std::{thread, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     mesh::{Mesh, eventually, within},
 };
 
-/// With what it takes to cut and to heal, two seconds.
+/// The duration of a blip: two seconds, including the time to cut and to heal.
 const BLIP: Duration = Duration::from_millis(1_700);
-/// Until a way that was cut three times is used again: damping has it answer for four seconds.
+/// How long until a link that failed three times is used again: damping requires answers for four seconds.
 const DAMPED: Duration = Duration::from_secs(30);
 
-/// The other cluster is cut off for two seconds, three times within two minutes: no connection to its pods ends, whatever
-/// damping says. Then it is cut off for good, and all end.
+/// The other cluster is unreachable for two seconds, three times within two minutes. No connection to its pods ends,
+/// although damping keeps the cluster unused for longer. Then it is cut permanently, and all connections end.
 pub fn three_blips_end_no_socket(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -36,7 +36,7 @@ pub fn three_blips_end_no_socket(mesh: &impl Mesh) {
         });
     }
     let cuts = metric(mesh, &one, &node, "peer_unreachable_events_total");
-    assert!(cuts > 0, "new connections left");
+    assert!(cuts > 0, "new connections avoided it");
     let ended = || {
         let counters = agent_status(mesh, &one, &node)["counters"].clone();
         ["tcp_sockets_ended", "udp_sockets_ended"].map(|name| counters[name].clone())

@@ -1,4 +1,4 @@
-//! Backends that leave in good order: no client loses a request for it.
+//! Backends are drained, and no request fails.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::{
     mesh::{Mesh, eventually, wait_ready},
 };
 
-/// A Deployment is taken down and brought back, in one cluster and in the other: its pods are turned terminating, led
-/// nowhere any more, and gone when those who talk to them have been served.
+/// A Deployment is scaled to zero and back, in one cluster and in the other. Its pods first become terminating and get no
+/// new connections; they end after their connections have been served.
 pub fn a_deployment_is_drained(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -21,18 +21,18 @@ pub fn a_deployment_is_drained(mesh: &impl Mesh) {
         mesh.apply(leaves, "echo", None);
         wait_for_backends(mesh, &[&one, &other]);
     }
-    // One pod after another, and more than there were.
+    // Add the pods one after another, more than before.
     for replicas in [1, 3, 2] {
         mesh.apply(&other, "echo", Some(replicas));
         wait_for_backends(mesh, &[&one, &other]);
     }
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
-    assert!(report.over_flows > 0 && report.reopened > 0, "flows ended in good order: {report:#?}");
+    assert!(report.over_flows > 0 && report.reopened > 0, "flows were reopened: {report:#?}");
 }
 
-/// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order,
-/// those that are open are served on, and no request fails. What is drained is used where no other backend is left.
+/// A node, and then its whole cluster, is drained for maintenance and undrained. New connections avoid it, established ones
+/// continue, and no request fails. Drained backends are used if no other backend is left.
 pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -47,7 +47,7 @@ pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     assert!(preview["changed"] == true && preview["dryRun"] == true, "{preview:#}");
     json::of(mesh.clustermesh(&["drain", &place, "--wait"]));
     assert_eq!(led_to(mesh, &one, &node), without(&on_second), "all agents have it by now");
-    // The cluster's own agents know why its pods are left.
+    // The agents of the cluster show the reason.
     let nodes = ["node", "list", "--context", &other, "--cluster", &other];
     let (_, nodes, _) = json::run(mesh.clustermesh(&nodes));
     let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
@@ -57,7 +57,7 @@ pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     json::of(mesh.clustermesh(&["drain", &other]));
     let theirs = on_first.union(&on_second).copied().collect();
     wait_until_led_to(mesh, &one, &node, &without(&theirs));
-    // Other clusters know why, too.
+    // Agents of other clusters show it, too.
     eventually("a peer that its operator drained is called drained", || {
         let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();

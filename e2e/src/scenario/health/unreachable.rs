@@ -1,4 +1,4 @@
-//! An etcd that is unreachable.
+//! An etcd is unreachable.
 
 use crate::echo_service::{
     CLIENT, ECHO, agent_status, two_clusters_with_echo, wait_for_backends, wait_for_backends_in,
@@ -9,11 +9,11 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
-/// The budget in its agents' environment, and what it is by default.
+/// The staleness budget in the agents' environment.
 const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
 
-/// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is reachable;
-/// what the local cluster reported is used for ever. No request fails at any of it.
+/// The backends of a peer whose etcd is unreachable stay in use until the staleness budget ends, and are used again when
+/// the etcd is reachable. Those of the local cluster never become stale. No request fails.
 pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let nodes = mesh.nodes(&one);
@@ -34,7 +34,7 @@ pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
         if problems.contains("unreachable for") { Ok(()) } else { Err(problems) }
     });
     wait_for_backends_in(mesh, &one, &[&one]);
-    // The other's agents have the default.
+    // The agents of the other cluster have the default budget.
     wait_for_backends_in(mesh, &other, &[&one, &other]);
 
     for cluster in [&one, &other] {
@@ -47,14 +47,15 @@ pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     traffic.stop_unharmed();
 }
 
-/// A bit for "not sure", and one for "plain services pass".
+/// The bits of the state word: "not sure", and "services that are not global pass".
 const UNSURE: u32 = 1;
 const PLAIN_PASSES: u32 = 2;
-/// What a kube-proxy in nftables mode is known by.
+/// A command that makes the table by which agents detect a kube-proxy in nftables mode.
 const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
 
-/// When the local apiserver has not reported for five seconds, the programs get that state: services without a backend
-/// pass, and where a kube-proxy runs so do those that are not global. When it is back all is as before.
+/// If the local apiserver has not reported for five seconds, agents set that state for the programs: connections to
+/// services without a backend pass, and on nodes with a kube-proxy also those to services that are not global. When it
+/// reports again, everything is as before.
 pub fn the_local_apiserver_is_unreachable(mesh: &impl Mesh) {
     let (one, _) = two_clusters_with_echo(mesh);
     let [first, second] = mesh.nodes(&one).try_into().expect("two nodes");
@@ -63,7 +64,7 @@ pub fn the_local_apiserver_is_unreachable(mesh: &impl Mesh) {
     let wait_for = |wanted: [u32; 2]| {
         eventually(&format!("the programs know {wanted:?}"), || {
             let states = [&first, &second].map(|node| kernel::local_state(&mesh.pins(&one, node)));
-            // Others' bits are theirs.
+            // Ignore the bits of other states.
             let states = states.map(|state| state & (UNSURE | PLAIN_PASSES));
             if states == wanted { Ok(()) } else { Err(format!("{states:?}")) }
         });

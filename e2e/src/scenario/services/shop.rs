@@ -1,5 +1,4 @@
-//! A service with the pods of `echo` as its backends, in conditions that the scenario chooses: its slices are written
-//! and not made from pods.
+//! A service with the pods of `echo` as backends. Its slices are written by the scenario, which chooses their conditions.
 
 use std::{
     collections::BTreeMap,
@@ -14,23 +13,23 @@ use crate::{
     mesh::{Mesh, eventually, socket_address},
 };
 
-/// A service of the first pods of `echo`.
+/// A service with the first two pods of `echo`.
 #[derive(Clone, Debug)]
 pub(super) struct Shop {
     pub(super) namespace: &'static str,
     pub(super) name: &'static str,
     pub(super) annotations: Vec<(&'static str, &'static str)>,
-    /// One for each of its pods.
+    /// The condition of each pod.
     pub(super) conditions: Vec<Condition>,
     pub(super) session_affinity: Option<u32>,
     pub(super) headless: bool,
-    /// More of its spec: a field and its value.
+    /// Further fields of its spec, with values.
     pub(super) spec: Option<(&'static str, &'static str)>,
-    /// Each endpoint is meant for clients of its node's zone, which is named like the node.
+    /// Whether each endpoint has a topology hint for its node's zone, which has the node's name.
     pub(super) hinted: bool,
 }
 
-/// What a slice says of an endpoint.
+/// The condition of an endpoint in the slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     Ready,
@@ -38,11 +37,11 @@ pub(super) enum Condition {
     Terminating,
 }
 
-/// TCP, by its IP protocol number.
+/// The IP protocol number of TCP.
 const TCP: u8 = 6;
 const PORT: u16 = 8080;
 
-/// What each pod gets of a hundred connections, from `a/0 25, a/1 75`.
+/// Parses the percentage of connections of each pod: `a/0 25, a/1 75`.
 pub(super) fn parse(text: &str) -> BTreeMap<String, f64> {
     let words = text.split(", ").map(|word| {
         let (pod, share) = word.split_once(' ').expect("a pod and its share");
@@ -53,7 +52,7 @@ pub(super) fn parse(text: &str) -> BTreeMap<String, f64> {
 }
 
 impl Shop {
-    /// Of the namespace `shop`, with all of its pods ready.
+    /// A service in the namespace `shop`, with ready pods.
     pub(super) fn new(name: &'static str, annotations: &[(&'static str, &'static str)]) -> Self {
         Self {
             namespace: "shop",
@@ -67,7 +66,7 @@ impl Shop {
         }
     }
 
-    /// Makes a cluster have it as it is now.
+    /// Applies its current state in a cluster.
     pub(super) fn apply(&self, mesh: &impl Mesh, cluster: &str) {
         let Self { namespace, name, annotations, .. } = self;
         let annotations: BTreeMap<&str, &str> = annotations.iter().copied().collect();
@@ -109,7 +108,7 @@ impl Shop {
         self.apply(mesh, cluster);
     }
 
-    /// Waits until the kernel of the client's node gives each pod, over both families, what is expected in percent.
+    /// Waits until the kernel of the client's node distributes connections as expected, in percent over both families.
     pub(super) fn wait(&self, mesh: &impl Mesh, cluster: &str, expected: &str) {
         self.wait_in(mesh, cluster, expected);
     }
@@ -121,7 +120,7 @@ impl Shop {
         }
     }
 
-    /// The same for one node; nothing is expected where no pod gets anything.
+    /// The same for one node. An empty text means that no pod gets connections.
     pub(super) fn wait_on(&self, mesh: &impl Mesh, cluster: &str, node: &str, expected: &str) {
         let shares = if expected.is_empty() { BTreeMap::new() } else { parse(expected) };
         eventually(&format!("{cluster}/{node} gives {expected:?}"), || {
@@ -139,7 +138,7 @@ impl Shop {
         });
     }
 
-    /// Waits until the kernels of a cluster keep its clients at their backend for so long.
+    /// Waits until the kernels of a cluster have this session affinity.
     pub(super) fn wait_for_affinity(&self, mesh: &impl Mesh, cluster: &str, seconds: u32) {
         for node in mesh.nodes(cluster) {
             eventually(&format!("{cluster}/{node} keeps clients for {seconds} s"), || {
@@ -151,7 +150,7 @@ impl Shop {
         }
     }
 
-    /// Where clients in a cluster find it; nowhere, if the cluster's agents do not say.
+    /// Its frontends in a cluster; empty if the agents do not report any.
     pub(super) fn frontends(&self, mesh: &impl Mesh, cluster: &str) -> Vec<SocketAddr> {
         let name = format!("{}/{}", self.namespace, self.name);
         let show = mesh.clustermesh(&["service", "show", &name, "--context", cluster]);
@@ -173,7 +172,7 @@ impl Shop {
         let mut entries = kernel::entries(&mesh.pins(cluster, node));
         let entry = |frontend: SocketAddr| {
             let entry = entries.remove(&(frontend, TCP));
-            entry.map(|entry| (frontend, entry)).ok_or_else(|| format!("{frontend} is not there"))
+            entry.map(|entry| (frontend, entry)).ok_or_else(|| format!("there is no {frontend}"))
         };
         frontends.into_iter().map(entry).collect()
     }
@@ -215,7 +214,7 @@ impl Shop {
     }
 }
 
-/// What an entry of the kernel gives each pod, in percent.
+/// The percentage of connections that a frontend in the kernel gives each pod.
 fn shares_of(mesh: &impl Mesh, entry: &Entry) -> BTreeMap<String, f64> {
     let mut names = BTreeMap::<IpAddr, String>::new();
     for cluster in mesh.clusters() {

@@ -186,6 +186,18 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
 }
 
 #[test]
+fn small_records_come_in_pages_of_4096() {
+    let mut etcd = alpha();
+    for n in 0..4_096 {
+        let name = format!("more-{n}");
+        etcd.put(&format!("cilium/state/nodes/v1/alpha/{name}"), &node(&name));
+    }
+    put_canaries(&mut etcd);
+    let (_, local, _) = settled(&mut etcd);
+    assert_eq!((local.records.len(), etcd.lists), (4_100, 7), "one page more");
+}
+
+#[test]
 fn any_answer_is_a_sign_of_life() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);

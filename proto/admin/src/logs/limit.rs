@@ -1,7 +1,7 @@
-//! A warning once a minute for each peer and kind, and how many were held back.
+//! Limits each kind of warning to one line a minute, and reports how many were suppressed.
 //!
-//! One thread, [`OncePerMinute::report_in_a_thread`], writes the counts. It sleeps while nothing is held back, and ends with
-//! the process.
+//! One thread, [`OncePerMinute::report_in_a_thread`], writes the counts. It waits while there is nothing to report, and ends
+//! with the process.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,27 +20,29 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, Registry, layer::Context};
 
-/// How often a warning of a peer and kind is written.
+/// The minimum time between two lines of the same kind of warning.
 pub(super) const REPEAT: Duration = Duration::from_secs(60);
-/// Peers and kinds that are remembered at a time. Beyond these the oldest makes room, and may be written again too early.
+/// How many kinds are remembered at a time. Beyond that the oldest is forgotten, so it may be written again too early.
 const REMEMBERED: usize = 1_024;
-/// Bytes of an example that are kept.
+/// The maximum length of an example, in bytes.
 const EXAMPLE: usize = 512;
+/// In place of the rest of an event that has no room.
+const MORE: char = '…';
 /// Where counts come from: these lines are never held back.
 const TARGET: &str = "mesh_admin::logs::held_back";
-/// The fields that distinguish kinds. No value of a peer's record belongs into one of them.
+/// The fields that distinguish kinds. Never put values of a peer's records into them: the peer could then flood the log.
 const KIND: [&str; 3] = ["peer", "cluster", "kind"];
 
-/// A layer that writes log lines, without the warnings that are held back.
+/// A layer that passes log lines on, except suppressed warnings.
 ///
-/// Not a filter: one that decides by an event's fields (`Filter::event_enabled`) leaves its verdict behind for the next
-/// event of the thread (tracing-subscriber 0.3.23).
+/// It is not a filter: with a filter that decides by an event's fields (`Filter::event_enabled`), the verdict also affects
+/// the next event of the thread (tracing-subscriber 0.3.23).
 pub(super) struct Limited {
     lines: Box<dyn Layer<Registry> + Send + Sync>,
     limit: OncePerMinute,
 }
 
-/// Which warnings are held back. Clones share what they remember.
+/// Decides which warnings are suppressed. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OncePerMinute {
     shared: Arc<Shared>,
@@ -49,19 +51,19 @@ pub(super) struct OncePerMinute {
 #[derive(Debug, Default)]
 struct Shared {
     repeats: Mutex<Repeats>,
-    /// Notified when there is something to report later, and nothing was before.
+    /// Notified when `order` is no longer empty.
     began: Condvar,
 }
 
-/// The warnings of the last minute by their kind. Each operation is constant time, memory is bounded.
+/// The warnings of the last minute by kind. Operations take constant time on average, and memory is bounded.
 #[derive(Debug, Default)]
 struct Repeats {
     windows: HashMap<u64, Window>,
-    /// When each window began, the oldest first.
+    /// The start and the kind of each window, the oldest first.
     order: VecDeque<(Instant, u64)>,
-    /// Windows that ended and held something back.
+    /// Windows that ended and suppressed something.
     ended: VecDeque<Window>,
-    /// Windows that were looked at, for the test that counts them.
+    /// How many windows were ended, for a test.
     #[cfg(test)]
     visited: u64,
 }
@@ -69,12 +71,13 @@ struct Repeats {
 /// The minute after a warning was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Window {
+    /// How many warnings were suppressed.
     held_back: u64,
-    /// The first that was held back.
+    /// The first suppressed warning.
     example: String,
 }
 
-/// The kind of a warning, as a hash.
+/// Computes the hash of a warning's kind from its fields.
 struct KindOf(DefaultHasher);
 
 /// An event's fields as text, up to [`EXAMPLE`] bytes.
@@ -83,7 +86,7 @@ struct Example(String);
 // === impl OncePerMinute ===
 
 impl OncePerMinute {
-    /// Begins to report counts.
+    /// Starts the thread that reports counts.
     pub(super) fn report_in_a_thread(&self) -> io::Result<()> {
         let limit = self.clone();
         thread::Builder::new().name("log-counts".into()).spawn(move || limit.run()).map(drop)
@@ -103,7 +106,7 @@ impl OncePerMinute {
         }
     }
 
-    /// Whether an event is written. All are but warnings.
+    /// Whether an event is written. Only warnings are ever suppressed.
     fn admit(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         if *metadata.level() != Level::WARN || metadata.target() == TARGET {
@@ -211,7 +214,7 @@ impl Repeats {
         true
     }
 
-    /// When there is something to report: a window that ended, or the end of the oldest one.
+    /// The end of the oldest window.
     fn next_end(&self) -> Option<Instant> {
         let (since, _) = self.order.front()?;
         Some(*since + REPEAT)
@@ -222,7 +225,7 @@ impl Repeats {
         std::mem::take(&mut self.ended)
     }
 
-    /// Ends the windows whose minute is over. Each is ended once, so that on average a warning ends one.
+    /// Ends the windows whose minute is over. Each is ended once, so a warning ends at most one on average.
     fn end(&mut self, now: Instant) {
         while self.next_end().is_some_and(|end| end <= now) {
             self.end_oldest();
@@ -280,8 +283,14 @@ impl fmt::Write for Example {
         let room = EXAMPLE.saturating_sub(self.0.len());
         let end = text.floor_char_boundary(room.min(text.len()));
         self.0.push_str(text.get(..end).unwrap_or_default());
+        if end == text.len() {
+            return Ok(());
+        }
+        if !self.0.ends_with(MORE) {
+            self.0.push(MORE);
+        }
         // An error ends the formatting of what has no room.
-        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+        Err(fmt::Error)
     }
 }
 
@@ -306,17 +315,17 @@ mod tests {
         assert!(repeats.admit(1, start + REPEAT, text("four")), "the next minute");
         assert!(!repeats.admit(1, start + REPEAT, text("five")));
         let two = Window { held_back: 2, example: "two".into() };
-        assert_eq!(repeats.take_ended(start + REPEAT), [two], "and nothing of the other kind");
+        assert_eq!(repeats.take_ended(start + REPEAT), [two], "the other kind was not repeated");
         let five = Window { held_back: 1, example: "five".into() };
         assert_eq!(repeats.take_ended(start + 2 * REPEAT), [five]);
         assert_eq!(repeats.next_end(), None);
     }
 
     #[test]
-    fn any_number_of_warnings_is_constant_time_and_bounded_memory() {
+    fn a_warning_takes_constant_time_and_bounded_memory() {
         const WARNINGS: u64 = 100_000;
         let (mut repeats, start) = (Repeats::default(), Instant::now());
-        // All of them differ, and each comes again at once.
+        // All kinds differ, and each occurs twice.
         for n in 0..WARNINGS {
             let now = start + Duration::from_millis(n / 10);
             assert!(repeats.admit(n, now, text("first")));
@@ -333,8 +342,12 @@ mod tests {
     #[test]
     fn an_example_is_short() {
         let mut example = Example(String::new());
-        let _ = write!(example, "{}", "ü".repeat(EXAMPLE));
-        assert_eq!(example.0.len(), EXAMPLE);
-        assert!(write!(example, "x").is_err());
+        let _ = write!(example, "{}", "ü".repeat(EXAMPLE / 2));
+        let whole = "ü".repeat(EXAMPLE / 2);
+        assert_eq!(example.0, whole, "the text ends where its room does");
+        for _ in 0..2 {
+            assert!(write!(example, "x").is_err());
+            assert_eq!(example.0, format!("{whole}…"));
+        }
     }
 }

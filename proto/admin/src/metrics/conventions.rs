@@ -1,9 +1,9 @@
-//! What holds of a daemon's metrics, for the tests of daemons: Prometheus' format and conventions, and the tables of
+//! Checks for the tests of daemons: their metrics follow Prometheus' format and conventions, and agree with the tables of
 //! `docs/metrics.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Units that are no base units.
+/// Units that are not base units.
 const OTHER_UNITS: [&str; 8] = [
     "milliseconds",
     "microseconds",
@@ -16,7 +16,7 @@ const OTHER_UNITS: [&str; 8] = [
 ];
 /// Labels that any metric may have.
 const LABELS: [&str; 3] = ["peer", "kind", "reason"];
-/// Those that one metric may have besides.
+/// A suffix of a metric's name, and a further label that this metric may have.
 const EXCEPTIONS: [(&str, &str); 5] = [
     ("_certificate_not_after_timestamp_seconds", "file"),
     ("_build_info", "version"),
@@ -25,16 +25,17 @@ const EXCEPTIONS: [(&str, &str); 5] = [
     ("_build_info", "map_layout"),
 ];
 
-/// Samples of one name.
+/// A metric family as it is exported.
 #[derive(Debug, Default)]
 struct Family<'a> {
     kind: &'a str,
     help: &'a str,
+    /// The label names of each sample.
     labels: BTreeSet<Vec<&'a str>>,
 }
 
-/// Everything that is wrong with the metrics of the daemon with this prefix: `text` is what it exports, `documentation` what
-/// `docs/metrics.md` says.
+/// Everything that is wrong with a daemon's metrics, one sentence each. `text` is what the daemon exports, `prefix` is
+/// `clustermesh_<daemon>`, and `documentation` is the content of `docs/metrics.md`.
 pub fn violations(text: &str, prefix: &str, documentation: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let families = parse(text, &mut wrong);
@@ -79,7 +80,7 @@ pub fn violations(text: &str, prefix: &str, documentation: &str) -> Vec<String> 
     wrong
 }
 
-/// The names in the former names' table, as `old` and `new`, against those exported.
+/// Differences between the documented pairs of former and current names and the exported ones.
 fn former_names(
     former: &BTreeMap<&str, Family<'_>>,
     families: &BTreeMap<&str, Family<'_>>,
@@ -96,15 +97,17 @@ fn former_names(
     });
     let exported: BTreeSet<(&str, &str)> = exported.collect();
     let differ = documented.symmetric_difference(&exported);
-    differ.map(|(old, new)| format!("{old}, now {new}: exported, or in the table, alone")).collect()
+    differ
+        .map(|(old, new)| format!("{old}, now {new}: either not exported or not in the table"))
+        .collect()
 }
 
-/// The rows of the tables of metrics: name, type, labels, unit, meaning.
+/// The rows of the documented metrics: name, type, labels, unit, meaning.
 fn rows(documentation: &str) -> impl Iterator<Item = [&str; 5]> {
     documentation.lines().filter_map(cells::<5>).filter(|[name, ..]| name.contains('_'))
 }
 
-/// The cells of a table's row, of so many; names without their backticks.
+/// The cells of a table's row if it has `N` of them, without backticks.
 fn cells<const N: usize>(line: &str) -> Option<[&str; N]> {
     let line = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let cells: Vec<&str> = line.split(" | ").map(|cell| cell.trim_matches('`')).collect();
@@ -115,7 +118,7 @@ fn is_process(name: &str) -> bool {
     name.starts_with("process_")
 }
 
-/// What is wrong with a family by itself.
+/// What is wrong with a family's name, labels or help.
 fn bad_name<'a>(
     name: &'a str,
     family: &'a Family<'_>,
@@ -125,9 +128,9 @@ fn bad_name<'a>(
     let other = (rest.is_none() && !is_process(name)).then(|| format!("not {prefix}_…"));
     let counter = family.kind == "counter";
     let total = counter != name.ends_with("_total");
-    let total = total.then(|| format!("a {}, by this name", family.kind));
+    let total = total.then(|| format!("a {} must not have this name", family.kind));
     let units = OTHER_UNITS.iter().filter(move |unit| name.split('_').any(|word| word == **unit));
-    let units = units.map(|unit| format!("{unit} is no base unit"));
+    let units = units.map(|unit| format!("{unit} is not a base unit"));
     let labels = family.labels.iter().flatten().filter(move |label| {
         let allowed = EXCEPTIONS.iter().any(|(of, too)| name.ends_with(of) && too == *label);
         !LABELS.contains(label) && !allowed
@@ -169,7 +172,7 @@ fn parse<'a>(text: &'a str, wrong: &mut Vec<String>) -> BTreeMap<&'a str, Family
     families
 }
 
-/// The same of a histogram's samples, whose buckets have the label `le` besides.
+/// Like [`sample`], for a histogram. The label `le` of its buckets is left out.
 fn sample_of_histogram(text: &str) -> Option<Vec<&str>> {
     if let Some(bucket) = text.strip_prefix("_bucket") {
         let mut labels = sample(bucket)?;
@@ -180,7 +183,7 @@ fn sample_of_histogram(text: &str) -> Option<Vec<&str>> {
     text.strip_prefix("_sum").or_else(|| text.strip_prefix("_count")).and_then(sample)
 }
 
-/// The names of the labels of `{label="value",…} number`.
+/// The label names in `{label="value",…} number`.
 fn sample(text: &str) -> Option<Vec<&str>> {
     let mut labels = Vec::new();
     let mut rest = text;
@@ -225,7 +228,7 @@ mod tests {
         | `cm_a_reads` | `cm_a_reads_total` |\n";
 
     #[test]
-    fn what_is_as_it_should_be_is() {
+    fn correct_metrics_have_no_violations() {
         assert_eq!(violations(TEXT, "cm_a", ROWS), Vec::<String>::new());
     }
 
@@ -240,11 +243,11 @@ mod tests {
         found(TEXT, &ROWS.replace("counter | peer, kind", "gauge | peer, kind"), "row says gauge");
         found(TEXT, &ROWS.replace("counter | peer, kind", "counter | peer"), "row says {\"peer\"}");
         found(TEXT, &ROWS.replace("| seconds |", "| bytes |"), "row says bytes");
-        found(TEXT, &ROWS.replace("| `cm_a_reads` |", "| `cm_a_read` |"), "alone");
+        found(TEXT, &ROWS.replace("| `cm_a_reads` |", "| `cm_a_read` |"), "either not");
         for (was, is, words) in [
-            ("wait_seconds", "wait_milliseconds", "no base unit"),
+            ("wait_seconds", "wait_milliseconds", "not a base unit"),
             ("cm_a_wait", "cm_x_wait", "not cm_a_"),
-            ("wait_seconds", "wait_total", "a gauge, by this name"),
+            ("wait_seconds", "wait_total", "a gauge must not"),
             ("_reads_total{", "_reads{", "text format"),
             ("kind=", "pod=", "a label pod"),
             ("How long it waits.", "waits", "no HELP"),

@@ -1,35 +1,35 @@
-//! Names that metrics had in the previous minor release, and have for this one more.
+//! Former names of metrics, which stay for one minor release.
 
-/// A metric's former name. It is exported too, with the same values.
+/// A metric's former name. It is exported with the values of the current name.
 #[derive(Clone, Copy, Debug)]
 pub struct Former {
-    /// What it was called; one that does not end in `_total` was typed as a gauge.
+    /// The former name. Its type is counter if it ends in `_total`, else gauge.
     pub old: &'static str,
-    /// What it is called.
+    /// The current name.
     pub new: &'static str,
-    /// What its label `kind`, the first one, was called.
+    /// The former name of its label `kind`, which is its first label.
     pub kind: &'static str,
-    /// How many of the former unit one of today's is.
+    /// How many former units are one current unit.
     pub factor: u32,
 }
 
 impl Former {
-    /// One that has only another name now.
+    /// Only the name changed.
     pub const fn name(old: &'static str, new: &'static str) -> Self {
         Self { old, new, kind: "kind", factor: 1 }
     }
 
-    /// One whose label `kind` was called otherwise too.
+    /// The name and the name of the label `kind` changed.
     pub const fn kind(old: &'static str, new: &'static str, kind: &'static str) -> Self {
         Self { kind, ..Self::name(old, new) }
     }
 
-    /// One that was in a smaller unit.
+    /// The name changed, and the former unit was smaller by this factor.
     pub const fn unit(old: &'static str, new: &'static str, factor: u32) -> Self {
         Self { factor, ..Self::name(old, new) }
     }
 
-    /// A sample of it, made of the line of one of today's; `None` if it is another metric's.
+    /// The line of the former metric for a line of the current one; `None` if the line belongs to another metric.
     fn sample(&self, line: &str) -> Option<String> {
         let Self { old, new, kind, factor } = self;
         let rest = line.strip_prefix(new).filter(|rest| rest.starts_with(['{', ' ']))?;
@@ -46,7 +46,7 @@ impl Former {
     }
 }
 
-/// Appends former names.
+/// Appends the former names to an export.
 pub(super) fn append(text: &mut String, former: &[Former]) {
     let mut appended = String::new();
     for one in former {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn former_names_have_todays_values() {
+    fn former_names_have_the_current_values() {
         let mut text = "a_writes_total 7\na_writes_total_more 8\na_used{kind=\"cm_slots\"} 3\na_used{kind=\"x{kind=\"} 4\na_seconds 0.25\n".to_owned();
         let today = text.clone();
         let former = [

@@ -1,4 +1,4 @@
-//! This process, by the names that every Prometheus client has for it, read from `/proc` whenever it is asked for.
+//! Metrics of this process under Prometheus' standard names. They are read from `/proc` at each export.
 
 use std::{fmt, fs};
 
@@ -9,11 +9,11 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// This process.
+/// Exports the metrics of this process.
 #[derive(Debug)]
 pub(super) struct Process;
 
-/// Fields of `/proc/self/stat` behind the name in parentheses, from 0 (proc(5) counts from 1, and that is the third).
+/// Fields of `/proc/self/stat` after the name in parentheses, counted from 0, which is field 3 in proc(5).
 const USER_TIME: usize = 11;
 const SYSTEM_TIME: usize = 12;
 const START_TIME: usize = 19;
@@ -62,7 +62,7 @@ impl Stat {
         fs::read_to_string("/proc/self/stat").ok().map(Self)
     }
 
-    /// A field behind the name, which may hold anything.
+    /// A field after the name. The name may contain any characters, also parentheses.
     fn field(&self, at: usize) -> Option<f64> {
         self.0.rsplit_once(") ")?.1.split(' ').nth(at)?.parse().ok()
     }
@@ -90,7 +90,7 @@ fn system(variable: SysconfVar) -> Option<f64> {
 
 fn open_files() -> Option<f64> {
     let files = fs::read_dir("/proc/self/fd").ok()?.count();
-    // The folder that is being read is one of them.
+    // Do not count the descriptor of the folder that is being read.
     u32::try_from(files.saturating_sub(1)).ok().map(f64::from)
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn a_process_name_may_contain_parentheses() {
         let fields: Vec<String> = (0..30).map(|n| n.to_string()).collect();
         let stat = Stat(format!("7 (a) b (c) {}", fields.join(" ")));
         assert_eq!(stat.field(USER_TIME), Some(11.0));

@@ -1,4 +1,4 @@
-//! Families of which some part of a daemon knows all series at once.
+//! Metric families whose owner sets all series at once.
 
 use std::{
     fmt,
@@ -10,11 +10,11 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-/// Gauges of one name. What is not among the series that were set last is no longer exported.
+/// Gauges of one name. Only the series of the last `set` are exported.
 #[derive(Debug)]
 pub struct Gauges<L, V = u64>(Series<L, V>);
 
-/// Counters of one name, counted elsewhere. What is not among the series that were set last is no longer exported.
+/// Counters of one name that are counted elsewhere. Only the series of the last `set` are exported.
 #[derive(Debug)]
 pub struct Counters<L>(Series<L, u64>);
 
@@ -28,7 +28,7 @@ fn set<L, V>(series: &Series<L, V>, all: impl IntoIterator<Item = (L, V)>) {
 // === impl Gauges ===
 
 impl<L, V> Gauges<L, V> {
-    /// These are all, each label set once.
+    /// Replaces all series. Each label set must occur once.
     pub fn set(&self, all: impl IntoIterator<Item = (L, V)>) {
         set(&self.0, all);
     }
@@ -62,7 +62,7 @@ impl<L: EncodeLabelSet, V: EncodeGaugeValue> EncodeMetric for Gauges<L, V> {
 // === impl Counters ===
 
 impl<L> Counters<L> {
-    /// These are all, each label set once.
+    /// Replaces all series. Each label set must occur once.
     pub fn set(&self, all: impl IntoIterator<Item = (L, u64)>) {
         set(&self.0, all);
     }

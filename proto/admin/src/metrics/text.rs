@@ -1,12 +1,12 @@
-//! Prometheus' text format. The client library writes OpenMetrics, where a counter's family is called without the `_total` of
-//! its samples: there a gauge that bears the same name, as former ones do, would be another family of one name.
+//! Prometheus' text format. The client library writes OpenMetrics, in which the name of a counter's family lacks the
+//! `_total` of its samples. A gauge with that name, as some former names are, would then be a second family of the same name.
 
-/// Made of OpenMetrics: a counter's family has its samples' name.
+/// Converts OpenMetrics: a counter's family gets the name of its samples.
 pub(super) fn prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut lines = open_metrics.lines().peekable();
     while let Some(line) = lines.next() {
-        // HELP stands before TYPE, which says whether it is a counter's.
+        // The HELP line comes before the TYPE line, which tells whether it is a counter.
         let described = line.strip_prefix("# HELP ").zip(lines.peek());
         if let Some((help, kind)) = described
             && let Some((name, help)) = help.split_once(' ')

@@ -6,7 +6,7 @@ async fn soon(watch: &mut FolderWatch) {
     time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
 }
 
-/// Waits until a file was seen to be written so.
+/// Waits until the log has this event for a file.
 async fn until(watch: &mut FolderWatch, path: &Path, wanted: Written) {
     let log = watch.write_log();
     let seen = async {
@@ -39,7 +39,7 @@ async fn a_process_has_one_inotify_instance() {
     let folder = tempfile::tempdir().unwrap();
     let below = folder.path().join("below");
     fs::create_dir(&below).unwrap();
-    // Nested, twice the same, and by another name of the same place.
+    // Nested folders, the same folder twice, and the same folder by another path.
     let mut watches = [
         FolderWatch::new(folder.path()),
         FolderWatch::shallow(folder.path()),
@@ -56,7 +56,7 @@ async fn a_process_has_one_inotify_instance() {
     let instances = fs::read_dir("/proc/self/fd").unwrap().map(is_inotify);
     assert_eq!(instances.filter(|is| *is).count(), 1);
 
-    // Each is notified of what it watches, when another of the same place is dropped too.
+    // Each watch still works after another one of the same folder was dropped.
     let [deep, shallow, mut one, other] = watches;
     drop((deep, other));
     fs::write(below.join("file"), "1").unwrap();
@@ -67,7 +67,7 @@ async fn a_process_has_one_inotify_instance() {
 }
 
 #[tokio::test]
-async fn a_folder_that_comes_late_or_is_replaced_is_watched() {
+async fn a_folder_that_is_created_later_or_replaced_is_watched() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("folder");
     let mut watch = FolderWatch::new(&folder);
@@ -87,7 +87,7 @@ async fn a_folder_that_comes_late_or_is_replaced_is_watched() {
 }
 
 #[tokio::test]
-async fn it_is_seen_how_a_file_was_written() {
+async fn the_log_has_how_a_file_was_written() {
     use io::Write as _;
     let folder = tempfile::tempdir().unwrap();
     let [file, hidden] = ["file", ".file.1"].map(|name| folder.path().join(name));
@@ -103,13 +103,13 @@ async fn it_is_seen_how_a_file_was_written() {
     fs::write(&hidden, "all").unwrap();
     fs::rename(&hidden, &file).unwrap();
     until(&mut watch, &file, Written::Renamed).await;
-    assert_eq!(fs::read(&file).unwrap(), b"all", "which is no change");
+    assert_eq!(fs::read(&file).unwrap(), b"all", "reading is no event");
     fs::File::options().append(true).open(&file).unwrap().write_all(b"more").unwrap();
     until(&mut watch, &file, Written::Closed).await;
 }
 
 #[test]
-fn without_an_instance_folders_are_looked_at_every_second_and_that_is_reported() {
+fn without_an_instance_folders_are_polled_every_second_and_that_is_reported() {
     fn none(_: Arc<Subscriptions>) -> notify::Result<Box<dyn Watcher + Send>> {
         Err(notify::Error::io(io::Error::from_raw_os_error(24)))
     }
@@ -119,7 +119,7 @@ fn without_an_instance_folders_are_looked_at_every_second_and_that_is_reported()
     assert_eq!(watch.patience(), Duration::from_secs(1));
     assert_eq!(FolderWatch::new(folder.path()).patience(), Duration::from_secs(10));
     let problem = lock(&instance.fallback).clone().unwrap();
-    assert!(problem.contains("looked at every second"), "{problem}");
+    assert!(problem.contains("polled every second"), "{problem}");
     assert!(problem.contains("Too many open files"), "{problem}");
     assert!(problem.contains("sysctl -w fs.inotify.max_user_instances="), "{problem}");
 }

@@ -1,4 +1,4 @@
-//! libFuzzer's way to `mesh_wire_fuzz::entry`.
+//! Runs `mesh_wire_fuzz::entry` under libFuzzer.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

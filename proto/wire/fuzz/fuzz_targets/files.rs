@@ -1,4 +1,4 @@
-//! libFuzzer's way to `mesh_wire_fuzz::files`.
+//! Runs `mesh_wire_fuzz::files` under libFuzzer.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,6 +1,6 @@
-//! Fuzz bodies for everything a peer writes, and the runner that gives them mutated input under stable Rust.
+//! Fuzz bodies for everything that a peer writes, and a runner that gives them mutated inputs with stable Rust.
 //!
-//! `cargo test` runs each body on its corpus and on 10^5 inputs made from it; `make fuzz` hands the same bodies to
+//! `cargo test` runs each body on its corpus and on 100,000 inputs made from it; `make fuzz` runs the same bodies under
 //! libFuzzer.
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
@@ -13,9 +13,9 @@ mod run;
 
 pub use run::run;
 
-/// A key and its value, separated by a newline: what a watch delivers.
+/// Decodes a key and its value, which are separated by a newline.
 ///
-/// What decodes must survive another round: a record that changes on the way through us would be invented state.
+/// A record that was decoded must be the same after it is encoded and decoded again.
 #[allow(clippy::expect_used, clippy::panic, reason = "a fuzz body fails by panicking")]
 pub fn entry(data: &[u8]) {
     let (key, value) = match data.iter().position(|b| *b == b'\n') {
@@ -54,7 +54,7 @@ pub fn entry(data: &[u8]) {
     let _ = timestamp(value);
 }
 
-/// A peer file or a users file.
+/// Decodes a peer file or a users file.
 pub fn files(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// The recorded keys and values, those that only we write, and some of the attacks that the tests of `mesh-wire` list.
+    /// The corpus: the recorded keys and values of Cilium, and those that only our apiserver writes.
     fn entries() -> Vec<Vec<u8>> {
         let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cilium-1.20.2");
         let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/clustermesh");
@@ -86,7 +86,7 @@ mod tests {
         for file in files.into_iter().flatten() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|e| e == "json") {
-                // The bodies want bytes, not structure: each key with the value on the next line.
+                // Read the JSON line by line: the line after each key has its value.
                 let text = std::fs::read_to_string(path).unwrap();
                 let lines: Vec<_> = text.lines().filter_map(quoted).collect();
                 all.extend(
@@ -112,7 +112,7 @@ mod tests {
         all
     }
 
-    /// Records with something in each field: none is left to defaults, so that a new field is here too.
+    /// Records with a value in each field. They do not use defaults, so a new field must be added here too.
     fn whole() -> Vec<Record> {
         let name = |name: &str| ClusterName::new(name).unwrap();
         let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -183,9 +183,9 @@ mod tests {
         ]
     }
 
-    /// Else a field of the corpus would be lost before it was looked at.
+    /// Else some fields of the corpus would not be tested.
     #[test]
-    fn whole_records_are_understood_as_they_were() {
+    fn records_with_all_fields_are_decoded_with_all_fields() {
         for record in whole() {
             let role = match record {
                 Record::EndpointSlice(_) => Role::Remote,
@@ -198,7 +198,7 @@ mod tests {
             let key = Key::of_record(layout, &peer.name, record.key()).to_string();
             let found = decode(&peer, key.as_bytes(), &encode(&record)).unwrap();
             let expected = match record {
-                // For nodes of the cluster itself alone.
+                // `for_nodes` is only for nodes of the exporting cluster.
                 Record::EndpointSlice(mut slice) => {
                     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.for_nodes.clear());
                     Record::EndpointSlice(slice)

@@ -1,7 +1,7 @@
-//! Runs a body, here and in the other fuzz crates: its corpus, then inputs made by editing the corpus.
+//! Runs a fuzz body on its corpus, then on inputs made by editing the corpus. The other fuzz crates use it too.
 //!
-//! Half of the edits take bytes, which is how syntax breaks. The others take whole words and lines and put others of the
-//! corpus there: those get past the syntax of whatever is written in words and lines, and meet the checks behind it.
+//! Half of the edits change bytes, which mostly breaks the syntax. The others replace whole words and lines by others of the
+//! corpus. Such inputs are often syntactically valid, so they reach the checks behind the parser.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -12,13 +12,13 @@ use proptest::{
     test_runner::{Config, TestRng, TestRunner},
 };
 
-/// How many generated inputs a body must survive in the tests.
+/// How many generated inputs a body must accept without a panic in `cargo test`.
 const GENERATED: u32 = 100_000;
 
-/// Runs a body on its corpus and on [`GENERATED`] inputs made from it, the same ones each time.
+/// Runs a body on its corpus and on [`GENERATED`] inputs made from it, which are the same in each run.
 ///
 /// # Panics
-/// With the shortest input found on which the body panics.
+/// If the body panics. The message has the shortest such input that was found.
 #[allow(clippy::panic, reason = "the caller is a test")]
 pub fn run(corpus: Vec<Vec<u8>>, body: fn(&[u8])) {
     corpus.iter().for_each(|input| body(input));
@@ -41,13 +41,13 @@ enum Edit {
     Remove(Index, usize),
     Truncate(Index),
     Repeat(Index, usize),
-    /// Puts a piece where one of its kind is.
+    /// Replaces a piece by another one of the same kind.
     Replace(Piece, Index, Vec<u8>),
-    /// Puts a line before one.
+    /// Inserts a line before another one.
     InsertLine(Index, Vec<u8>),
 }
 
-/// What text is made of.
+/// A part of a text.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     Word,
@@ -135,7 +135,7 @@ fn apply(mut input: Vec<u8>, edit: Edit) -> Vec<u8> {
 }
 
 impl Piece {
-    /// Whether a byte lies between two pieces.
+    /// Whether a byte separates two pieces.
     fn separates(self, byte: u8) -> bool {
         match self {
             Self::Word => byte.is_ascii_whitespace() || b"\0\"'()[]{},:=".contains(&byte),
@@ -143,7 +143,7 @@ impl Piece {
         }
     }
 
-    /// The piece at a place, empty between two separators.
+    /// The range of the piece at an index; empty between two separators.
     fn around(self, input: &[u8], at: usize) -> Range<usize> {
         let (before, after) = input.split_at(at);
         let start = before.iter().rposition(|b| self.separates(*b)).map_or(0, |found| found + 1);
@@ -151,7 +151,7 @@ impl Piece {
         start..at + length
     }
 
-    /// Every piece of some inputs, once, and the empty one.
+    /// All different pieces of the inputs, and the empty one.
     fn all<'a>(self, inputs: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Vec<u8>> {
         let pieces = inputs.into_iter().flat_map(|input| input.split(|b| self.separates(*b)));
         let all: BTreeSet<&[u8]> = pieces.chain([[].as_slice()]).collect();

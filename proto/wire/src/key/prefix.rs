@@ -1,19 +1,21 @@
-//! The trees that keys are in.
+//! The trees and prefixes of keys.
 
 use mesh_model::{ClusterConfig, ClusterName, RecordKind};
 
 use super::{ADDRESS_SPACE, LOCAL};
 
-/// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
+/// The tree that contains records: a cluster writes its own records under `state`, and copies of other clusters' records are
+/// under `cache` (Cilium's KVStoreMesh).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
-    /// `cilium/state`: identities and addresses are not scoped by cluster. So is what is for local nodes only.
+    /// `cilium/state`: keys of identities and addresses do not contain the cluster. Keys for local nodes count as this
+    /// layout.
     State,
-    /// `cilium/cache`: everything is.
+    /// `cilium/cache`: all keys contain the cluster.
     Cache,
 }
 
-/// A kind of data, which is a tree of keys with a canary of its own.
+/// A prefix of keys, which has its own canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Prefix {
     /// Nodes.
@@ -28,17 +30,17 @@ pub enum Prefix {
     ServiceExports,
     /// Endpoint slices (services v2).
     EndpointSlices,
-    /// What only the local cluster's nodes get: namespaces, pods, services.
+    /// Namespaces, pods, services and endpoint slices for the local cluster's nodes.
     Local,
 }
 
 // === impl Layout ===
 
 impl Layout {
-    /// Both.
+    /// Both layouts.
     pub const ALL: [Self; 2] = [Self::State, Self::Cache];
 
-    /// The tree that a cluster's records are in.
+    /// The layout of a cluster's records.
     pub fn of(config: &ClusterConfig) -> Self {
         if config.cached { Self::Cache } else { Self::State }
     }
@@ -54,7 +56,7 @@ impl Layout {
 // === impl Prefix ===
 
 impl Prefix {
-    /// All kinds of Cilium's, in the order of their keys.
+    /// Cilium's prefixes, in the order of their keys.
     pub const ALL: [Self; 6] = [
         Self::EndpointSlices,
         Self::Identities,
@@ -64,7 +66,7 @@ impl Prefix {
         Self::Services,
     ];
 
-    /// The kind as a word: `nodes`, `ip`, …
+    /// The prefix as a word: `nodes`, `ip`, …
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nodes => "nodes",
@@ -77,7 +79,7 @@ impl Prefix {
         }
     }
 
-    /// The tree's name, which its canary carries: `cilium/state/nodes/v1`.
+    /// The prefix without the final slash, as in the key of its canary: `cilium/state/nodes/v1`.
     pub fn path(self, layout: Layout) -> String {
         match self {
             Self::Local => LOCAL.trim_end_matches('/').into(),
@@ -85,7 +87,7 @@ impl Prefix {
         }
     }
 
-    /// What all keys of one cluster's data begin with, ending in a slash so that `c1` never covers `c10`.
+    /// The prefix of all such keys of a cluster. It ends with a slash, so that the prefix of `c1` does not match `c10`.
     pub fn of_cluster(self, layout: Layout, cluster: &ClusterName) -> String {
         let path = self.path(layout);
         match (layout, self) {
@@ -97,7 +99,7 @@ impl Prefix {
         }
     }
 
-    /// The tree that a kind of record is in.
+    /// The prefix of a kind of record.
     pub fn of(kind: RecordKind) -> Self {
         match kind {
             RecordKind::Node => Self::Nodes,

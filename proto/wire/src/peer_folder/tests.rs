@@ -27,13 +27,13 @@ impl Folder {
         Self { folder, start: Instant::now() }
     }
 
-    /// A look so many milliseconds after the start.
+    /// A look, `at` milliseconds after the start.
     fn look(&mut self, found: FoundFolder, at: u64) -> Reading {
         let after = Duration::from_millis(at);
         self.folder.look(found, self.start + after, SystemTime::UNIX_EPOCH + after)
     }
 
-    /// Which peers there are then.
+    /// The names of the peers after a look.
     fn peers(&mut self, found: FoundFolder, at: u64) -> String {
         let reading = self.look(found, at);
         reading.peers.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(" ")
@@ -45,7 +45,7 @@ impl Folder {
 }
 
 #[test]
-fn names_are_files_names() {
+fn peers_have_the_names_of_their_files() {
     let mut folder = Folder::new(&[]);
     let mut found = files(&[
         ("b", B),
@@ -59,23 +59,23 @@ fn names_are_files_names() {
     assert_eq!(reading.peers.keys().map(ClusterName::as_str).collect::<Vec<_>>(), ["b"]);
     assert_eq!(
         reading.problems,
-        [r#"peers/No_Name: "No_Name" is no cluster's name; it is passed over"#]
+        [r#"peers/No_Name: "No_Name" is not a cluster name; the file is ignored"#]
     );
     assert!(reading.complete && reading.next_look.is_none());
 }
 
 #[test]
-fn a_file_that_says_nothing_leaves_its_peer_as_it_was() {
+fn an_empty_or_invalid_file_leaves_its_peer_as_it_was() {
     let mut folder = Folder::new(&[]);
     let before = folder.look(files(&[("b", B)]), 0).peers;
     for (text, says) in [
         ("", "peers/b: it is empty. The peer stays as it was; to remove a peer, remove its file"),
         (" \n", "peers/b: it is empty. "),
-        ("garbage", "peers/b: it is no peer file, it has no `endpoints`. The peer stays"),
+        ("garbage", "peers/b: it is not a peer file: it has no `endpoints`. The peer stays"),
         ("endpoints: [", "peers/b: not a peer file: "),
         ("endpoints: []", "peers/b: `endpoints` is empty. The peer stays"),
     ] {
-        // However long it is so.
+        // Also after a long time.
         for at in [1_000, 10_000_000] {
             let reading = folder.look(files(&[("b", text)]), at);
             assert_eq!(reading.peers, before, "{text}");
@@ -88,29 +88,29 @@ fn a_file_that_says_nothing_leaves_its_peer_as_it_was() {
         let found = FoundFolder::Files(BTreeMap::from([("b".to_owned(), file)]));
         assert_eq!(folder.look(found, 20_000_000).peers, before);
     }
-    // Of a peer that is not followed yet it is not known what the kernel has of it.
+    // The kernel may have entries of a peer whose file cannot be read.
     let reading = folder.look(files(&[("b", B), ("c", "")]), 20_000_001);
     assert!(!reading.complete);
     assert_eq!(
         reading.problems,
         [
-            "peers/c: it is empty. No peer is followed by that name; to remove a peer, remove its file"
+            "peers/c: it is empty. There is no peer with that name yet; to remove a peer, remove its file"
         ]
     );
 }
 
 #[test]
-fn a_peer_goes_when_its_file_is_gone_at_two_looks_a_second_apart() {
+fn a_peer_is_removed_when_its_file_is_missing_in_two_looks_a_second_apart() {
     let mut folder = Folder::new(&[]);
     folder.look(files(&[("b", B), ("c", C)]), 0);
     let reading = folder.look(files(&[("b", B)]), 5_000);
     assert_eq!((reading.peers.len(), reading.next_look), (2, Some(folder.at(6_000))));
-    // It came back, as when an editor writes: that was no removal, and the next one begins anew.
+    // The file exists again, as after an editor wrote it. The peer stays, and the time counts again from zero.
     assert_eq!(folder.look(files(&[("b", B), ("c", C)]), 5_500).next_look, None);
     assert_eq!(folder.peers(files(&[("b", B)]), 8_000), "b c");
     assert_eq!(folder.peers(files(&[("b", B)]), 8_999), "b c");
     assert_eq!(folder.peers(files(&[("b", B)]), 9_000), "b");
-    // The last one goes like any other: that is what `disconnect` leaves.
+    // The last peer is removed like any other: `disconnect` leaves an empty folder.
     assert_eq!(folder.peers(files(&[]), 10_000), "b");
     assert_eq!(folder.peers(files(&[]), 11_000), "");
 
@@ -123,57 +123,57 @@ fn a_peer_goes_when_its_file_is_gone_at_two_looks_a_second_apart() {
 }
 
 #[test]
-fn a_folder_that_is_away_removes_no_peer() {
+fn a_missing_folder_removes_no_peer() {
     let mut folder = Folder::new(&[]);
-    // None yet, and none before: no peers.
+    // Neither a folder nor a peer from the previous run: there are no peers.
     let reading = folder.look(FoundFolder::Missing, 0);
     assert!(reading.complete && reading.problems.is_empty());
     folder.look(files(&[("b", B)]), 1_000);
     folder.look(files(&[]), 2_000);
     for (found, says) in [
-        (FoundFolder::Missing, "peers: it is not there. All peers stay"),
+        (FoundFolder::Missing, "peers: it does not exist. All peers stay"),
         (FoundFolder::Unreadable("Input/output error".into()), "peers: Input/output error. All"),
     ] {
         let reading = folder.look(found, 900_000);
         assert_eq!((reading.peers.len(), reading.complete), (1, false));
         assert!(reading.problems[0].starts_with(says), "{reading:?}");
     }
-    // The looks before it do not count.
+    // The time counts again from zero.
     assert_eq!(folder.peers(files(&[]), 900_001), "b");
     assert_eq!(folder.peers(files(&[]), 901_001), "");
-    // And it stays an error when all of them are gone.
+    // A missing folder is a problem even if there are no peers left.
     assert_eq!(folder.look(FoundFolder::Missing, 902_000).problems.len(), 1);
 }
 
 #[test]
-fn peers_of_the_previous_run_are_waited_for() {
-    // The folder is there and empty, as before a late mount.
+fn peers_of_the_previous_run_stay_while_the_folder_is_empty() {
+    // The folder is empty, as before a late mount.
     let mut folder = Folder::new(&["a", "b", "c"]);
     assert!(!folder.look(FoundFolder::Missing, 0).complete);
     let reading = folder.look(files(&[]), 1_000);
     assert!(!reading.complete);
-    assert!(reading.problems[0].contains("the previous run knew b, c."), "{reading:?}");
+    assert!(reading.problems[0].contains("the previous run had the peers b, c."), "{reading:?}");
     assert_eq!(reading.next_look, Some(folder.at(61_000)));
-    // It is mounted, and one has no file any more.
+    // The volume is mounted, and one peer no longer has a file.
     let reading = folder.look(files(&[("b", B)]), 20_000);
-    assert_eq!((reading.peers.len(), reading.complete), (1, false), "looked for once");
+    assert_eq!((reading.peers.len(), reading.complete), (1, false), "a second look follows");
     assert!(folder.look(files(&[("b", B)]), 21_000).complete);
     let removed: Vec<String> =
         folder.folder.removed(folder.at(21_000)).map(|gone| gone.reason.to_string()).collect();
-    assert_eq!(removed, ["the previous run knew it, and there is no file peers/c"]);
+    assert_eq!(removed, ["the previous run had it, but there is no file peers/c"]);
 
-    // It stays empty: they were disconnected between two looks.
+    // The folder stays empty: the peer was disconnected between the two runs.
     let mut folder = Folder::new(&["b"]);
     assert!(!folder.look(files(&[]), 0).complete);
     assert!(!folder.look(files(&[]), 59_999).complete);
     assert!(folder.look(files(&[]), 60_000).complete);
-    // A file that says nothing is not known to be no peer's.
+    // An empty file may become the peer's.
     let mut folder = Folder::new(&["b"]);
     assert!(!folder.look(files(&[("b", "")]), 0).complete);
     assert!(!folder.look(files(&[("b", "")]), 600_000).complete);
 }
 
-/// What an operator does to a folder of one peer's file.
+/// What an operator does with a folder of one peer file.
 #[derive(Clone, Debug)]
 enum Step {
     Write(&'static str),
@@ -194,13 +194,13 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Looks every 100 ms at whatever the operator does: the peer is there from its first good file on, until the
-    /// folder was there without its file for a second on end.
+    /// With a look every 100 ms: the peer exists from its first valid file on, until the folder has been without its file for
+    /// one second without interruption.
     #[test]
-    fn only_a_file_that_stays_gone_removes_a_peer(steps in vec(step(), 1..30)) {
+    fn only_a_file_that_stays_missing_removes_a_peer(steps in vec(step(), 1..30)) {
         let mut folder = Folder::new(&[]);
         let (mut found, mut now) = (files(&[]), 0);
-        // The model: whether it is a peer, and for how many looks its file is gone.
+        // The model: whether it is a peer, and for how many looks its file has been missing.
         let (mut is_peer, mut gone) = (false, 0);
         for step in steps {
             let mut looks = 1;

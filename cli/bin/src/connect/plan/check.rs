@@ -1,4 +1,4 @@
-//! Which clusters cannot be in one mesh.
+//! Finds clusters that cannot be in one mesh.
 
 use anyhow::bail;
 use ipnet::IpNet;
@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::connect::side::Side;
 
-/// Refuses clusters that cannot be in one mesh, before anything is changed.
-/// With `replace` a cluster may be another than the one of its name that was connected before.
+/// Refuses clusters that cannot be in one mesh, before anything is changed. With `replace`, a cluster may have another UUID
+/// than the cluster of its name that was connected before.
 pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<()> {
     if one.name() == other.name() {
         bail!("both clusters are called {}: give one of them another name", one.name());
@@ -42,18 +42,18 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
                 there.directory.settings_file().display()
             );
         }
-        // Pods of one cluster where another's pods or nodes are: a packet could mean either.
+        // An address must belong to the pods of one cluster only, and not to another cluster's nodes.
         overlap(here, &here.settings.pod_cidrs, there, &settings.pod_cidrs, "pod")?;
         overlap(here, &here.settings.pod_cidrs, there, &settings.node_cidrs, "node")?;
-        // What is a service's here is never another's: agents would refuse all of it. Two clusters' services may have the
-        // same addresses.
+        // Agents refuse another cluster's pods and nodes at addresses of the local services. The services of two clusters
+        // may have the same addresses.
         services_apart(here, there, &settings.pod_cidrs, "pod")?;
         services_apart(here, there, &settings.node_cidrs, "node")?;
         for (name, peer) in &here.peers {
             let grant = peer.clustermesh.iter().filter(|_| name != there.name());
             if grant.clone().any(|grant| grant.id == Some(settings.id.get())) {
                 bail!(
-                    "{} has the ID {}, which is {name}'s, a peer of {} already: give it another",
+                    "{} has the ID {}, which {name} has already, a peer of {}: give it another",
                     there.name(),
                     settings.id,
                     here.name()
@@ -71,12 +71,12 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
         }
         match (known_uuid(here, there), there.uuid) {
             (Some(known), Some(found)) if known != found && !replace => bail!(
-                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. If this one is to take its place, say --replace",
+                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another cluster. To replace that cluster by this one, add --replace",
                 here.name(),
                 there.name()
             ),
             (Some(known), None) => bail!(
-                "{} has no identity yet, and {} is connected to {known} of that name: start its apiserver once, then connect with --replace",
+                "{} has no UUID yet, and {} is connected to {known} of that name: start its apiserver once, then connect with --replace",
                 there.name(),
                 here.name()
             ),
@@ -86,7 +86,7 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
     Ok(())
 }
 
-/// Which cluster of its name the other was when it was connected.
+/// The UUID that the other cluster had when it was connected.
 pub(super) fn known_uuid(here: &Side, there: &Side) -> Option<Uuid> {
     here.peer(there.name())?.clustermesh.as_ref()?.uuid
 }
@@ -114,7 +114,7 @@ fn services_apart(here: &Side, there: &Side, theirs: &[IpNet], kind: &str) -> an
     for range in &here.settings.service_cidrs {
         if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
             bail!(
-                "the service range {range} of {} overlaps the {kind} range {other} of {}: its agents would refuse what is there",
+                "the service range {range} of {} overlaps the {kind} range {other} of {}: its agents would refuse those addresses",
                 here.name(),
                 there.name()
             );

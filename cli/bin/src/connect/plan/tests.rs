@@ -93,7 +93,7 @@ fn connected_once_and_taken_back() {
     let in_b = fs::read_dir(b.join("peers")).into_iter().flatten().flatten();
     assert!(in_b.map(|e| fs::read_to_string(e.path()).unwrap()).all(|text| !text.contains(key)));
 
-    // A certificate from a CA that b no longer has is made anew, and nothing else.
+    // If b has a new CA, the credentials are replaced, and nothing else.
     fs::remove_dir_all(b.join("pki")).unwrap();
     ClusterPki::new(&b.join("pki")).create("b", "clustermesh", &[], RENEW_BEFORE * 2).unwrap();
     assert_eq!(connect(&a, &b).unwrap().len(), 3);
@@ -119,7 +119,7 @@ fn what_an_operator_granted_outlives_connecting_again() {
     fs::write(&path, granted).unwrap();
     let grant = || Side::read(&a, false).unwrap().peers.remove(0).1.clustermesh.unwrap();
     let before = grant();
-    // Something else changed: the file is written anew.
+    // Another setting changed: the peer file is written again.
     let settings = b.join("cluster.yaml");
     let moved = fs::read_to_string(&settings).unwrap().replace("172.31.2.1", "172.31.2.9");
     fs::write(&settings, moved).unwrap();
@@ -163,13 +163,13 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     let root = tempfile::tempdir().unwrap();
     let a = make(root.path(), "a", 1, |_| {});
     assert!(connect(&a, &a).unwrap_err().to_string().contains("both clusters are called"));
-    // Not each other's ranges, but those of a third that one of them has as a peer already.
+    // The two do not overlap, but one overlaps a third cluster that the other has as a peer.
     let b = make(root.path(), "b", 2, |_| {});
     let c = make(root.path(), "c", 3, |s| s.pod_cidrs = vec![net("10.2.4.0/24")]);
     let d = make(root.path(), "d", 2, |s| s.pod_cidrs = vec![net("10.4.0.0/16")]);
     carry_out(connect(&a, &b).unwrap());
     let error = connect(&a, &d).unwrap_err().to_string();
-    assert!(error.contains("d has the ID 2, which is b's, a peer of a already"), "{error}");
+    assert!(error.contains("d has the ID 2, which b has already, a peer of a"), "{error}");
     let error = connect(&a, &c).unwrap_err().to_string();
     assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
 }
@@ -191,7 +191,7 @@ fn a_cluster_that_was_rebuilt_takes_the_place_of_the_one_before() {
     let key = || fs::read_to_string(a.join("peers/b.etcd-client.key")).unwrap();
     let old_key = key();
 
-    // Rebuilt, and not started yet; then started.
+    // b was rebuilt; first it has not been started yet, then it has.
     fs::remove_dir_all(b.join("state")).unwrap();
     fs::remove_file(b.join("users.yaml")).unwrap();
     let refused = connect(&a, &b).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! How the backends of a frontend were chosen: what its service asks for, its tiers and its groups.
+//! The reasons for the choice of a frontend's backends: its service's settings, tiers and groups.
 
 use mesh_admin::v1::{FrontendExplanation, TrafficGroup, TrafficTier};
 use mesh_balance::{Explanation, Share};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{part, size};
 
-/// How backends were chosen.
+/// The reasons for the choice.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownChoice {
@@ -16,24 +16,24 @@ pub(crate) struct ShownChoice {
     /// In seconds.
     pub(crate) session_affinity: Option<u32>,
     pub(crate) minimum_healthy_percent: Option<u8>,
-    /// What a weight is given to, `clusters` or `backends`; only where there are weights.
+    /// Whether weights are those of `clusters` or of `backends`; `None` without weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weights_of: Option<String>,
-    /// `Local` where connections stay on their node.
+    /// `Local` if connections stay on their node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) internal_traffic_policy: Option<&'static str>,
-    /// Hints are followed, where they are complete.
+    /// Whether the service asks for topology hints, which are followed if they are complete.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) topology_hints: bool,
-    /// Who was looked for last, and found.
+    /// Which backends are in use, as a word: `ready`, or the condition under which others are used.
     pub(crate) basis: String,
-    /// What it is in the kernel; false where it is left to kube-proxy.
+    /// Whether the frontend is in the kernel's tables; `false` if it is left to kube-proxy.
     pub(crate) taken: bool,
     pub(crate) tiers: Vec<ShownTier>,
     pub(crate) groups: Vec<ShownGroup>,
 }
 
-/// Clusters that are used before or after others.
+/// Clusters that are used together, before or after those of other tiers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownTier {
@@ -41,7 +41,7 @@ pub(crate) struct ShownTier {
     pub(crate) clusters: Vec<ShownCluster>,
     pub(crate) usable: u64,
     pub(crate) meant: u64,
-    /// Parts of 1.
+    /// From 0 to 1, as the two below.
     pub(crate) health: f64,
     pub(crate) capacity: f64,
     pub(crate) load: f64,
@@ -56,7 +56,7 @@ pub(crate) struct ShownCluster {
     pub(crate) usable: u64,
 }
 
-/// Backends that have the same chance.
+/// Backends with the same share.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownGroup {

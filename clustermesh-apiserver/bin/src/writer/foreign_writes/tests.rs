@@ -17,7 +17,7 @@ fn delete(key: &str, mod_revision: i64) -> WatchEvent {
     WatchEvent::Delete { key: key.into(), mod_revision }
 }
 
-/// What there is: the node, as it was exported; and a canary.
+/// An etcd with an exported node and a canary.
 struct Etcd {
     actual: Actual,
     marks: BTreeSet<String>,
@@ -48,7 +48,7 @@ impl Etcd {
 }
 
 #[test]
-fn keys_are_ours_others_or_out_of_place() {
+fn keys_belong_to_this_cluster_are_misplaced_or_are_ignored() {
     for (key, found) in [
         (NODE, KeyOwner::Local),
         ("cilium/state/identities/v1/id/65536", KeyOwner::Local),
@@ -61,7 +61,7 @@ fn keys_are_ours_others_or_out_of_place() {
         ("cilium/state/nodes/v1/ab/n1", KeyOwner::Misplaced),
         ("cilium/state/ip/v1/other/10.1.1.2", KeyOwner::Misplaced),
         ("cilium/state/identities/v1/value/k8s:a=b;/n1", KeyOwner::Misplaced),
-        // A copier's.
+        // Copies of other clusters' records.
         ("cilium/cache/nodes/v1/a/n1", KeyOwner::Other),
         ("cilium/cluster-config/ab", KeyOwner::Other),
         ("cilium/synced/ab/cilium/state/nodes/v1", KeyOwner::Other),
@@ -76,19 +76,19 @@ fn keys_are_ours_others_or_out_of_place() {
 fn own_writes_are_not_foreign() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     others.wrote(7);
-    // By their revision, whatever is known of the key by now.
+    // They are recognised by their revision, even if the key has changed since.
     assert_eq!(etcd.see(&mut others, &put(NODE, "of before", 7), 0), None);
     assert_eq!(etcd.see(&mut others, &put("cilium/state/nodes/v1/a/n2", "gone again", 7), 0), None);
     assert_eq!(etcd.see(&mut others, &delete(NODE, 7), 0), None);
-    // By their value.
+    // Or by their value.
     assert_eq!(etcd.see(&mut others, &put(NODE, "ours", 8), 0), None);
-    // What is gone already need not be removed.
+    // A key that is already deleted needs no repair.
     assert_eq!(etcd.see(&mut others, &delete("cilium/state/nodes/v1/a/n2", 9), 0), None);
     assert_eq!((others.next_due(), others.problems().len()), (None, 0));
 }
 
 #[test]
-fn what_another_client_does_is_due_at_once_and_named() {
+fn another_programs_write_is_due_at_once_and_reported() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     let canary = "cilium/synced/a/cilium/state/nodes/v1";
     assert_eq!(etcd.see(&mut others, &put(NODE, "theirs", 7), 0), Some(ForeignWrite::Changed));
@@ -105,11 +105,10 @@ fn what_another_client_does_is_due_at_once_and_named() {
     );
     assert_eq!(others.next_due(), None);
     let problems = others.problems().join("\n");
-    for says in ["n1: another program changed it; put right", "removed it; put back", "left alone"]
-    {
+    for says in ["n1: another program changed it; repaired", "removed it; restored", "left alone"] {
         assert!(problems.contains(says), "{problems}");
     }
-    // It is no news for ever; what stays where it is not ours is.
+    // It is forgotten after a while, but a misplaced key is reported as long as it exists.
     others.tidy(etcd.at(601));
     assert_eq!(others.problems().len(), 1);
     assert_eq!(etcd.see(&mut others, &delete(foreign, 11), 602), None);
@@ -117,10 +116,10 @@ fn what_another_client_does_is_due_at_once_and_named() {
 }
 
 #[test]
-fn two_writers_do_not_fight_at_full_speed() {
+fn two_writers_do_not_compete_at_full_speed() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     let mut repairs = 0;
-    // The other one writes every second, for an hour.
+    // The other program writes every second, for an hour.
     for second in 0..3_600_u32 {
         let event = put(NODE, "theirs", i64::from(second) + 10);
         etcd.see(&mut others, &event, second.into());
@@ -128,17 +127,17 @@ fn two_writers_do_not_fight_at_full_speed() {
             repairs += others.take_due(etcd.at(second.into()), 128).len();
         }
     }
-    // A few in the first minute, and then one a minute.
+    // A few repairs in the first minute, and then one a minute.
     assert!((50..=80).contains(&repairs), "{repairs}");
     let problems = others.problems();
     assert!(problems[0].contains("is there another writer?"), "{problems:?}");
-    // Other keys are not made to wait by that.
+    // Other keys are not delayed.
     others.note("cilium/state/nodes/v1/a/n2".into(), ForeignWrite::Added, etcd.at(4_000));
     assert!(others.next_due() <= Some(etcd.at(4_000)));
 }
 
 #[test]
-fn any_number_of_keys_costs_so_much_and_no_more() {
+fn any_number_of_keys_has_a_bounded_cost() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     for n in 0..50_000 {
         let key = format!("cilium/state/services/v1/a/shop/web-{n}");
@@ -147,7 +146,7 @@ fn any_number_of_keys_costs_so_much_and_no_more() {
     others.tidy(etcd.at(0));
     assert_eq!(others.sightings.len(), NAMED);
     assert_eq!(others.problems().len(), LISTED + 1);
-    // Each round takes as many as go into a transaction, and the next one follows at once.
+    // Each round takes as many keys as fit into a transaction, and the next round follows at once.
     let (mut rounds, mut keys) = (0, BTreeSet::new());
     while others.next_due().is_some_and(|due| due <= etcd.at(0)) {
         let round = others.take_due(etcd.at(0), 128);
@@ -155,9 +154,9 @@ fn any_number_of_keys_costs_so_much_and_no_more() {
         keys.extend(round);
         rounds += 1;
     }
-    assert_eq!((rounds, keys.len()), (391, 50_000), "all of them are put right");
+    assert_eq!((rounds, keys.len()), (391, 50_000), "all of them are repaired");
     others.tidy(etcd.at(0));
-    assert_eq!(others.sightings.len(), 0, "which leaves room for names");
+    assert_eq!(others.sightings.len(), 0, "there is room again");
     for n in 0..200_000 {
         others.wrote(n);
     }

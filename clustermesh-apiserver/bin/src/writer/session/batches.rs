@@ -1,4 +1,4 @@
-//! Writes in transactions, as many at a time as the etcd takes, and what it does not take alone.
+//! Writes in transactions that are as large as the etcd accepts. A value that it does not accept blocks no other.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use mesh_export::{Write, fingerprint};
 use super::Session;
 use crate::writer::state::Refused;
 
-/// etcd's limit of 128 operations in a transaction, but for the heartbeat that may come with them.
+/// The maximum number of writes in a transaction: etcd's limit of 128 operations, less one for a heartbeat.
 const BATCH: usize = 127;
-/// Half of what etcd takes in a request.
+/// The maximum size of a transaction in bytes: half of what etcd accepts in a request.
 const BATCH_BYTES: usize = 768 * 1024;
 
 impl Session<'_> {
-    /// Makes writes in their order, as many at a time as the etcd takes.
+    /// Makes writes in their order, in as few transactions as possible.
     pub(super) async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
         for batch in batches(writes) {
             self.write_batch(batch).await?;
@@ -22,7 +22,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// One transaction: all or none.
+    /// Makes operations in one transaction.
     pub(super) async fn apply(&mut self, ops: Vec<Op>) -> Result<(), EtcdError> {
         let connection = self.connection.clone();
         let write = async move { connection.apply(&ops).await };
@@ -31,7 +31,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The same, for a sign of life: no other is given meanwhile.
+    /// The same for a sign of life. No other sign is written meanwhile.
     pub(super) async fn apply_alone(&mut self, ops: &[Op]) -> Result<(), EtcdError> {
         let made = self.writer.answer("a write", self.connection.apply(ops)).await?;
         self.wrote(made);
@@ -46,7 +46,7 @@ impl Session<'_> {
     async fn write_batch(&mut self, batch: Vec<Write>) -> Result<(), EtcdError> {
         let mut ops: Vec<Op> = batch.iter().map(op).collect();
         if count_deletes(&batch) > 1 {
-            // An expired lease deletes many keys at once too. This says that a living writer meant it.
+            // An expired lease also deletes many keys in one revision. The heartbeat shows that the writer did this.
             ops.push(self.heartbeat().await?);
         }
         match self.apply(ops).await {
@@ -57,7 +57,7 @@ impl Session<'_> {
                 batch.into_iter().for_each(|write| self.written(write));
             }
             Err(EtcdError::RequestTooLarge(_)) if batch.len() > 1 => {
-                // One of them is too large: each by itself, so that it blocks no other.
+                // One of them may be too large: write each in its own transaction, so that it blocks no other.
                 for write in batch {
                     Box::pin(self.write_batch(vec![write])).await?;
                 }
@@ -87,19 +87,19 @@ impl Session<'_> {
         }
     }
 
-    /// The etcd does not take a value. What it held before stays, and everything else goes on.
+    /// Stores that the etcd does not accept a value. The previous value stays.
     async fn refused(&mut self, write: &Write, reason: &str) -> Result<(), EtcdError> {
         let (cluster, key) = (Arc::clone(&self.writer.cluster), write.key().to_owned());
         let asked = key.clone();
         let object = self.alongside(async move { cluster.owner(asked).await }).await?;
         let refused = Refused { object, bytes: size(write), reason: reason.into() };
         let Refused { object, bytes, reason } = &refused;
-        tracing::error!(key, object, bytes, reason, "the etcd does not take the value");
+        tracing::error!(key, object, bytes, reason, "the etcd does not accept the value");
         self.writer.set(|state| state.refused.insert(key, refused));
         Ok(())
     }
 
-    /// What is not to be written any more is not refused any more.
+    /// Forgets refused keys that are no longer desired.
     pub(super) fn forget_refused(&self) {
         let desired = &self.memory.exported.desired;
         if self.writer.look(|state| state.refused.is_empty()) {
@@ -109,14 +109,14 @@ impl Session<'_> {
     }
 }
 
-/// Writes as they fit in transactions, in their order.
+/// Divides writes into transactions, in their order.
 fn batches(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;
     for write in writes {
         let size = size(&write);
-        // In one revision a reader with a watch for each prefix would get both in any order.
+        // A reader with a watch for each prefix receives the changes of one revision in any order.
         let apart = batch.last().is_some_and(|last| write.follows(last));
         if apart || batch.len() >= BATCH || (bytes + size > BATCH_BYTES && !batch.is_empty()) {
             batches.push(std::mem::take(&mut batch));
@@ -159,18 +159,18 @@ mod tests {
             key: format!("{n:04}"),
             value: vec![b'x'; bytes - 4].into(),
         };
-        // Many small ones: 127 at a time.
+        // Small writes: 127 in each transaction.
         let small = batches((0..300).map(|n| write(n, 100)).collect());
         assert_eq!(small.iter().map(Vec::len).collect::<Vec<_>>(), [127, 127, 46]);
         let keys: Vec<&str> = small.iter().flatten().map(Write::key).collect();
         assert!(keys.is_sorted() && keys.len() == 300);
-        // Long ones: 768 KiB at a time; one that is longer alone by itself.
+        // Large writes: 768 KiB in each transaction; a larger write has its own.
         let kib = 1024;
         let sizes = [500 * kib, 268 * kib, 1, 2_000 * kib, 4, 4].map(|bytes| bytes.max(4));
         let long = batches((0..).zip(sizes).map(|(n, bytes)| write(n, bytes)).collect());
         assert_eq!(long.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 2]);
         assert!(batches(Vec::new()).is_empty());
-        // Identities before what has them.
+        // Identities are in an earlier transaction than the records that have them.
         let put = |key: &str| Write::Put { key: key.into(), value: vec![].into() };
         let keys = ["cilium/state/identities/v1/id/65536", "cilium/state/ip/v1/default/10.1.1.2"];
         assert_eq!(batches(keys.map(put).into()).len(), 2);

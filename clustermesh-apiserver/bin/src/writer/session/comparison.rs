@@ -1,4 +1,4 @@
-//! Comparing everything, when a connection begins and when the source is complete for the first time.
+//! Compares all keys when a connection begins, and when the source is complete for the first time.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::writer::{
 };
 
 impl Session<'_> {
-    /// Compares everything, writes what differs, and says that it is complete. Returns the revision that was compared.
+    /// Compares all keys, writes the differences, and puts the canaries. Returns the compared revision.
     pub(super) async fn compare(&mut self) -> Result<i64, SessionError> {
         self.recognise_history().await?;
         let (compared, found) = self.list_all().await?;
@@ -43,7 +43,7 @@ impl Session<'_> {
         Ok(compared)
     }
 
-    /// Finds out what is there. What is of others is named and left alone.
+    /// Lists all keys. Misplaced keys are reported and left alone.
     async fn list_all(&mut self) -> Result<(i64, Found), EtcdError> {
         let local = &self.writer.cluster.settings.name;
         self.actual.clear();
@@ -54,7 +54,7 @@ impl Session<'_> {
             let list = async move { connection.list(&span).await };
             let (revision, keys) =
                 self.alongside(self.writer.answer("a list of all", list)).await??;
-            // Of the earlier list: the watch begins after it.
+            // The revision of the first list: the watch begins after it.
             compared.get_or_insert(revision);
             for kv in keys {
                 let text = String::from_utf8_lossy(&kv.key).into_owned();
@@ -68,7 +68,10 @@ impl Session<'_> {
                         self.actual.insert(text, fingerprint(&kv.value));
                     }
                     KeyOwner::Local | KeyOwner::Misplaced => {
-                        tracing::warn!(key = text, "another cluster's key in this cluster's tree");
+                        tracing::warn!(
+                            key = text,
+                            "a key of another cluster in this cluster's tree"
+                        );
                         self.foreign.note(text, ForeignWrite::Misplaced, Instant::now());
                     }
                     KeyOwner::Other => {}

@@ -1,4 +1,4 @@
-//! A look at the etcd itself: its version, how full it is, and how far back its history goes.
+//! Examines the etcd: its version, its size, and the age of its oldest revision.
 
 use std::time::{Instant, SystemTime};
 
@@ -10,14 +10,14 @@ use super::Session;
 use crate::writer::etcd_version::unfit;
 
 impl Session<'_> {
-    /// Looks at the etcd. One that does not say what it is is as good for everything else.
+    /// Examines the etcd. If it does not report its status, everything else still works.
     pub(super) async fn examine(&mut self) -> Result<(), EtcdError> {
         let connection = self.connection.clone();
         let asking = async move { connection.status().await };
         let status = match self.alongside(self.writer.answer("its status", asking)).await? {
             Ok(status) => status,
             Err(error) => {
-                tracing::warn!(%error, "the etcd does not say its version and size");
+                tracing::warn!(%error, "the etcd does not report its version and size");
                 return Ok(());
             }
         };
@@ -37,11 +37,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// When the oldest heartbeat was put that can still be read, of those that there were without a break.
+    /// The time of the oldest heartbeat that can still be read, since the key was last created.
     async fn oldest_heartbeat(&mut self) -> Result<Option<SystemTime>, EtcdError> {
         let (header, now) = self.heartbeat_at(None).await?;
         let Some(now) = now else { return Ok(None) };
-        // The first revision that can be read is in between: at `high` one can.
+        // Binary search for the first readable revision. `high` is always readable.
         let (mut low, mut high) = (now.create_revision, header.revision);
         let mut oldest = now;
         while low < high {

@@ -1,10 +1,10 @@
-//! What an etcd says of the cluster's IDs, which the journal must know.
+//! Collects the IDs in an etcd, to compare them with the journal.
 
 use mesh_alloc::Found;
 use mesh_model::{ClusterName, Labels, RecordKey};
 use mesh_wire::{Key, Position, cluster_config};
 
-/// Takes note of what a key of the cluster reports.
+/// Adds the content of a key of the cluster.
 pub(super) fn note(found: &mut Found, local: &ClusterName, key: &str, value: &[u8]) {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => {
@@ -21,7 +21,7 @@ pub(super) fn note(found: &mut Found, local: &ClusterName, key: &str, value: &[u
     }
 }
 
-/// The last revision of the manifests that a position speaks of.
+/// The latest revision of the manifests in a position.
 fn revision(position: &[u8]) -> u64 {
     let position = Position::decode(position).unwrap_or_default();
     position.source.values().filter_map(|version| version.parse().ok()).max().unwrap_or_default()

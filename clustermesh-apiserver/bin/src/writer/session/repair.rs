@@ -1,4 +1,4 @@
-//! Putting right what others did to keys of ours.
+//! Repairs keys that other programs changed.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -8,11 +8,11 @@ use mesh_follow::{KeyValue, WatchEvent};
 
 use super::Session;
 
-/// Keys that are looked at in one round: as many as an etcd takes in a transaction.
+/// How many keys are examined in one round: as many as an etcd accepts in a transaction.
 const ROUND: usize = 128;
 
 impl Session<'_> {
-    /// Takes what happened in the etcd, by us or by others.
+    /// Handles watch events of the etcd.
     pub(super) fn see(&mut self, events: &[WatchEvent]) {
         let local = &self.writer.cluster.settings.name;
         let now = Instant::now();
@@ -28,12 +28,12 @@ impl Session<'_> {
         }
         if let Some((write, key)) = last {
             let key = String::from_utf8_lossy(key);
-            tracing::warn!(kind = write.as_str(), writes, %key, "another writer in this cluster's etcd");
+            tracing::warn!(kind = write.as_str(), writes, %key, "another program wrote to this cluster's etcd");
         }
         self.foreign.tidy(now);
     }
 
-    /// Looks at keys that others touched, and makes them what they should be. One round: what else is due goes between two.
+    /// Examines and repairs one round of keys. Other work that is due takes place between two rounds.
     pub(super) async fn repair(&mut self) -> Result<(), EtcdError> {
         let due = self.foreign.take_due(Instant::now(), ROUND);
         let (markers, keys): (Vec<_>, Vec<_>) =
@@ -51,14 +51,14 @@ impl Session<'_> {
         self.writer.metrics.foreign_repairs.inc_by(writes.len().try_into().unwrap_or(u64::MAX));
         self.write(writes).await?;
         if !markers.is_empty() && self.is_synced() {
-            // The position is put every second anyway.
+            // The other marker, the position, is put every second anyway.
             self.put_canaries().await?;
         }
         self.report_foreign();
         Ok(())
     }
 
-    /// Puts what there is to say of others into the status.
+    /// Updates the messages about other programs' writes in the status.
     pub(super) fn report_foreign(&mut self) {
         self.foreign.tidy(Instant::now());
         let problems = self.foreign.problems();
@@ -72,7 +72,7 @@ impl Session<'_> {
         let (connection, all) = (self.connection.clone(), keys.to_vec());
         let together = async move { connection.look_up(&all).await };
         match self.alongside(self.writer.answer("some keys", together)).await? {
-            // Together they are more than one answer may be.
+            // The answer would be too large: look up each key alone.
             Err(EtcdError::TooLarge(_)) if keys.len() > 1 => {
                 let mut found = Vec::new();
                 for key in keys {

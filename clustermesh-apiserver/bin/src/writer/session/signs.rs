@@ -1,4 +1,4 @@
-//! When which sign of life is due.
+//! The schedule of signs of life.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Interval;
 
 use super::every;
 
-/// What shows that the writer lives, and how far it is.
+/// A periodic write or request of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// The heartbeat.
@@ -15,27 +15,27 @@ pub(super) enum Sign {
     Position,
     /// The position, for local nodes.
     LocalPosition,
-    /// A question that shows whether the etcd answers.
+    /// A small request that shows whether the etcd answers.
     Question,
 }
 
-/// When each is due.
+/// When each sign is due.
 pub(super) struct Signs {
     heartbeat: Interval,
     position: Interval,
     local_position: Interval,
     question: Interval,
-    /// What the etcd holds was compared, in this connection or in one before it to the same history: until then nothing
-    /// vouches for it.
+    /// Whether the etcd's content was compared, in this connection or an earlier one to the same history. Until then,
+    /// heartbeat and position are not written.
     pub(super) vouches: bool,
 }
 
-/// How often the position is put: readers that change to this etcd wait for it.
+/// The interval of the position. Readers that change to this etcd wait for it.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
-/// How often it is put for local nodes: they doubt what they know of their cluster sooner than others do.
+/// The interval of the position for local nodes, which detect a stale apiserver within seconds.
 const LOCAL_POSITION_EVERY: Duration = Duration::from_secs(1);
-/// How often a connection is tried on which nothing is to be written: readiness says what is, and an etcd that comes back
-/// empty is filled soon.
+/// The interval of questions, so that readiness is up to date even if nothing is written, and an etcd that comes back empty
+/// is filled soon.
 const QUESTION_EVERY: Duration = Duration::from_secs(1);
 
 // === impl Signs ===
@@ -51,7 +51,7 @@ impl Signs {
         }
     }
 
-    /// Waits until one is due. Cancel-safe.
+    /// Waits until a sign is due. Cancel-safe.
     pub(super) async fn due(&mut self) -> Sign {
         let vouches = self.vouches;
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The keys that say how far the writer is, and that it lives: canaries, heartbeat, position, the history's name.
+//! The writer's own keys: canaries, heartbeat, position, and the ID of the etcd's history.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::Session;
 use crate::writer::etcd_error::Reason;
 
-/// The prefixes that we write. Exports have no keys yet; their canary is what `serviceExportsEnabled: false` promises.
+/// The prefixes with a canary. There are no service exports, but `serviceExportsEnabled: false` requires their canary.
 const CANARIES: [Prefix; 7] = [
     Prefix::EndpointSlices,
     Prefix::Identities,
@@ -28,10 +28,10 @@ const CANARIES: [Prefix; 7] = [
     Prefix::Services,
     Prefix::Local,
 ];
-/// A heartbeat lives on for 15 minutes after its writer.
+/// The lease of the heartbeat in seconds: it outlives its writer by 15 minutes.
 const HEARTBEAT_LEASE: i64 = 900;
 
-/// The keys of a cluster that are ours, and no object's.
+/// The writer's own keys that are compared and repaired.
 pub(super) fn markers(local: &ClusterName) -> BTreeSet<String> {
     canaries(local).into_iter().chain([LOCAL_POSITION.to_owned()]).collect()
 }
@@ -41,8 +41,8 @@ fn canaries(local: &ClusterName) -> [String; CANARIES.len()] {
 }
 
 impl Session<'_> {
-    /// Looks which history this is. In the one that this writer knows, what it wrote is there: it vouches for that while it
-    /// compares.
+    /// Checks the history of the etcd. If it is the one that this writer knows, its content is still valid, so heartbeat
+    /// and position are written during the comparison.
     pub(super) async fn recognise_history(&mut self) -> Result<(), EtcdError> {
         let (revision, name) = self.read_history().await?;
         let same = name.is_some() && name == self.memory.history;
@@ -55,16 +55,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives a history that has none a name: two may be alike in all else, the IDs of their revisions included. One that is
-    /// behind what it was is another, whatever name it brought along from a backup; so that readers know it that go by what
-    /// Cilium has, its canaries are made anew too, when everything is compared.
+    /// Puts an ID into a history without one: two histories may otherwise be equal, even in their revisions. If the
+    /// revision is lower than before, the etcd was restored from a backup, so the history gets a new ID. Its canaries are
+    /// then deleted and put again after the comparison, for readers that only know Cilium's keys.
     pub(super) async fn name_history(&mut self) -> Result<(), EtcdError> {
         let (revision, name) = self.read_history().await?;
         let behind = revision < self.memory.revision;
         let lost = name.is_none() && self.memory.history.is_some();
         self.memory.revision = revision;
         if behind || lost {
-            let text = "it is not what it was, begun anew or restored from a backup: it was filled";
+            let text =
+                "its data was lost or restored from a backup; the apiserver has filled it again";
             self.notice(Reason::DataLost, text.into());
         }
         if name.is_some() && !behind {
@@ -77,13 +78,13 @@ impl Session<'_> {
         if behind {
             let canaries = canaries(&self.writer.cluster.settings.name);
             ops.extend(canaries.map(|key| Op::Delete { key }));
-            // A living writer means it.
+            // The heartbeat in the same revision shows that the writer did this.
             ops.push(self.heartbeat().await?);
         }
         self.apply(ops).await
     }
 
-    /// How far the etcd is, and how its history is called.
+    /// The etcd's revision, and the ID of its history.
     async fn read_history(&mut self) -> Result<(i64, Option<Vec<u8>>), EtcdError> {
         let connection = self.connection.clone();
         let page = async move { connection.page(&KeyRange::key(HISTORY), 1, None, false).await };
@@ -92,15 +93,15 @@ impl Session<'_> {
         Ok((header.revision, found.first().map(|kv| kv.value.clone())))
     }
 
-    /// Says that everything is there. Anew after each comparison, and where others touched one: readers take it as "complete
-    /// as of now". Not after removing several keys: the heartbeat in the same revision says that this was meant.
+    /// Puts the canaries: everything is written. Done after each comparison, and when another program changed one. Readers
+    /// then remove what is not listed. Not done after deleting several keys: the heartbeat in the same revision is enough.
     pub(super) async fn put_canaries(&mut self) -> Result<(), EtcdError> {
         let value = timestamp_value(SystemTime::now());
         let put = |key| Op::Put { key, value: value.clone().into(), lease: None };
         self.apply(canaries(&self.writer.cluster.settings.name).map(put).into()).await
     }
 
-    /// Says that the writer lives.
+    /// Puts the heartbeat.
     pub(super) async fn beat(&mut self) -> Result<(), EtcdError> {
         let beat = self.heartbeat().await?;
         self.apply_alone(&[beat]).await?;
@@ -108,19 +109,19 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Says how far of the source everything is here; not while the source is away, when other replicas may know better.
+    /// Puts the position, unless the source has been unreadable for a while: other replicas may have newer objects.
     pub(super) async fn put_position(&mut self, key: &str) -> Result<(), EtcdError> {
         let Some(versions) = self.memory.written.clone() else { return Ok(()) };
         if self.writer.cluster.view().away(Instant::now()).is_some() {
             return Ok(());
         }
-        // The source says what changes at once: that nothing changed since is known as of now.
+        // The source reports changes at once, so the position is valid as of now.
         let position = Position::new(versions, SystemTime::now());
         let put = Op::Put { key: key.into(), value: position.encode(), lease: None };
         self.apply_alone(&[put]).await
     }
 
-    /// The write that says that the writer lives, with its lease, which lives on with it.
+    /// The operation that puts the heartbeat. Renews its lease, or gets a new one.
     pub(super) async fn heartbeat(&mut self) -> Result<Op, EtcdError> {
         let kept = match self.lease {
             Some(lease) => {

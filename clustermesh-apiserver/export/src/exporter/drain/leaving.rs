@@ -1,4 +1,4 @@
-//! Who leaves because of a drain: counted as objects change, for as long as something is drained.
+//! Counts the drained endpoints while something is drained, and updates the count as objects change.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,21 +13,22 @@ use mesh_model::{
 
 use super::Drained;
 
-/// The pods, and the endpoints that are no pod's, that serve and are left; each once, whatever the number of its addresses
-/// and services. A change costs what is in the objects that changed.
+/// The drained endpoints that serve: pods, and endpoints without a pod. Each counts once, however many addresses and
+/// services it has. The cost of an update depends only on the object that changed.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
-    /// Addresses that serve and are left, each with how many endpoints have it.
+    /// Drained addresses that serve, with the number of endpoints that have each.
     addresses: HashMap<IpAddr, usize>,
-    /// The pods that have an address, left or not.
+    /// The pods of each address, drained or not.
     pods: HashMap<IpAddr, BTreeSet<ObjectKey>>,
-    /// Pods that are left, each with how many of its addresses. Of several pods with one address the first has it.
+    /// Drained pods, with the number of their drained addresses. If several pods have an address, it counts for the first
+    /// one.
     left: HashMap<ObjectKey, usize>,
-    /// How many of the addresses are no pod's.
+    /// The number of drained addresses without a pod.
     podless: usize,
-    /// How many pods and endpoints are on each node.
+    /// The number of pods and endpoints on each node.
     on_nodes: HashMap<String, usize>,
-    /// How many objects were looked at: the work that was done.
+    /// How many objects were examined, for tests of the cost.
     pub(crate) looks: usize,
 }
 
@@ -48,7 +49,7 @@ impl Leaving {
         leaving
     }
 
-    /// An object was and is so. What is drained is as it was when the object was counted.
+    /// Updates the count for an object's change. `drained` must be the same as when the object was counted.
     pub(super) fn changed(
         &mut self,
         drained: &Drained,
@@ -63,7 +64,7 @@ impl Leaving {
         }
     }
 
-    /// How many there are.
+    /// The number of drained endpoints.
     pub(super) fn count(&self) -> usize {
         self.left.len() + self.podless
     }
@@ -104,7 +105,7 @@ impl Leaving {
     }
 
     fn address_of_pod(&mut self, ip: IpAddr, pod: &ObjectKey, change: Change) {
-        // Another pod may have it from now on.
+        // The address may count for another pod from now on.
         let is_left = self.addresses.contains_key(&ip);
         if is_left {
             self.count_with_its_pod(ip, Change::Went);
@@ -122,7 +123,7 @@ impl Leaving {
         }
     }
 
-    /// An address that is left counts for the pod that has it now, or for itself.
+    /// Counts a drained address for its pod, or, without one, for itself.
     fn count_with_its_pod(&mut self, ip: IpAddr, change: Change) {
         match (self.pods.get(&ip).and_then(BTreeSet::first), change) {
             (Some(pod), change) => {
@@ -134,7 +135,7 @@ impl Leaving {
     }
 }
 
-/// Counts one more, or one less. Whether it is the first, or was the last.
+/// Adds one to a count, or subtracts one. Returns whether it was the first, or the last.
 fn count<K: Clone + Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, change: Change) -> bool {
     match change {
         Change::Came => {

@@ -1,9 +1,9 @@
-//! What a Cilium keeps about its cluster, exported as it is.
+//! Cilium's objects are exported unchanged.
 
 use super::*;
 
-/// What a real Cilium made of recorded objects, byte for byte but for canaries and heartbeat, which are no object's; and for
-/// the exceptions that `docs/wire.md`, "Where we differ from Cilium", names: none of these scenarios has one.
+/// The exported values equal those that Cilium made of the recorded objects, without canaries and heartbeats. None of these
+/// scenarios has an exception listed in `docs/compatibility.md`.
 #[test]
 fn nodes_identities_and_addresses_of_the_recording() {
     let mut compared = 0;
@@ -17,7 +17,7 @@ fn nodes_identities_and_addresses_of_the_recording() {
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
         let mut exported: BTreeMap<_, _> = exported.map(|(k, v)| (k.clone(), text(v))).collect();
         if scenario == "endpoints" {
-            // The recording is a part of a run, and the IPv6 address of one of its objects is not in it.
+            // The recording is incomplete: it lacks the IPv6 address of one of its objects.
             let v6 = exported.remove("cilium/state/ip/v1/default/fd00:70:2::9b").unwrap();
             let v4 = &exported["cilium/state/ip/v1/default/10.70.2.55"];
             assert_eq!(v6, v4.replace("10.70.2.55", "fd00:70:2::9b"));
@@ -29,7 +29,7 @@ fn nodes_identities_and_addresses_of_the_recording() {
     assert_eq!(compared, 4 + 3 + 3 + 3);
 }
 
-/// As in Cilium's own test of its exporter: `id` is the identity's ID here.
+/// As in Cilium's own test of its exporter. `id` is the identity's ID.
 const SLICE: &str = "apiVersion: cilium.io/v2alpha1
 kind: CiliumEndpointSlice
 metadata: {name: ces-1}
@@ -41,7 +41,7 @@ endpoints:
 ";
 
 #[test]
-fn a_slice_of_endpoints_is_the_addresses_in_it() {
+fn an_endpoint_slice_is_exported_as_its_addresses() {
     let mut cluster = Cluster::new();
     let all = ["ip/v1/default/10.7.1.5", "ip/v1/default/10.7.1.6", "ip/v1/default/fd00:7::5"];
     assert_eq!(cluster.apply(SLICE), all);
@@ -60,9 +60,9 @@ fn a_slice_of_endpoints_is_the_addresses_in_it() {
     assert_eq!(cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1").len(), 3);
 }
 
-/// A Cilium with `--enable-cilium-endpoint-slice` reads slices and nothing else, and goes on to keep endpoints.
+/// With `--enable-cilium-endpoint-slice`, Cilium writes endpoints too, but reads only slices.
 #[test]
-fn endpoints_beside_slices_do_not_count() {
+fn endpoints_are_ignored_if_there_are_slices() {
     let endpoint = |name: &str, ip: &str, id: u32| {
         format!(
             "apiVersion: cilium.io/v2\nkind: CiliumEndpoint\nmetadata: {{name: {name}, namespace: shop}}\nstatus: {{identity: {{id: {id}}}, networking: {{addressing: [{{ipv4: {ip}}}]}}}}\n---\n"
@@ -70,7 +70,7 @@ fn endpoints_beside_slices_do_not_count() {
     };
     let mut cluster = Cluster::new();
     cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("a", "10.7.1.5", "cart")));
-    // One that a slice has otherwise, and one that none has.
+    // An endpoint that differs in a slice, and one that is in no slice.
     cluster.apply(&endpoint("a", "10.7.1.5", 458_900));
     cluster.apply(&endpoint("old", "10.7.1.9", 458_901));
     let id_of = |cluster: &Cluster, ip: &str| {
@@ -90,7 +90,7 @@ fn endpoints_beside_slices_do_not_count() {
 }
 
 #[test]
-fn an_identity_is_of_its_namespace_and_has_labels() {
+fn identities_need_a_namespace_in_the_mesh_and_labels() {
     let identity = |labels: &str| {
         format!(
             "apiVersion: cilium.io/v2\nkind: CiliumIdentity\nmetadata: {{name: '458800'}}\nsecurity-labels: {labels}\n---\n"
@@ -117,11 +117,11 @@ fn an_identity_is_of_its_namespace_and_has_labels() {
 }
 
 #[test]
-fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
+fn ciliums_objects_replace_those_of_kubernetes() {
     let mut cluster = Cluster::new();
     cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("a", "10.7.1.5", "cart")));
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458753"));
-    // The pod is the one of its endpoint, and so its own node gets it.
+    // The pod has the identity of its endpoint, also in the record for its node.
     cluster.apply(SLICE);
     let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
     assert!(address.contains("\"ID\":458800") && address.contains("172.18.0.3"), "{address}");
@@ -143,7 +143,7 @@ fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
     ));
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458900"));
 
-    // And a node is what the Cilium says of it.
+    // The CiliumNode replaces the Node.
     let of_cilium = "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {name: n1}\nspec: {bootid: b, addresses: null, ipam: {podCIDRs: [10.7.9.0/24]}}\n";
     assert_eq!(cluster.apply(of_cilium), ["nodes/v1/alpha/n1"]);
     assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.9.0"));
@@ -151,18 +151,40 @@ fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
     assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.1.0"));
 }
 
-/// Cilium writes the key `…/<nil>` for such an address, which readers refuse.
 #[test]
-fn an_address_that_is_none_is_named_and_the_others_exported() {
+fn a_kubernetes_nodes_annotations_and_the_keys_in_them_are_not_exported() {
+    let mut cluster = Cluster::new();
+    let key = "annotations: {network.cilium.io/wg-pub-key: a2V5, note: long}";
+    let of_kubernetes = node("172.31.7.1").replace("name: n1", &format!("name: n1, {key}"));
+    assert_eq!(cluster.apply(&of_kubernetes), ["nodes/v1/alpha/n1"]);
+    let value = cluster.value("nodes/v1/alpha/n1").unwrap();
+    for empty in [r#""Annotations":null"#, r#""WireguardPubKey":"""#, r#""IPv4HealthIP":"""#] {
+        assert!(value.contains(empty), "{empty}: {value}");
+    }
+    let of_cilium = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1, {key}}}\nspec: {{health: {{ipv4: 10.7.1.7}}}}\n"
+    );
+    assert_eq!(cluster.apply(&of_cilium), ["nodes/v1/alpha/n1"]);
+    let value = cluster.value("nodes/v1/alpha/n1").unwrap();
+    for given in
+        ["\"note\":\"long\"", r#""WireguardPubKey":"a2V5""#, r#""IPv4HealthIP":"10.7.1.7""#]
+    {
+        assert!(value.contains(given), "{given}: {value}");
+    }
+}
+
+/// For such an address Cilium writes the key `…/<nil>`, which readers refuse.
+#[test]
+fn an_invalid_address_is_reported_and_the_others_are_exported() {
     let mut cluster = Cluster::new();
     let endpoint = "apiVersion: cilium.io/v2\nkind: CiliumEndpoint\nmetadata: {name: a, namespace: shop}\nstatus: {networking: {addressing: [{ipv4: 10.70.1, ipv6: '::ffff:10.70.1.80'}]}}\n";
     assert_eq!(cluster.apply(endpoint), ["ip/v1/default/10.70.1.80"]);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    assert_eq!(notes, [r#"a: "10.70.1" is no IP address"#]);
+    assert_eq!(notes, [r#"a: "10.70.1" is not an IP address"#]);
 }
 
 #[test]
-fn an_identity_costs_the_pods_that_have_its_labels() {
+fn an_identity_affects_only_pods_with_its_labels() {
     let mut cluster = Cluster::new();
     let pods = (1..=40).map(|n| {
         let app = if n <= 3 { "cart" } else { "web" };
@@ -184,7 +206,7 @@ fn an_identity_costs_the_pods_that_have_its_labels() {
     let before = cluster.exporter.makes;
     cluster.apply(&identity);
     assert_eq!((with_id(&cluster), cluster.exporter.makes - before), (3, 4), "it, and its pods");
-    // A pod that gets these labels, or loses them, does so with its ID.
+    // The ID of a pod changes when it gets these labels or loses them.
     cluster.apply(&pod("p-4", "10.7.1.4", "cart"));
     cluster.apply(&pod("p-1", "10.7.1.1", "web"));
     assert_eq!(with_id(&cluster), 3);

@@ -1,4 +1,4 @@
-//! Nodes and clusters that clients are to leave.
+//! Drained nodes and clusters.
 
 use mesh_source::Drain;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn drain(cluster: &mut Cluster, on: bool, nodes: &[&str]) -> Vec<String> {
     cluster.changed()
 }
 
-/// Each endpoint's last part, and its three conditions: `t`, `f`, or `-` where it does not say.
+/// The last part of each endpoint's address, and its three conditions: `t`, `f`, or `-` if absent.
 fn conditions(cluster: &Cluster) -> Vec<String> {
     let word = |condition| match condition {
         Some(true) => 't',
@@ -45,7 +45,7 @@ fn backends(cluster: &Cluster) -> Vec<&'static str> {
 const AS_THEY_ARE: [&str; 3] = ["10.7.1.5 t--", "10.7.2.5 ---", "10.7.1.6 ff-"];
 
 #[test]
-fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
+fn drained_endpoints_are_terminating_in_slices_and_left_out_of_services() {
     let mut cluster = Cluster::new();
     on_two_nodes(&mut cluster);
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
@@ -73,18 +73,18 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
         (what_if.cluster, what_if.nodes[0].name.as_str(), what_if.endpoints),
         (false, "n2", 1)
     );
-    assert_eq!(said(&cluster), [r#"{"v":1,"cluster":true,"nodes":["n1"]}"#; 2]);
+    assert_eq!(drain_values(&cluster), [r#"{"v":1,"cluster":true,"nodes":["n1"]}"#; 2]);
 
-    // Undrained, all is as it was; and what others see of a node that is drained goes by what is true now.
+    // After the drain ends, the conditions are as before. During a drain, changes of endpoints are exported.
     assert_eq!(drain(&mut cluster, false, &["n1"]), both);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
     assert_eq!(drain(&mut cluster, false, &[]), both);
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
-    assert!(said(&cluster).is_empty());
+    assert!(drain_values(&cluster).is_empty());
 }
 
-/// What is exported of it for the cluster's own nodes, and for its peers.
-fn said(cluster: &Cluster) -> Vec<String> {
+/// The exported keys about drains, for local nodes and for peers.
+fn drain_values(cluster: &Cluster) -> Vec<String> {
     let keys = [mesh_wire::key::LOCAL_DRAIN, mesh_wire::key::DRAIN];
     let values = keys.into_iter().filter_map(|key| cluster.exporter.desired().get(key));
     values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
@@ -102,7 +102,7 @@ fn a_node_is_drained_by_its_annotation_too() {
     };
     assert_eq!(cluster.apply(&annotated("true")), [SLICE, "services/v1/alpha/shop/web"]);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
-    // By both, it stays so until both end.
+    // If both drain it, it stays drained until both end.
     drain(&mut cluster, false, &["n1", "n3"]);
     let state = cluster.exporter.drain_state();
     let node = |name: &str, by_file, by_annotation, known| DrainedNode {
@@ -125,7 +125,7 @@ fn a_node_is_drained_by_its_annotation_too() {
 }
 
 #[test]
-fn what_comes_to_a_drained_node_is_leaving_from_the_beginning() {
+fn new_endpoints_on_a_drained_node_are_terminating() {
     let mut cluster = Cluster::new();
     drain(&mut cluster, false, &["n1"]);
     on_two_nodes(&mut cluster);
@@ -133,7 +133,7 @@ fn what_comes_to_a_drained_node_is_leaving_from_the_beginning() {
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
 }
 
-/// A slice with these endpoints, each an address, and whether it is on node `n1`, serves, and is a pod's that goes.
+/// A slice with these endpoints: address, whether it is on node `n1`, whether it serves, and whether it is terminating.
 fn slice_of(name: &str, endpoints: &[(u8, bool, bool, bool)]) -> String {
     let endpoint = |(last, on_n1, serving, terminating): &(u8, bool, bool, bool)| {
         let node = if *on_n1 { "n1" } else { "n2" };
@@ -149,13 +149,13 @@ fn slice_of(name: &str, endpoints: &[(u8, bool, bool, bool)]) -> String {
 }
 
 #[test]
-fn who_leaves_is_counted_by_what_changes() {
+fn drained_endpoints_are_counted_by_changes() {
     let mut cluster = Cluster::new();
     for n in 0..100 {
         cluster.apply(&pod(&format!("p{n}"), &format!("10.7.1.{n}"), "web"));
         cluster.apply(&slice_of(&format!("s{n}"), &[(n, true, true, false)]));
     }
-    // Two services have one pod's address, two pods one address, and one address is no pod's.
+    // Two services share a pod's address, two pods share an address, and one address has no pod.
     cluster.apply(&slice_of("again", &[(0, true, true, false), (200, true, true, false)]));
     cluster.apply(&pod("q1", "10.7.1.1", "web"));
     assert_eq!(cluster.exporter.drain_state().endpoints, 0, "nothing is drained");
@@ -165,12 +165,12 @@ fn who_leaves_is_counted_by_what_changes() {
 
     let looks = |cluster: &Cluster| cluster.exporter.leaving.as_ref().unwrap().looks;
     let before = looks(&cluster);
-    // The address is another pod's now, and so is no more than it was.
+    // The address belongs to another pod now: the number does not change.
     cluster.delete(Kind::Pod, "shop", "p1");
     assert_eq!(cluster.exporter.drain_state().endpoints, 101);
     cluster.apply(&slice_of("s2", &[(2, true, false, false)]));
     assert_eq!(cluster.exporter.drain_state().endpoints, 100, "it does not serve");
-    // Its address stays, and is no pod's.
+    // Its address stays, without a pod.
     cluster.delete(Kind::Pod, "shop", "p3");
     assert_eq!(cluster.exporter.drain_state().endpoints, 100);
     assert_eq!(looks(&cluster) - before, 4, "what was and what is, of 200 objects");
@@ -179,9 +179,9 @@ fn who_leaves_is_counted_by_what_changes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever comes and goes, drained or not: who leaves is who would be counted if all was looked at now.
+    /// After any changes, the number of drained endpoints equals that of a complete count.
     #[test]
-    fn what_is_kept_of_a_drain_is_what_a_look_at_everything_finds(
+    fn the_count_of_drained_endpoints_equals_a_complete_count(
         steps in prop::collection::vec((0_u8..6, 0_u8..4, 0_u8..4, any::<[bool; 3]>()), 1..40),
     ) {
         let mut cluster = Cluster::new();

@@ -12,7 +12,7 @@ fn namespace_object(name: &str, global: &str) -> String {
     namespace(global).replace("name: shop", &format!("name: {name}"))
 }
 
-/// Keys of a namespace that other clusters read. An address and an identity bear it in their values.
+/// The keys of a namespace that other clusters read. Addresses and identities have the namespace in their values.
 fn shared(cluster: &Cluster, namespace: &str) -> Vec<String> {
     let within = format!("/{namespace}/");
     let says = [format!("namespace={namespace};"), format!("\"K8sNamespace\":\"{namespace}\"")];
@@ -36,8 +36,8 @@ fn nothing_is_exported_before_all_namespaces_are_known() {
     cluster.apply(&(node("172.31.7.1") + &objects_in("shop", 5)));
     assert_eq!(all(&cluster), 1, "the cluster's config");
     let held_back = cluster.exporter.held_back();
-    assert!(held_back[0].starts_with("4 objects are held back until all"), "{held_back:?}");
-    // Other kinds make no difference.
+    assert!(held_back[0].starts_with("4 objects are not exported until all"), "{held_back:?}");
+    // Complete lists of other kinds do not change that.
     Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace).for_each(|kind| {
         cluster.listed(kind);
     });
@@ -55,7 +55,7 @@ fn nothing_is_exported_before_all_namespaces_are_known() {
 }
 
 #[test]
-fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
+fn the_default_only_applies_if_there_are_no_namespaces() {
     let mut cluster = Cluster::new();
     cluster.apply(&(objects_in("shop", 5) + &objects_in("store", 6)));
     assert!(cluster.exporter.exports_by_default());
@@ -66,10 +66,17 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     assert!(!cluster.exporter.exports_by_default());
     assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
     assert_eq!(cluster.local("services").len(), 2, "local nodes know both");
+    // Also where one goes while there are others.
+    cluster.apply(&namespace_object("store", "true"));
+    cluster.publish();
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 4]);
+    cluster.delete(Kind::Namespace, "", "store");
+    cluster.publish();
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
     assert_eq!(
         cluster.exporter.held_back(),
         [
-            "namespace store: 3 objects are not exported to other clusters: there is no Namespace store, and others have one. Add it"
+            "namespace store: 3 objects are not exported to other clusters: there is no Namespace store, but there are others. Add it"
         ]
     );
     for n in 0..12 {
@@ -79,7 +86,7 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     assert_eq!(held_back.len(), NAMED + 1);
     assert_eq!(held_back[NAMED], "3 more namespaces have no Namespace either");
 
-    // The last Namespace goes: none decides any more.
+    // After the last Namespace is removed, the default applies again.
     cluster.delete(Kind::Namespace, "", "shop");
     cluster.publish();
     assert!(cluster.exporter.held_back().is_empty());
@@ -88,17 +95,17 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     assert!(!cluster.exporter.exports_by_default());
 }
 
-/// Namespaces that are named one by one.
+/// How many namespaces are named in problems.
 const NAMED: usize = 10;
 
-/// What a source reports, in one of the orders in which it may.
+/// An event of a source.
 #[derive(Clone, Debug)]
 enum Step {
     Apply(String),
     Listed(Kind),
 }
 
-/// Three namespaces: one that opts out, one that does not, one without a Namespace.
+/// Three namespaces: one that is excluded, one that is not, and one without a Namespace.
 fn steps(with_namespaces: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     for (n, name) in (5..).zip(["secret", "shop", "nowhere"]) {
@@ -117,10 +124,10 @@ fn steps(with_namespaces: bool) -> Vec<Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// In whatever order kinds are reported, as long as a kind is listed after its objects: what opts out is never exported, and
-    /// in the end there is what there would be in any other order.
+    /// Events may come in any order, except that a kind's list is complete after its objects. Excluded objects are never
+    /// exported, and the result does not depend on the order.
     #[test]
-    fn no_order_of_arrival_exports_what_opts_out(
+    fn excluded_objects_are_never_exported_in_any_order(
         picks in prop::collection::vec(any::<Index>(), 40),
         with_namespaces: bool,
     ) {
@@ -128,7 +135,7 @@ proptest! {
         let mut cluster = Cluster::new();
         cluster.exporter.listed.clear();
         for pick in picks.iter().cycle() {
-            // A kind is listed when all of its objects were reported.
+            // The list of a kind is complete when all its objects were reported.
             let is_of = |step: &Step, kind: Kind| {
                 matches!(step, Step::Apply(text) if text.contains(&format!("kind: {kind}\n")))
             };
@@ -159,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn a_namespace_costs_what_it_changes() {
+fn a_namespace_change_affects_only_its_objects() {
     let mut cluster = Cluster::new();
     let labelled = |label: &str, note: &str, global: &str| {
         let annotations = format!("clustermesh.cilium.io/global: '{global}', note: '{note}'");

@@ -31,7 +31,7 @@ fn read(key: &str, value: &[u8]) -> Record {
 }
 
 #[test]
-fn a_service_is_what_its_slices_are() {
+fn a_service_has_the_backends_of_its_slices() {
     let mut cluster = Cluster::new();
     let service = "services/v1/alpha/shop/web";
     let both = ["endpointslices/v1/alpha/shop/web-1", service];
@@ -43,7 +43,7 @@ fn a_service_is_what_its_slices_are() {
             .contains(r#""backends":{"10.7.1.5":{"http":{"Protocol":"TCP","Port":8080}}}"#)
     );
 
-    // What takes no connections and is not shutting down is no backend.
+    // An endpoint that is neither ready nor terminating is not a backend.
     let conditions = |text: &str| {
         SERVICE.replace(
             "{addresses: [10.7.1.5]}",
@@ -72,7 +72,7 @@ fn a_service_is_what_its_slices_are() {
 }
 
 #[test]
-fn local_nodes_receive_every_service_but_an_alias() {
+fn every_service_but_external_names_is_exported_for_local_nodes() {
     let mut cluster = Cluster::new();
     let service = |spec: &str| {
         format!(
@@ -100,17 +100,27 @@ fn local_nodes_receive_every_service_but_an_alias() {
             "clusterIP: 10.97.0.1, ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
             r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
         ),
+        // Nodes' ports and addresses from outside lead to no backend of ours.
+        (
+            "type: LoadBalancer, clusterIP: 10.97.0.1, externalIPs: [192.0.2.1], loadBalancerSourceRanges: [192.0.2.0/24], externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
+        ),
     ] {
         assert!(cluster.apply(&service(spec)).is_empty(), "others are not");
         let expected = format!(r#"shop/web {{"v":1,"namespace":"shop","name":"web",{exported}"#);
         assert_eq!(cluster.local("services"), [expected]);
     }
-    cluster.apply(&service("type: ExternalName, externalName: example.org"));
-    assert!(cluster.local("services").is_empty());
+    let alias = service("type: ExternalName, externalName: example.org");
+    let global = "namespace: shop, annotations: {service.cilium.io/global: 'true'}";
+    for alias in [alias.replace("namespace: shop", global), alias] {
+        cluster.apply(&alias);
+        assert!(cluster.local("services").is_empty());
+        assert_eq!(cluster.value("services/v1/alpha/shop/web"), None);
+    }
 }
 
 #[test]
-fn local_nodes_receive_what_a_service_asks_for() {
+fn a_services_settings_are_exported_for_local_nodes() {
     let mut cluster = Cluster::new();
     let annotated = |more: &str| SERVICE.replace("'true'}", &format!("'true', {more}}}"));
     let exported = |cluster: &Cluster| {
@@ -128,7 +138,7 @@ fn local_nodes_receive_what_a_service_asks_for() {
         cluster.apply(&annotated(annotations));
         assert_eq!(exported(&cluster), asks, "{annotations}");
     }
-    // Withheld from others, it uses theirs.
+    // Not shared, but global: it uses the backends of other clusters.
     let withheld = annotated("service.cilium.io/shared: 'false'");
     cluster.apply(&withheld);
     assert_eq!(cluster.value("services/v1/alpha/shop/web"), None);
@@ -141,24 +151,32 @@ fn local_nodes_receive_what_a_service_asks_for() {
 }
 
 #[test]
-fn a_typo_in_an_annotation_is_named_and_the_service_exported() {
+fn a_typo_in_an_annotation_is_reported_and_the_service_is_exported() {
     let mut cluster = Cluster::new();
     let typo = SERVICE.replace("'true'}", "'true', clustermesh.dev/weights: 'alpha=many'}");
     assert_eq!(cluster.apply(&typo), [SLICE, "services/v1/alpha/shop/web"]);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    assert_eq!(notes, [r#"clustermesh.dev/weights: "many" is no weight: it is 0 to 65535"#]);
+    assert_eq!(
+        notes,
+        [r#"clustermesh.dev/weights: "many" is not a weight: it must be 0 to 65535"#]
+    );
     assert!(cluster.exporter.problems().is_empty());
     cluster.apply(SERVICE);
     assert!(cluster.exporter.notes().is_empty());
 }
 
 #[test]
-fn slices_travel_as_they_are() {
+fn slices_are_exported_unchanged() {
     let mut cluster = Cluster::new();
-    cluster.apply(&SERVICE.replace(
-        "endpoints: [{addresses: [10.7.1.5]}]",
-        "endpoints: [{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {forZones: [{name: z1}]}}, {addresses: [10.7.1.6], conditions: {ready: false, serving: false, terminating: true}}]",
-    ));
+    let hinted = |hints: &str| {
+        let endpoints = format!(
+            "endpoints: [{{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {{{hints}}}}}, {{addresses: [10.7.1.6], conditions: {{ready: false, serving: false, terminating: true}}}}]"
+        );
+        SERVICE.replace("endpoints: [{addresses: [10.7.1.5]}]", &endpoints)
+    };
+    cluster.apply(&hinted("forZones: [{name: z1}]"));
+    let changed = cluster.apply(&hinted("forZones: [{name: z1}], forNodes: [{name: n1}]"));
+    assert!(changed.is_empty(), "another cluster may have a node of this name: {changed:?}");
     let exported = slice(&cluster, SLICE).unwrap();
     assert_eq!(exported.labels["kubernetes.io/service-name"], "web");
     let [ready, gone] = exported.endpoints.as_slice() else { panic!("{exported:?}") };
@@ -168,11 +186,11 @@ fn slices_travel_as_they_are() {
     assert_eq!(
         cluster.local("endpointslices"),
         [
-            r#"shop/web-1 {"v":1,"namespace":"shop","name":"web-1","service":"web","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"nodeName":"n1","zone":"z1","forZones":["z1"]},{"addresses":["10.7.1.6"],"ready":false,"serving":false,"terminating":true}],"ports":[{"name":"http","protocol":"TCP","port":8080}]}"#
+            r#"shop/web-1 {"v":1,"namespace":"shop","name":"web-1","service":"web","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"nodeName":"n1","zone":"z1","forZones":["z1"],"forNodes":["n1"]},{"addresses":["10.7.1.6"],"ready":false,"serving":false,"terminating":true}],"ports":[{"name":"http","protocol":"TCP","port":8080}]}"#
         ]
     );
 
-    // Names are no backends, copies are not ours, and a slice of no service has none.
+    // FQDN slices, copies of other clusters' slices, and slices without a service are not exported.
     for (from, to) in [
         ("addressType: IPv4", "addressType: FQDN"),
         (
@@ -186,19 +204,20 @@ fn slices_travel_as_they_are() {
         assert!(cluster.local("endpointslices").is_empty(), "{to}");
     }
 
-    // Readers would refuse all of it.
+    // Readers would refuse the whole slice.
     cluster.apply(&SERVICE.replace(
         "endpoints: [{addresses: [10.7.1.5]}]",
         "endpoints: [{addresses: [10.7.1.5, 'fd00::1']}, {addresses: [web.example.org]}]",
     ));
     assert_eq!(slice(&cluster, SLICE).unwrap().endpoints.len(), 1);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    let named = [r#""fd00::1" is no IPv4 address"#, r#""web.example.org" is no IPv4 address"#];
+    let named =
+        [r#""fd00::1" is not an IPv4 address"#, r#""web.example.org" is not an IPv4 address"#];
     assert_eq!(notes, named);
 }
 
 #[test]
-fn one_endpoints_change_is_one_slice_one_service_and_one_local_slice() {
+fn a_changed_endpoint_changes_one_slice_one_service_and_one_local_slice() {
     let mut cluster = Cluster::new();
     let other = SERVICE.split_once("---\n").unwrap().1.replace("web-1", "web-2");
     cluster.apply(&format!("{SERVICE}{}", other.replace("10.7.1.5", "10.7.2.5")));
@@ -218,8 +237,8 @@ fn one_endpoints_change_is_one_slice_one_service_and_one_local_slice() {
     );
 }
 
-/// The services and slices that a real Cilium exported from recorded objects come out: services byte for byte, slices
-/// with the same message in a frame of another encoder. One of names in place of addresses is not exported by us.
+/// The exported services equal those of the recorded Cilium, and slices have the same protobuf message. FQDN slices are not
+/// exported.
 #[test]
 fn services_of_the_recording() {
     let mut cluster = Cluster::new();
@@ -248,7 +267,7 @@ fn slice_of(name: &str, address: &str, ports: &str) -> String {
 }
 
 #[test]
-fn services_v1_has_the_ports_of_all_slices_and_what_it_has_no_room_for_is_said() {
+fn services_v1_has_the_ports_of_all_slices_and_reports_what_does_not_fit() {
     let mut cluster = Cluster::new();
     let service = "services/v1/alpha/shop/web";
     cluster.apply(SERVICE);
@@ -264,13 +283,13 @@ fn services_v1_has_the_ports_of_all_slices_and_what_it_has_no_room_for_is_said()
     assert_eq!(
         notes,
         [
-            r#"port "http" has two numbers at one address (as 10.7.1.5: 8090 and 8091; 1 in all): services v1 have the first, slices both"#
+            r#"port "http" has two numbers at one address (for example 10.7.1.5: 8090 and 8091; 1 addresses): services v1 have the first, slices both"#
         ]
     );
 }
 
 #[test]
-fn a_service_is_made_once_however_many_slices_come_and_too_long_a_value_is_said() {
+fn a_service_is_made_once_for_many_slices_and_too_long_a_value_is_reported() {
     let mut cluster = Cluster::new();
     let slices: String = (0..400)
         .map(|n| {
@@ -302,7 +321,9 @@ fn a_service_is_made_once_however_many_slices_come_and_too_long_a_value_is_said(
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("cilium/state/services/v1/alpha/shop/web has "), "{notes:?}");
     assert!(
-        notes[0].ends_with(" bytes: an etcd takes 1571840, unless its --max-request-bytes is more"),
+        notes[0].ends_with(
+            " bytes: an etcd accepts at most 1571840, unless its --max-request-bytes is larger"
+        ),
         "{notes:?}"
     );
 }
