@@ -36,7 +36,7 @@ bench: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@PATH="$$PWD/target/release:$$PATH" clustermesh bench all
 
-## The figures of docs/performance.md, with spread: every benchmark RUNS (5) times, the long ones LONG_RUNS (2) times. Three quarters of an hour and more.
+## The figures of docs/performance.md, with spread: every benchmark RUNS (5) times, the long ones LONG_RUNS (2) times. Over an hour, also with RUNS=3.
 figures: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@INTO=docs/performance.md e2e/figures.sh
