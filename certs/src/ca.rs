@@ -137,7 +137,7 @@ impl Ca {
             return Err(CaError::OtherKey { subject });
         }
         if now < not_before || now > not_after {
-            let [not_before, not_after] = [not_before, not_after].map(crate::details::shown);
+            let [not_before, not_after] = [not_before, not_after].map(crate::details::rfc_3339);
             return Err(CaError::Expired { subject, not_before, not_after });
         }
         let issuer = Issuer::from_ca_cert_pem(certificate, key)

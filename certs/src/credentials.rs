@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::sync::watch;
 
-use crate::details::{Details, DetailsError, details_of, shown};
+use crate::details::{Details, DetailsError, details_of, rfc_3339};
 
 /// Where credentials are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -199,7 +199,7 @@ impl Credentials {
         if self.not_before <= now && now <= self.not_after {
             return Ok(());
         }
-        let [not_before, not_after, now] = [self.not_before, self.not_after, now].map(shown);
+        let [not_before, not_after, now] = [self.not_before, self.not_after, now].map(rfc_3339);
         let problem = Problem::NotNow { subject: self.subject.clone(), not_before, not_after, now };
         Err(blame(&self.file, problem))
     }

@@ -106,8 +106,8 @@ pub(crate) fn can_be_issuer(pem: &str) -> bool {
     })
 }
 
-/// A point in time as errors show it.
-pub(crate) fn shown(time: SystemTime) -> String {
+/// A point in time as RFC 3339, in whole seconds of UTC.
+pub fn rfc_3339(time: SystemTime) -> String {
     let time = time::OffsetDateTime::from(time);
     let (date, (hour, minute, second)) = (time.date(), time.time().as_hms());
     format!("{date}T{hour:02}:{minute:02}:{second:02}Z")

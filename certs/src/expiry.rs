@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    details::{Details, details, shown},
+    details::{Details, details, rfc_3339},
     issue::BACKDATED,
 };
 
@@ -34,6 +34,16 @@ impl Details {
         let lifetime = self.not_after.duration_since(issued).unwrap_or_default();
         now + WINDOW.min(lifetime / 3) >= self.not_after
     }
+
+    /// What to say of it while it is expiring. `file` is the file it is in.
+    pub fn expiring(&self, file: &Path, now: SystemTime) -> Option<Expiring> {
+        self.is_expiring(now).then(|| Expiring {
+            file: file.into(),
+            subject: self.subject.clone(),
+            not_after: self.not_after,
+            ended: self.not_after < now,
+        })
+    }
 }
 
 /// What has `clustermesh certs rotate` issue the certificate of a file anew, by the file's name: one of a cluster's own
@@ -56,14 +66,8 @@ pub fn expiring(folder: &Path, now: SystemTime) -> Vec<Expiring> {
     files.sort();
     let of = |file: PathBuf| {
         let all = fs::read_to_string(&file).ok().and_then(|text| details(&text).ok());
-        let soon = all.into_iter().flatten().filter(|details| details.is_expiring(now));
-        let expiring = soon.map(|Details { subject, not_after, .. }| Expiring {
-            file: file.clone(),
-            subject,
-            not_after,
-            ended: not_after < now,
-        });
-        expiring.collect::<Vec<_>>()
+        let all = all.into_iter().flatten();
+        all.filter_map(|details| details.expiring(&file, now)).collect::<Vec<_>>()
     };
     files.into_iter().flat_map(of).collect()
 }
@@ -72,7 +76,7 @@ impl fmt::Display for Expiring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, subject, not_after, ended } = self;
         let verb = if *ended { "ended" } else { "ends" };
-        write!(f, "{}: the certificate {subject:?} {verb} {}", file.display(), shown(*not_after))
+        write!(f, "{}: the certificate {subject:?} {verb} {}", file.display(), rfc_3339(*not_after))
     }
 }
 

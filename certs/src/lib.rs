@@ -25,7 +25,7 @@ pub use clock::Clock;
 pub use credentials::{
     CredentialFiles, Credentials, CredentialsError, Receiver, Store, belong_together,
 };
-pub use details::{Details, DetailsError, details};
+pub use details::{Details, DetailsError, details, rfc_3339};
 pub use expiry::{Expiring, expiring, rotated_by};
 pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name, server_names};
 pub use pki::{ClusterPki, PkiError};

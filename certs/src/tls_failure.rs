@@ -9,7 +9,7 @@ use std::{
 use rustls::CertificateError;
 use rustls_pki_types::UnixTime;
 
-use crate::details::shown;
+use crate::details::rfc_3339;
 
 /// How rustls begins what a server's alert is reported with. HTTP/2 hands errors on as text.
 const ALERT: &str = "received fatal alert: ";
@@ -119,7 +119,7 @@ fn certificate(error: &CertificateError) -> String {
 }
 
 fn time(at: &UnixTime) -> String {
-    shown(SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs()))
+    rfc_3339(SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs()))
 }
 
 #[cfg(test)]

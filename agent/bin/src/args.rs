@@ -1,10 +1,15 @@
 //! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
-use mesh_admin::{duration, logs::LogArgs};
+use mesh_admin::{duration, logs::LogArgs, ports};
 use mesh_health::EndingPolicy;
 use mesh_layout::default_sizes;
 
@@ -74,7 +79,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,
     /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, default_value = "127.0.0.1:9981", env = "CLUSTERMESH_METRICS_ADDRESS")]
+    #[arg(long, default_value_t = (Ipv4Addr::LOCALHOST, ports::AGENT_METRICS).into(), env = "CLUSTERMESH_METRICS_ADDRESS")]
     pub(crate) metrics_address: SocketAddr,
     /// Where kernel tables and programs are pinned, on a BPF file system
     #[arg(long, default_value = "/sys/fs/bpf/clustermesh", env = "CLUSTERMESH_PIN_ROOT")]
@@ -105,7 +110,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_KUBE_PROXY")]
     pub(crate) kube_proxy: KubeProxy,
     /// The UDP port on which probes from other nodes are answered; the same on all nodes of the mesh
-    #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
+    #[arg(long, default_value_t = ports::PROBE, env = "CLUSTERMESH_PROBE_PORT")]
     pub(crate) probe_port: u16,
     /// Who answers probes
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_PROBE_ANSWER")]

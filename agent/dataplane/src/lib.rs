@@ -41,7 +41,7 @@ pub use mesh_reconcile::Left;
 pub use own_cgroup::Bypass;
 pub use pins::{PinError, PinLock, PinRoot};
 pub use probe_answer::{AnswerState, ProbeAnswer, ProbeAnswerError};
-pub use programs::{HookAudit, OtherProgram, Programs};
+pub use programs::{HookAudit, OtherProgram, Programs, kernel_release};
 pub use room::{flag_of, larger_table};
 pub use shape::Shape;
 pub use socket_list::SocketList;

@@ -56,13 +56,17 @@ fn layouts() -> impl Iterator<Item = &'static MapLayout> {
     MAPS.iter().filter(|layout| layout.group != MapGroup::Health)
 }
 
+/// The release of the running kernel, as in `6.12.0`; empty where it cannot be read.
+pub fn kernel_release() -> String {
+    fs::read_to_string(RELEASE).unwrap_or_default().trim().to_owned()
+}
+
 // === impl Programs ===
 
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
     pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
-        let release = || fs::read_to_string(RELEASE).unwrap_or_default();
-        Self::load_onto(pins, sizes).map_err(|error| error.on(release().trim()))
+        Self::load_onto(pins, sizes).map_err(|error| error.on(&kernel_release()))
     }
 
     fn load_onto(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {

@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::Timestamp;
-use mesh_certs::{ClusterPki, Details, Profile, details};
+use mesh_certs::{ClusterPki, Details, Profile, details, rfc_3339};
 use mesh_files::{Access, write_atomic, write_together};
 use mesh_model::ClusterName;
 use serde_json::json;
@@ -124,8 +123,6 @@ fn report(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcom
 fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
     let now = SystemTime::now();
     let valid = |details: &Details| details.not_before <= now && now <= details.not_after;
-    let time =
-        |time: SystemTime| Timestamp::try_from(time).map(|t| t.to_string()).unwrap_or_default();
     match output {
         Output::Text => {
             for (index, (file, details)) in all.iter().enumerate() {
@@ -142,7 +139,7 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
                     ("subject", details.subject.clone()),
                     ("for", purpose),
                     ("issuer", details.issuer.clone()),
-                    ("validity", format!("{validity}, until {}", time(details.not_after))),
+                    ("validity", format!("{validity}, until {}", rfc_3339(details.not_after))),
                     ("names", details.names.join(", ")),
                 ] {
                     if !value.is_empty() {
@@ -157,7 +154,7 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
                 .map(|(file, d)| {
                     json!({
                         "file": file, "subject": d.subject, "commonName": d.common_name, "issuer": d.issuer,
-                        "serial": d.serial, "notBefore": time(d.not_before), "notAfter": time(d.not_after),
+                        "serial": d.serial, "notBefore": rfc_3339(d.not_before), "notAfter": rfc_3339(d.not_after),
                         "valid": valid(d), "authority": d.is_ca, "isCa": d.is_ca, "usages": d.usages, "names": d.names,
                     })
                 })

@@ -195,23 +195,13 @@ mod tests {
 
     #[test]
     fn a_pod_without_identity_or_whose_process_died_is_not_well() {
-        let process = |pid| ProcessState {
-            name: "a/shop/web-0".into(),
-            command: Vec::new(),
-            netns: String::new(),
-            cgroup: "/".into(),
-            environment: Vec::new(),
-            log: "/nonexistent/web-0.log".into(),
-            pid,
-            start_time: 1,
-        };
         assert!(pod(PodState::Bound).is_well());
         assert!(!pod(PodState::Waiting).is_well());
-        let stopped = Seen { process: Some(process(0)), ..pod(PodState::Bound) };
+        let stopped = Seen { process: Some(ended::sample(0)), ..pod(PodState::Bound) };
         assert!(stopped.is_well());
         assert_eq!(stopped.rows()[0][4], "stopped");
         // A process with PID 1 that started at another time is not the pod's.
-        let died = Seen { process: Some(process(1)), ..pod(PodState::Bound) };
+        let died = Seen { process: Some(ended::sample(1)), ..pod(PodState::Bound) };
         assert!(!died.is_well());
         assert_eq!(
             (&*died.rows()[0][4], &died.json()["process"]["state"]),

@@ -1,9 +1,14 @@
 //! The flags. Each can also be set by the environment variable `CLUSTERMESH_<FLAG>`.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
-use mesh_admin::{duration, logs::LogArgs};
+use mesh_admin::{duration, logs::LogArgs, ports};
 
 /// Exports a cluster's services, pods and nodes to its etcd, from which the agents of all clusters read them
 #[derive(Clone, Debug, Parser)]
@@ -52,7 +57,7 @@ pub(crate) struct Args {
     )]
     pub(crate) admin_socket: PathBuf,
     /// The address that serves /healthz, /readyz and /metrics
-    #[arg(long, default_value = "127.0.0.1:9982", env = "CLUSTERMESH_METRICS_ADDRESS")]
+    #[arg(long, default_value_t = (Ipv4Addr::LOCALHOST, ports::APISERVER_METRICS).into(), env = "CLUSTERMESH_METRICS_ADDRESS")]
     pub(crate) metrics_address: SocketAddr,
     /// A rule for the labels that are part of identities, for example `app` or `!version`; may be repeated. With a rule that
     /// includes labels, all other labels are excluded

@@ -5,6 +5,7 @@ pub mod flags;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod ports;
 mod problem;
 mod socket;
 mod stop;

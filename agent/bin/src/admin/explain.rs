@@ -28,11 +28,17 @@ pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse
     let unusable = || node.core.merge().unusable_of(service);
     let explained = frontends.iter();
     let explained = explained.filter_map(|of| balancer.explain_beside(of, unusable()));
-    response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
+    let without_backends = node.without_backends(service);
+    let explained = explained.map(|explanation| frontend(node, explanation, &without_backends));
+    response.frontends.extend(explained);
     response
 }
 
-fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
+fn frontend(
+    node: &Node,
+    explanation: Explanation,
+    without_backends: &str,
+) -> v1::FrontendExplanation {
     let frontend = explanation.frontend;
     let should = node.core.balancer().content(&frontend);
     let has = node.lb.tables().frontend(&frontend).map(|view| view.content());
@@ -56,7 +62,7 @@ fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
         backends: programmed(node, &explanation, should.as_ref(), has.as_ref()),
         kernel: has.map(|has| kernel(node, &frontend, &has)),
         differences,
-        without_backends: node.without_backends(&explanation.service),
+        without_backends: without_backends.into(),
         locality: explanation.locality.unwrap_or_default(),
     }
 }

@@ -12,19 +12,21 @@ use mesh_node::Node;
 /// A service, if it is taken, with what the kernel has of it and not what it should have.
 pub(super) fn service(state: &Node, service: &ServiceName) -> Option<v1::Service> {
     let balancer = state.core.balancer();
-    balancer.takes(service).then(|| v1::Service {
+    if !balancer.takes(service) {
+        return None;
+    }
+    let without_backends = state.without_backends(service);
+    let frontends = balancer.frontends(service);
+    let of = |found| frontend(state, found, &without_backends);
+    Some(v1::Service {
         namespace: service.namespace.to_string(),
         name: service.name.to_string(),
-        frontends: balancer
-            .frontends(service)
-            .iter()
-            .filter_map(|found| frontend(state, found))
-            .collect(),
+        frontends: frontends.iter().filter_map(of).collect(),
         traffic: balancer.traffic(service).map(traffic),
     })
 }
 
-fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
+fn frontend(state: &Node, frontend: &lb::Frontend, without_backends: &str) -> Option<v1::Frontend> {
     let explanation = state.core.balancer().explain(frontend)?;
     let candidates: HashMap<lb::Backend, &Candidate> =
         explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
@@ -35,7 +37,7 @@ fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
         protocol: frontend.protocol.to_string(),
         port_name: explanation.port_name.to_string(),
         backends: backends.map(|found| backend(state, found, candidates.get(found))).collect(),
-        without_backends: state.without_backends(&explanation.service),
+        without_backends: without_backends.into(),
     })
 }
 

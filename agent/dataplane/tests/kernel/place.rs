@@ -35,9 +35,7 @@ impl Place {
         let is_root = nix::unistd::geteuid().is_root();
         assert!(is_root, "these tests make cgroups and load eBPF programs: run them as root");
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let cgroup2 = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
-        let cgroup2 = Path::new(cgroup2.expect("a cgroup2 mount").split(' ').nth(1).unwrap());
+        let cgroup2 = mesh_files::first_cgroup2().expect("a cgroup2 mount");
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap();
         let name = format!("clustermesh-kernel-test-{}-{name}", std::process::id());

@@ -8,8 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use jiff::Timestamp;
-use mesh_certs::{Details, Expiring, belong_together, details, rotated_by};
+use mesh_certs::{Details, belong_together, details, rfc_3339, rotated_by};
 use mesh_lab::contexts::Context;
 use mesh_source::cluster_directory::ClusterDirectory;
 
@@ -92,19 +91,17 @@ impl Certificates {
         for details in found {
             self.count += 1;
             let Details { subject, not_before, not_after, .. } = details;
+            let expiring = details.expiring(file, self.now);
             if self.now < *not_before {
-                let what = format!("the certificate {subject:?} begins {}", shown(*not_before));
+                let what = format!("the certificate {subject:?} begins {}", rfc_3339(*not_before));
                 self.failed(
                     file,
                     &what,
                     "set the clock, or that of the machine that issued it".into(),
                 );
-            } else if details.is_expiring(self.now) {
-                let ended = *not_after < self.now;
-                let (subject, not_after) = (subject.clone(), *not_after);
-                let expiring = Expiring { file: file.into(), subject, not_after, ended };
+            } else if let Some(expiring) = expiring {
                 let (found, remedy) = (expiring.to_string(), rotate.to_owned());
-                self.rows.push(match ended {
+                self.rows.push(match expiring.ended {
                     true => Row::failed(Check::Certificates, found, remedy),
                     false => Row::warning(Check::Certificates, found, remedy),
                 });
@@ -151,7 +148,7 @@ impl Certificates {
                 Check::Certificates,
                 format!(
                     "{count} are valid, the first ends {}; keys are their owner's alone",
-                    shown(end)
+                    rfc_3339(end)
                 ),
             )],
             (true, None) => vec![Row::failed(
@@ -162,10 +159,6 @@ impl Certificates {
             (false, _) => rows,
         }
     }
-}
-
-fn shown(time: SystemTime) -> String {
-    Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

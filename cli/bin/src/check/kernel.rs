@@ -1,8 +1,8 @@
 //! What needs rights: the agent's own programs are loaded and attached, as it would do it.
 
-use std::fs;
-
-use mesh_dataplane::{KernelTrial, ProbeAnswerError, missing_capabilities, try_kernel};
+use mesh_dataplane::{
+    KernelTrial, ProbeAnswerError, kernel_release, missing_capabilities, try_kernel,
+};
 
 use super::{Check, Row};
 
@@ -17,10 +17,9 @@ pub(super) fn rows() -> Vec<Row> {
         let first = Row::failed(Check::Capabilities, lacks, "run this, and the agent, as root");
         return [vec![first], not_tried.to_vec()].concat();
     }
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut rows = vec![Row::ok(Check::Capabilities, "CAP_NET_ADMIN and CAP_SYS_ADMIN")];
     match try_kernel() {
-        Ok(trial) => rows.extend(of_trial(&trial, release.trim())),
+        Ok(trial) => rows.extend(of_trial(&trial, &kernel_release())),
         Err(error) => rows.push(Row::failed(Check::Kernel, error.to_string(), NEEDED)),
     }
     rows

@@ -6,8 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use jiff::Timestamp;
 use mesh_admin::ProblemCode;
+use mesh_certs::rfc_3339;
 use mesh_files::{BPF_FS, FolderWatch, MOUNT_CGROUP2, first_cgroup2, is_bpf_fs, watch_fallback};
 use mesh_lab::LabError;
 use mesh_routes::{
@@ -144,8 +144,7 @@ fn nftables(kube_proxy: io::Result<bool>) -> Row {
 
 /// Certificates are valid by the clock.
 fn clock(now: SystemTime, program_written: Option<SystemTime>, kept: io::Result<bool>) -> Row {
-    let shown = Timestamp::try_from(now).map(|now| now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    let shown = shown.unwrap_or_default();
+    let shown = rfc_3339(now);
     let run_one =
         "run a time service, as chrony or systemd-timesyncd: certificates depend on the clock";
     match kept {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use mesh_admin::ports;
 use mesh_model::Protocol;
 
 use super::{Check, Level, Row};
@@ -30,7 +31,7 @@ const PORTS: [DaemonPort; 4] = [
     DaemonPort {
         check: Check::ProbePort,
         protocol: Protocol::Udp,
-        number: 9984,
+        number: ports::PROBE,
         program: "clustermesh-agent",
         // It tries again, and the kernel answers where it can.
         taken: Level::Warning,
@@ -39,7 +40,7 @@ const PORTS: [DaemonPort; 4] = [
     DaemonPort {
         check: Check::AgentMetricsPort,
         protocol: Protocol::Tcp,
-        number: 9981,
+        number: ports::AGENT_METRICS,
         program: "clustermesh-agent",
         taken: Level::Failed,
         remedy: "start the agent with another --metrics-address",
@@ -47,7 +48,7 @@ const PORTS: [DaemonPort; 4] = [
     DaemonPort {
         check: Check::ApiserverMetricsPort,
         protocol: Protocol::Tcp,
-        number: 9982,
+        number: ports::APISERVER_METRICS,
         program: "clustermesh-apiserver",
         taken: Level::Failed,
         remedy: "start the apiserver with another --metrics-address",
@@ -67,10 +68,8 @@ impl DaemonPort {
     fn holder(&self) -> Option<Holder> {
         let kind = self.protocol.as_str().to_lowercase();
         let tables = [kind.clone(), format!("{kind}6")].map(|table| format!("/proc/net/{table}"));
-        let texts = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
-        let inodes: Vec<u64> = texts.flat_map(|text| self.sockets(&text)).collect();
-        let first = inodes.first()?;
-        Some(holder_of(*first))
+        let mut texts = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+        texts.find_map(|text| self.sockets(&text).first().copied()).map(holder_of)
     }
 
     /// The inodes of the sockets that wait at it, in the content of `/proc/net/tcp` or `udp` (proc_net(5)).

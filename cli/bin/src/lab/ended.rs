@@ -37,6 +37,21 @@ fn fields(liveness: Liveness, ending: Option<Ending>) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// A pod's process for tests; with ID 1 it has died, since the process 1 did not start then, and with 0 it was stopped.
+#[cfg(test)]
+pub(crate) fn sample(pid: i32) -> ProcessState {
+    ProcessState {
+        name: "a/shop/web-0".into(),
+        command: Vec::new(),
+        netns: String::new(),
+        cgroup: "/".into(),
+        environment: Vec::new(),
+        log: "/nonexistent/web-0.log".into(),
+        pid,
+        start_time: 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::Signal;

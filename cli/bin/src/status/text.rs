@@ -266,7 +266,6 @@ mod tests {
         ProblemCode,
         v1::{StatusResponse, Step},
     };
-    use mesh_lab::ProcessState;
 
     use super::*;
     use crate::output::samples;
@@ -302,17 +301,8 @@ mod tests {
     /// A crash of a pod is no state of the mesh: it is shown, and changes nothing else.
     #[test]
     fn a_labs_pod_that_ended_is_a_row() {
-        let process = ProcessState {
-            name: "a/shop/web-0".into(),
-            command: Vec::new(),
-            netns: String::new(),
-            cgroup: "/".into(),
-            environment: Vec::new(),
-            log: "/nonexistent/web-0.log".into(),
-            pid: 1,
-            start_time: 1,
-        };
-        let died = DiedPod { node: "n1".into(), name: "shop/web-0".into(), process };
+        let died =
+            DiedPod { node: "n1".into(), name: "shop/web-0".into(), process: ended::sample(1) };
         let agents = vec![agent("n1", vec![peer("a", true)], Vec::new())];
         let cluster = ClusterStatus { died: vec![died], ..cluster(agents, &[]) };
         let [row] = cluster.rows(false).try_into().unwrap();
