@@ -103,9 +103,9 @@ pub fn propagation(
             RecvTimeoutError::Timeout => {
                 BenchError::late(format!("etcdctl watched and did not see change {sample}"))
             }
-            RecvTimeoutError::Disconnected => {
-                BenchError::Unexpected("etcdctl ended while it watched: its words are above".into())
-            }
+            RecvTimeoutError::Disconnected => BenchError::Unexpected(
+                "etcdctl ended while it watched: its message is above".into(),
+            ),
         })?;
         watch.push(nanos(seen.saturating_duration_since(begin)));
         kernel.push(nanos(written.saturating_duration_since(begin)));

@@ -2,8 +2,8 @@
 //!
 //! At each of its addresses, a service leads to all ready pods of that address family that it selects. A global service
 //! also leads to the pods that shared services of the same name select in the clusters that its cluster follows. Ports
-//! are matched by name; a port without a name matches every name. With `internalTrafficPolicy: Local`, a service leads
-//! only to pods on the client's node.
+//! are matched by name; a port without a name matches every name. Pods that shut down are used if none is ready. [`client`]
+//! has the services that ask for backends near their clients.
 //!
 //! The daemons are checked against this, so it shares only their decoding of manifests.
 

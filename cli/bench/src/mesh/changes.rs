@@ -154,7 +154,7 @@ impl Plan {
         let connections = runtime.block_on(self.connections())?;
         // The plain watch reports when it has started.
         let ready = events.recv_timeout(PATIENCE);
-        ready.map_err(|_| BenchError::late("the bare watcher did not begin to watch"))?;
+        ready.map_err(|_| BenchError::late("the plain watch did not begin"))?;
         let (mut watch, mut kernel, mut timed) = (Vec::new(), Vec::new(), 0);
         let (began, begin) = (Instant::now(), cpu_without_prober(reader.pid)?);
         let before = made.load(Ordering::Relaxed);

@@ -131,7 +131,7 @@ impl Replay {
         let read = output.map(|output| BufReader::new(output).read_line(&mut line));
         if !matches!(read, Some(Ok(1..))) {
             return Err(BenchError::Unexpected(
-                "the replay ended before it listened: its words are above".into(),
+                "the replay ended before it listened: its message is above".into(),
             ));
         }
         for id in ids {

@@ -84,8 +84,8 @@ impl Slice {
         };
         runtime.block_on(put).map_err(|error| failed("a change", &error))??;
         let seen = events.recv_timeout(PATIENCE);
-        let (key, seen) =
-            seen.map_err(|_| BenchError::late(format!("the bare watch did not see {}", self.key)))?;
+        let (key, seen) = seen
+            .map_err(|_| BenchError::late(format!("the plain watch did not see {}", self.key)))?;
         if key != self.key {
             return Err(BenchError::Unexpected(format!(
                 "the plain watch saw {key}, not {}",
