@@ -9,6 +9,7 @@ mod ports;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
+use mesh_admin::plain;
 use serde_json::{Value, json};
 
 use crate::{
@@ -99,8 +100,10 @@ impl Row {
         Self { check, level: Level::Ok, found: found.into(), remedy: String::new() }
     }
 
+    /// `found` may have an error in the system's words.
     fn warning(check: Check, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, level: Level::Warning, found: found.into(), remedy: remedy.into() }
+        let found = plain(&found.into()).into_owned();
+        Self { check, level: Level::Warning, found, remedy: remedy.into() }
     }
 
     fn failed(check: Check, found: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -168,6 +171,9 @@ mod tests {
         assert_eq!(rows[1].json(), wanted);
         assert_eq!(rows[0].json()["remedy"], Value::Null);
         assert!(Level::Ok < Level::Warning && Level::Warning < Level::Failed);
+        let error = std::io::Error::from_raw_os_error(2);
+        let failed = Row::failed(Check::Certificates, format!("/c/pki: {error}"), "init");
+        assert_eq!(failed.found, "/c/pki: No such file or directory");
     }
 
     #[test]
