@@ -30,7 +30,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     // Freeing the memory of a large cluster would take a tenth of the whole time, and the process ends anyway.
     let exporting = ManuallyDrop::new(exporting);
     let file = if *local { exporting.all_keys_file() } else { exporting.keys_file() };
-    output::value(&file.to_json())?;
+    output::value(&file)?;
     objects.notes.iter().map(ToString::to_string).chain(exporting.notes()).for_each(warn);
     let problems = objects.problems.iter().map(ToString::to_string);
     Ok(complain(problems.chain(exporting.problems())))

@@ -1,6 +1,6 @@
 //! A cluster as its apiserver handles it: from objects to keys and values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_export::{Exporter, ExporterConfig, Value, announced};
 use mesh_labels::LabelFilter;
@@ -32,11 +32,10 @@ pub struct ClusterSetup {
 #[derive(Debug)]
 pub struct Cluster {
     setup: ClusterSetup,
-    /// The objects, as given.
-    given: BTreeMap<ObjectKey, Object>,
-    /// The objects in the exporter: the given ones, and the endpoint slices derived from them.
-    exported_objects: BTreeMap<ObjectKey, Object>,
+    /// It holds the objects that were given, and the endpoint slices derived from them.
     exporter: Exporter,
+    /// The derived endpoint slices.
+    derived: BTreeSet<ObjectKey>,
     ids: IdentityAllocator,
 }
 
@@ -54,9 +53,16 @@ impl Cluster {
             filter: setup.filter.clone(),
         });
         let ids = IdentityAllocator::new(setup.id, setup.limit);
-        let mut cluster =
-            Self { setup, given: objects, exported_objects: BTreeMap::new(), exporter, ids };
-        cluster.export();
+        let mut cluster = Self { setup, exporter, derived: BTreeSet::new(), ids };
+        cluster.export(objects.into_values().map(applied));
+        // The given objects are complete.
+        for kind in Kind::ALL {
+            let resource_version = ResourceVersion::default();
+            cluster
+                .exporter
+                .handle(SourceEvent::Listed { kind, resource_version }, &mut cluster.ids);
+        }
+        cluster.set_identities();
         cluster
     }
 
@@ -73,20 +79,24 @@ impl Cluster {
 
     /// Adds or changes an object.
     pub fn apply(&mut self, object: Object) {
-        self.given.insert(object.key(), object);
-        self.export();
+        self.derived.remove(&object.key());
+        self.export([applied(object)]);
+        self.set_identities();
     }
 
     /// Removes an object. Returns whether it existed.
     pub fn delete(&mut self, key: &ObjectKey) -> bool {
-        let was_there = self.given.remove(key).is_some();
-        self.export();
-        was_there
+        if !self.objects().contains_key(key) || self.derived.contains(key) {
+            return false;
+        }
+        self.export([deleted(key.clone())]);
+        self.set_identities();
+        true
     }
 
     /// Its objects, with derived endpoint slices.
     pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
-        &self.exported_objects
+        self.exporter.objects()
     }
 
     /// All keys and values that its apiserver would write, with those for its nodes only.
@@ -147,36 +157,43 @@ impl Cluster {
         self.exporter.takes_part(namespace)
     }
 
-    /// Passes the changes of objects to the exporter, in the order of an apiserver's source.
-    fn export(&mut self) {
-        let mut now = self.given.clone();
-        for slice in derived_slices(&now) {
-            let object = Object::EndpointSlice(slice);
-            now.entry(object.key()).or_insert(object);
-        }
+    /// Passes changes of given objects to the exporter, then those of the derived slices.
+    fn export(&mut self, changes: impl IntoIterator<Item = SourceEvent>) {
+        let changes: Vec<SourceEvent> = changes.into_iter().collect();
         // IDs of CiliumIdentities are reserved first, so that the order of objects makes no difference.
-        self.ids.keep(now.values().filter_map(|object| match object {
-            Object::CiliumIdentity(identity) => Some(identity.identity),
+        self.ids.keep(changes.iter().filter_map(|change| match change {
+            SourceEvent::Applied { object: Object::CiliumIdentity(identity), .. } => {
+                Some(identity.identity)
+            }
             _ => None,
         }));
-        let resource_version = ResourceVersion::default();
-        let known = &self.exported_objects;
-        let changed = now.iter().filter(|(key, object)| known.get(*key) != Some(*object));
-        let applied = changed
-            .map(|(_, object)| SourceEvent::Applied { resource_version, object: object.clone() });
-        let gone = known.keys().filter(|key| !now.contains_key(*key));
-        let deleted = gone.map(|key| SourceEvent::Deleted { resource_version, key: key.clone() });
-        self.exporter.handle_all(applied.chain(deleted), &mut self.ids);
-        self.exported_objects = now;
-        if !self.exporter.is_complete() {
-            // The given objects are complete.
-            for kind in Kind::ALL {
-                self.exporter.handle(SourceEvent::Listed { kind, resource_version }, &mut self.ids);
-            }
-        }
+        self.exporter.handle_all(changes, &mut self.ids);
+        let objects = self.exporter.objects();
+        let given = objects.iter().filter(|(key, _)| !self.derived.contains(*key));
+        let derived = derived_slices(given.map(|(_, object)| object));
+        let derived = derived.into_iter().map(Object::EndpointSlice);
+        let is_given = |key: &ObjectKey| objects.contains_key(key) && !self.derived.contains(key);
+        let derived: Vec<Object> = derived.filter(|slice| !is_given(&slice.key())).collect();
+        let keys: BTreeSet<ObjectKey> = derived.iter().map(Object::key).collect();
+        let gone: Vec<ObjectKey> = self.derived.difference(&keys).cloned().collect();
+        let changes = derived.into_iter().map(applied).chain(gone.into_iter().map(deleted));
+        self.derived = keys;
+        self.exporter.handle_all(changes, &mut self.ids);
+    }
+
+    /// Tells the exporter the labels of the IDs that are in use.
+    fn set_identities(&mut self) {
         for (labels, identity) in self.ids.given() {
             let labels = self.exporter.uses(identity).then(|| labels.clone());
             self.exporter.set_identity(identity, labels);
         }
     }
+}
+
+fn applied(object: Object) -> SourceEvent {
+    SourceEvent::Applied { resource_version: ResourceVersion::default(), object }
+}
+
+fn deleted(key: ObjectKey) -> SourceEvent {
+    SourceEvent::Deleted { resource_version: ResourceVersion::default(), key }
 }

@@ -1,6 +1,7 @@
 //! Keys files: the contents of an etcd as a JSON object.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use mesh_model::{ClusterConfig, ClusterId, ClusterName, cluster::InvalidClusterName};
 use mesh_wire::{Key, Layout, cluster_config};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The keys and values of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,28 +75,28 @@ pub enum KeysFileProblem {
 
 /// The format of the file. Other fields are ignored.
 #[derive(Serialize, Deserialize)]
-struct KeysJson {
+struct KeysJson<'a> {
     /// Optional if the keys show their cluster.
     #[serde(default)]
     cluster: Option<ClusterJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    entries: Option<Vec<EntryJson>>,
+    entries: Option<Vec<EntryJson<'a>>>,
     /// The name of the list in recorded scenarios.
     #[serde(default, skip_serializing)]
-    source: Option<Vec<EntryJson>>,
+    source: Option<Vec<EntryJson<'a>>>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ClusterJson {
-    name: String,
     id: u32,
+    name: String,
 }
 
 #[derive(Serialize, Deserialize)]
-struct EntryJson {
-    key: String,
+struct EntryJson<'a> {
+    key: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value_b64: Option<String>,
 }
@@ -126,10 +127,14 @@ impl KeysFile {
         let mut entries = BTreeMap::new();
         for (index, entry) in given.into_iter().enumerate() {
             let EntryJson { key, value, value_b64 } = entry;
-            let wrong =
-                |reason: String| KeysFileProblem::Entry { list, index, key: key.clone(), reason };
+            let wrong = |reason: String| KeysFileProblem::Entry {
+                list,
+                index,
+                key: key.to_string(),
+                reason,
+            };
             let value = match (value, value_b64) {
-                (Some(value), None) => value.into_bytes(),
+                (Some(value), None) => value.into_owned().into_bytes(),
                 (None, Some(text)) => {
                     BASE64.decode(&text).map_err(|error| wrong(format!("value_b64: {error}")))?
                 }
@@ -138,10 +143,10 @@ impl KeysFile {
                     return Err(wrong("it has both `value` and `value_b64`".into()));
                 }
             };
-            if entries.contains_key(&key) {
+            if entries.contains_key(&*key) {
                 return Err(wrong("the key occurs twice".into()));
             }
-            entries.insert(key, value);
+            entries.insert(key.into_owned(), value);
         }
         let (cluster, id) = match head.or_else(|| owner(&entries)) {
             Some(owner) => owner,
@@ -191,18 +196,25 @@ impl KeysFile {
             false => Layout::State,
         }
     }
+}
 
-    /// The file as JSON. Values that are not UTF-8 are in `value_b64`.
-    pub fn to_json(&self) -> serde_json::Value {
-        let entry = |(key, value): (&String, &Vec<u8>)| {
-            let text = std::str::from_utf8(value).ok().map(ToOwned::to_owned);
-            let value_b64 = text.is_none().then(|| BASE64.encode(value));
-            EntryJson { key: key.clone(), value: text, value_b64 }
-        };
+/// As JSON, values that are not UTF-8 are in `value_b64`.
+impl Serialize for KeysFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let cluster =
             Some(ClusterJson { name: self.cluster.to_string(), id: self.id.get().into() });
-        let entries = Some(self.entries.iter().map(entry).collect());
-        serde_json::to_value(KeysJson { cluster, entries, source: None }).unwrap_or_default()
+        let entries = Some(self.entries.iter().map(EntryJson::of).collect());
+        KeysJson { cluster, entries, source: None }.serialize(serializer)
+    }
+}
+
+// === impl EntryJson ===
+
+impl<'a> EntryJson<'a> {
+    fn of((key, value): (&'a String, &'a Vec<u8>)) -> Self {
+        let text = std::str::from_utf8(value).ok();
+        let value_b64 = text.is_none().then(|| BASE64.encode(value));
+        Self { key: key.into(), value: text.map(Into::into), value_b64 }
     }
 }
 
@@ -240,13 +252,13 @@ mod tests {
         let text = r#"{"cluster":{"name":"b","id":2},"entries":[{"key":"x/text","value":"{}"},{"key":"x/binary","value_b64":"KLUv/Q=="}]}"#;
         let file = KeysFile::parse(text).unwrap();
         assert_eq!(file.entries["x/binary"], [0x28, 0xb5, 0x2f, 0xfd]);
-        let json = file.to_json();
+        let json = serde_json::to_string(&file).unwrap();
         // Entries are sorted by key.
         assert_eq!(
-            json.to_string(),
+            json,
             r#"{"cluster":{"id":2,"name":"b"},"entries":[{"key":"x/binary","value_b64":"KLUv/Q=="},{"key":"x/text","value":"{}"}]}"#
         );
-        assert_eq!(KeysFile::parse(&json.to_string()).unwrap(), file);
+        assert_eq!(KeysFile::parse(&json).unwrap(), file);
         let recorded = text.replace("entries", "description\":\"by a Cilium\",\"source");
         assert_eq!(KeysFile::parse(&recorded).unwrap(), file);
     }

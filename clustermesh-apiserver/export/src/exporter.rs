@@ -238,9 +238,9 @@ impl Exporter {
         std::mem::take(&mut self.changed)
     }
 
-    /// The number of objects.
-    pub fn objects(&self) -> usize {
-        self.objects.len()
+    /// The source's objects.
+    pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
+        &self.objects
     }
 
     /// Objects that could not be exported, and why.

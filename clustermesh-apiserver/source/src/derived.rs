@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use mesh_model::{
     EndpointSlice, ServiceName,
-    object::{Endpoints, Node, Object, ObjectKey, Pod, Service},
+    object::{Endpoints, Node, Object, Pod, Service},
     service::SERVICE_NAME_LABEL,
 };
 
@@ -15,13 +15,13 @@ type Labelled<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>;
 
 /// Endpoint slices for services without any, as the kube-controller-manager makes them: from the pods that a service selects,
 /// or, for a service without a selector, from its Endpoints.
-pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
+pub fn derived_slices<'a>(objects: impl Iterator<Item = &'a Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods: Vec<&Pod> = Vec::new();
     let mut services: Vec<&Service> = Vec::new();
     let mut nodes = BTreeMap::<&str, &Node>::new();
     let mut endpoints = BTreeMap::<ServiceName, &Endpoints>::new();
-    for object in objects.values() {
+    for object in objects {
         match object {
             Object::EndpointSlice(slice) => {
                 let service = slice.labels.get(SERVICE_NAME_LABEL);

@@ -118,9 +118,10 @@ impl Replay {
             fs::write(&path, text).map_err(file(&path))?;
             Ok(path)
         };
-        let keys = write("keys.json", recording.to_json().to_string())?;
-        let text = serde_json::to_string(&replay).map_err(|error| failed("a file", &error))?;
-        let clusters = write("clusters.json", text)?;
+        let json =
+            |text: serde_json::Result<String>| text.map_err(|error| failed("a file", &error));
+        let keys = write("keys.json", json(serde_json::to_string(recording))?)?;
+        let clusters = write("clusters.json", json(serde_json::to_string(&replay))?)?;
         let mut command = lab.clustermesh_in(node);
         command.args(["bench", "replay", "--keys"]).arg(keys).arg("--clusters").arg(clusters);
         let mut process = command.stdout(Stdio::piped()).spawn().map_err(io("the replay"))?;

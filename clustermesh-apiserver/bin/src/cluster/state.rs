@@ -124,7 +124,7 @@ impl State {
         let view = View {
             complete: source.complete,
             away: self.away.clone(),
-            objects: self.exporter.objects(),
+            objects: self.exporter.objects().len(),
             identities: source.identities,
             desired_keys: self.exporter.desired().len(),
             problems,
