@@ -37,7 +37,7 @@ pub struct InvalidRule {
 }
 
 /// The rules that hold whatever a user adds.
-const DEFAULT_RULES: [&str; 16] = [
+const DEFAULT_RULES: [&str; 18] = [
     "reserved:.*",
     r"io\.kubernetes\.pod\.namespace",
     r"io\.cilium\.k8s\.namespace\.labels",
@@ -48,6 +48,9 @@ const DEFAULT_RULES: [&str; 16] = [
     r"!statefulset\.kubernetes\.io/pod-name",
     r"!apps\.kubernetes\.io/pod-index",
     r"!batch\.kubernetes\.io/job-completion-index",
+    r"!(batch\.kubernetes\.io/)?controller-uid",
+    // Kubernetes gives pods the labels of their nodes (KEP-4742).
+    r"!topology\.kubernetes\.io",
     r"!.*beta\.kubernetes\.io",
     r"!k8s\.io",
     "!pod-template-generation",
@@ -149,6 +152,10 @@ mod tests {
             ("statefulset.kubernetes.io/pod-name", false),
             ("apps.kubernetes.io/pod-index", false),
             ("batch.kubernetes.io/job-completion-index", false),
+            ("batch.kubernetes.io/job-name", true),
+            ("batch.kubernetes.io/controller-uid", false),
+            ("controller-uid", false),
+            ("topology.kubernetes.io/zone", false),
             ("failure-domain.beta.kubernetes.io/zone", false),
             ("k8s.io/x", false),
             ("pod-template-hash", false),
