@@ -46,6 +46,7 @@ tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
     # Built before the tests, because each of them would wait for it.
     for version in 3.5 3.6; do deploy/development/etcd.sh "$version" >/dev/null; done
+    deploy/development/kubernetes.sh >/dev/null
     room=$PWD/e2e/clean-room.sh tests "programs in the kernel" -p mesh-dataplane --test kernel --
     tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3 "${skipped[@]}"
 fi

@@ -77,6 +77,21 @@ impl Apiserver {
         self.child = spawn(&self.wrapper, &self.folder, &self.endpoint, self.port);
     }
 
+    /// Its cluster directory.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where it reaches its etcd.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The file with its context, which is named `a`.
+    pub fn contexts(&self) -> PathBuf {
+        self.folder.join("contexts.yaml")
+    }
+
     /// The path of a manifest.
     pub fn manifest(&self, name: &str) -> PathBuf {
         self.folder.join("manifests").join(format!("{name}.yaml"))
@@ -161,7 +176,7 @@ impl Apiserver {
     /// The apiserver in `clustermesh status --output json`.
     pub fn status(&self) -> Value {
         let mut status = Command::new(binary());
-        status.arg("status").env("CLUSTERMESH_CONTEXTS", self.folder.join("contexts.yaml"));
+        status.arg("status").env("CLUSTERMESH_CONTEXTS", self.contexts());
         json::run(status).1["clusters"][0]["apiserver"].clone()
     }
 

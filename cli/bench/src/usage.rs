@@ -131,12 +131,22 @@ pub(crate) fn table_changes(node: &NodeState) -> Result<u64, BenchError> {
 
 /// A metric of a node's agent.
 pub(crate) fn metric(node: &NodeState, name: &str) -> Result<u64, BenchError> {
-    let output = run(in_node(node, "curl").args(["-s", "http://127.0.0.1:9981/metrics"]))?;
+    metric_at(node, 9981, name)
+}
+
+/// A metric of the apiserver on a node.
+pub(crate) fn apiserver_metric(node: &NodeState, name: &str) -> Result<u64, BenchError> {
+    metric_at(node, 9982, name)
+}
+
+fn metric_at(node: &NodeState, port: u16, name: &str) -> Result<u64, BenchError> {
+    let url = format!("http://127.0.0.1:{port}/metrics");
+    let output = run(in_node(node, "curl").args(["-s", &url]))?;
     let text = String::from_utf8_lossy(&output);
     let found = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
-    found.ok_or_else(|| BenchError::Unexpected(format!("the agent has no metric {name}")))
+    found.ok_or_else(|| BenchError::Unexpected(format!("{url} has no {name}")))
 }
 
 /// The CPU time of a command, with that of the processes it started.

@@ -13,9 +13,9 @@ use indicatif::ProgressBar;
 use mesh_admin::plain;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
-    ExportOptions, MeshOptions, PropagationOptions, TakeoverOptions, change, clean_up, client, cni,
-    connect, cut, cut_client, endpoint_cost, event_cost, export, fill, hostile, memory, mesh,
-    picture, propagation, reconnect, takeover,
+    ExportOptions, MeshOptions, PropagationOptions, SourceOptions, TakeoverOptions, change,
+    clean_up, client, cni, connect, cut, cut_client, endpoint_cost, event_cost, export, fill,
+    hostile, memory, mesh, picture, propagation, reconnect, source, takeover,
 };
 use mesh_lab::need_root;
 use mesh_offline::KeysFile;
@@ -112,7 +112,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
 fn everything() -> Vec<BenchCommand> {
     let defaults =
         ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
-    let more = ["cni", "change", "export", "fill", "memory", "mesh"];
+    let more = ["cni", "change", "export", "source", "fill", "memory", "mesh"];
     defaults.into_iter().chain(more).filter_map(BenchCommand::with_defaults).collect()
 }
 
@@ -172,6 +172,13 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             ));
             honest
         }
+        BenchCommand::Source { pods, changes, kubernetes } => one(
+            "source",
+            Box::new(move |progress| {
+                let options = SourceOptions { pods, changes, programs: kubernetes };
+                figures(source(lab, &options, progress)?, |rows| print::source(rows))
+            }),
+        ),
         BenchCommand::Reconnect { endpoints } => one(
             "reconnect",
             Box::new(move |progress| {

@@ -41,14 +41,14 @@ impl IdentityAllocator {
 impl Allocate for IdentityAllocator {
     type Error = Exhausted;
 
-    fn identity(&mut self, labels: &Labels) -> Result<Identity, Exhausted> {
+    fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, Exhausted> {
         if let Some(identity) = self.given.get(labels) {
-            return Ok(*identity);
+            return Ok(Some(*identity));
         }
         let mut free = candidates(labels, self.cluster, self.limit);
         let identity = free.find(|identity| !self.taken.contains(identity)).ok_or(Exhausted)?;
         self.taken.insert(identity);
         self.given.insert(labels.clone(), identity);
-        Ok(identity)
+        Ok(Some(identity))
     }
 }

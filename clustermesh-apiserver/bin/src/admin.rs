@@ -95,6 +95,8 @@ impl ApiserverAdmin {
             NotChanged::ByCluster { .. }
             | NotChanged::ByAnnotation { .. }
             | NotChanged::NotRead
+            | NotChanged::ConfigMap(_)
+            | NotChanged::Contended
             | NotChanged::Broken { .. } => Status::failed_precondition(error.to_string()),
             NotChanged::Lock(_) | NotChanged::Write { .. } => Status::internal(error.to_string()),
         })?;

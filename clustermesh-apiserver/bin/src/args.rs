@@ -31,12 +31,31 @@ pub(crate) enum Command {
     EtcdInit(EtcdInitArgs),
 }
 
+/// Where a cluster's objects come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SourceKind {
+    /// The folder manifests/ of the cluster directory
+    #[default]
+    Manifests,
+    /// A Kubernetes API server
+    Kubernetes,
+}
+
 /// The flags of the daemon.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The cluster directory: cluster.yaml, manifests/, pki/, users.yaml, drain.yaml, state/
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
+    /// Where the cluster's objects come from
+    #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_SOURCE")]
+    pub(crate) source: SourceKind,
+    /// The kubeconfig for --source kubernetes; without one, the service account of the pod
+    #[arg(long, value_name = "FILE", env = "CLUSTERMESH_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in it; by default its current one
+    #[arg(long, value_name = "NAME", requires = "kubeconfig", env = "CLUSTERMESH_KUBE_CONTEXT")]
+    pub(crate) kube_context: Option<String>,
     /// The etcd to write to
     #[arg(long, default_value = "https://127.0.0.1:2379", env = "CLUSTERMESH_ETCD_ENDPOINT")]
     pub(crate) etcd_endpoint: String,

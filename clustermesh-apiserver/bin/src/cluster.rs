@@ -17,18 +17,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_alloc::{Found, Journal, Lost};
+use mesh_alloc::{Found, Journal, Lost, MeshIdentities};
 use mesh_export::{DrainState, Exporter, ExporterConfig, GrantedRanges, announced};
 use mesh_files::{Moment, WriteLog};
 use mesh_labels::LabelFilter;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 use crate::{
     drain::{Asked, Change, Changed, NotChanged},
     identity_allocation::{IdentityAllocation, IdentityRecording},
     metrics::Metrics,
-    source::{Manifests, Source},
+    source::{ApiServer, Kubernetes, Manifests, Source},
 };
 pub(crate) use exports::{ExportChanges, Exports};
 use state::State;
@@ -84,6 +85,23 @@ impl Cluster {
         let (exporter, allocation) =
             open_journal(&directory.journal(), &settings, filter, recording)?;
         let source = Box::new(Manifests::new(directory, allocation, logs));
+        Self::start(settings, source, exporter, metrics)
+    }
+
+    /// Opens a directory whose objects come from an API server, and starts the thread.
+    pub(crate) fn open_kubernetes(
+        directory: &ClusterDirectory,
+        label_rules: &[String],
+        recording: IdentityRecording,
+        api_server: ApiServer,
+        metrics: Metrics,
+    ) -> anyhow::Result<Arc<Self>> {
+        let settings = directory.settings()?;
+        let filter =
+            LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
+        let exporter = exporter(&settings, filter, None);
+        let ids = MeshIdentities::new(settings.id, settings.limit);
+        let source = Box::new(Kubernetes::new(api_server, ids, recording));
         Self::start(settings, source, exporter, metrics)
     }
 
@@ -179,28 +197,33 @@ fn open_journal(
 ) -> anyhow::Result<(Exporter, IdentityAllocation)> {
     let (id, limit) = (settings.id, settings.limit);
     let journal = Journal::open(path, id, limit, PATIENCE, SystemTime::now())?;
+    let exporter = exporter(settings, filter, Some(journal.uuid()));
+    Ok((exporter, IdentityAllocation::new(journal, recording)))
+}
+
+/// An exporter with these settings, for a cluster whose UUID may not be known yet.
+fn exporter(settings: &ClusterSettings, filter: LabelFilter, uuid: Option<Uuid>) -> Exporter {
     let exporter = Exporter::new(ExporterConfig {
         name: settings.name.clone(),
-        id,
-        announced: announced(id, limit, Some(journal.uuid())),
+        id: settings.id,
+        announced: announced(settings.id, settings.limit, uuid),
         default_global_namespace: settings.default_global_namespace,
         filter,
     });
-    let exporter = exporter.with_granted_ranges(GrantedRanges {
+    exporter.with_granted_ranges(GrantedRanges {
         pods: settings.pod_cidrs.clone(),
         nodes: settings.node_cidrs.clone(),
-    });
-    Ok((exporter, IdentityAllocation::new(journal, recording)))
+    })
 }
 
 /// The loop of the thread.
 fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
     let mut tick = Instant::now();
-    let mut flushes: Vec<oneshot::Sender<()>> = Vec::new();
+    let mut later = Later::default();
     loop {
         let next = state.next_look().map_or(tick, |look| look.min(tick));
         match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(message) => take(&mut state, message, messages, &mut flushes),
+            Ok(message) => take(&mut state, message, messages, &mut later),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -209,7 +232,7 @@ fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
             state.look(at);
         }
         if state.next_look().is_none() {
-            for answer in flushes.drain(..) {
+            for answer in later.flushes.drain(..) {
                 // The caller may have stopped waiting.
                 let _ = answer.send(());
             }
@@ -218,16 +241,24 @@ fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
             state.tick(synced.load(Ordering::Relaxed), at);
             tick = Instant::now() + TICK;
         }
+        for (found, answer) in std::mem::take(&mut later.recognitions) {
+            match state.recognise(&found) {
+                Err(Lost::NotListed) => later.recognitions.push((found, answer)),
+                recognised => drop(answer.send(recognised)),
+            }
+        }
     }
 }
 
+/// Messages that cannot be answered yet.
+#[derive(Default)]
+struct Later {
+    flushes: Vec<oneshot::Sender<()>>,
+    recognitions: Vec<(Found, oneshot::Sender<Result<(), Lost>>)>,
+}
+
 /// Handles a message and all others in the inbox. One look is enough for all of them.
-fn take(
-    state: &mut State,
-    first: Message,
-    messages: &Receiver<Message>,
-    flushes: &mut Vec<oneshot::Sender<()>>,
-) {
+fn take(state: &mut State, first: Message, messages: &Receiver<Message>, later: &mut Later) {
     let mut look = false;
     for message in std::iter::once(first).chain(messages.try_iter()) {
         // The callers may have stopped waiting.
@@ -235,9 +266,9 @@ fn take(
             Message::Look => look = true,
             Message::Flush(answer) => {
                 look = true;
-                flushes.push(answer);
+                later.flushes.push(answer);
             }
-            Message::Recognise(found, answer) => drop(answer.send(state.recognise(&found))),
+            Message::Recognise(found, answer) => later.recognitions.push((found, answer)),
             Message::Drain(change, asked, answer) => {
                 let changed = state.change_drain(change, &asked, Moment::now());
                 drop(answer.send(changed));

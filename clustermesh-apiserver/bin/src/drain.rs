@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use mesh_export::Exporter;
 use mesh_files::LockError;
 use mesh_source::Drain;
+use mesh_source_kube::DrainConfigMapError;
 
 /// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,12 @@ pub(crate) enum NotChanged {
     NotRead,
     #[error("{}: {reason}: correct or remove it first", path.display())]
     Broken { path: PathBuf, reason: String },
+    #[error(transparent)]
+    ConfigMap(#[from] DrainConfigMapError),
+    #[error(
+        "the ConfigMap with what is drained changed five times meanwhile: give the command again"
+    )]
+    Contended,
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("{}: {source}", path.display())]

@@ -56,9 +56,9 @@ pub(crate) enum Look {
 
 /// How often to look for unused identities; at least four times within the waiting time, so that every replica that uses
 /// one has recorded that by then.
-const PASS: Duration = Duration::from_secs(30);
+pub(crate) const PASS: Duration = Duration::from_secs(30);
 /// How often to retry the allocation of an identity that failed.
-const RETRY: Duration = Duration::from_secs(10);
+pub(crate) const RETRY: Duration = Duration::from_secs(10);
 
 // === impl IdentityAllocation ===
 
@@ -200,7 +200,7 @@ impl IdentityAllocation {
     pub(crate) fn publish(&mut self, exporter: &mut Exporter) {
         self.publish_once(exporter);
         if exporter.is_disputed() {
-            exporter.retry(self);
+            exporter.reassign(self);
             self.publish_once(exporter);
         }
     }
@@ -221,7 +221,7 @@ impl IdentityAllocation {
 impl Allocate for IdentityAllocation {
     type Error = AllocationError;
 
-    fn identity(&mut self, labels: &Labels) -> Result<Identity, AllocationError> {
-        self.journal.identity(labels, SystemTime::now())
+    fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, AllocationError> {
+        self.journal.identity(labels, SystemTime::now()).map(Some)
     }
 }

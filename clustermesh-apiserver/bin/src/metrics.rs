@@ -79,7 +79,7 @@ impl Metrics {
             ),
             (
                 "manifest_problems",
-                "Problems in manifests and their objects",
+                "Problems of the source and its objects",
                 &self.manifest_problems,
             ),
             ("drained_nodes", "Drained nodes of the cluster", &self.drained_nodes),

@@ -17,15 +17,22 @@ use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
+use mesh_source_kube::{DrainConfigMap, KubeconfigChoice};
 use mesh_wire::users_file::UsersFile;
-use tokio::{sync::watch, task::JoinSet, time};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
 
 use crate::{
     admin::{ApiserverAdmin, unready},
-    args::Args,
+    args::{Args, SourceKind},
     cluster::Cluster,
     identity_allocation::IdentityRecording,
     metrics::Metrics,
+    source::ApiServer,
     users_file,
     writer::{EtcdFailure, StoreState, Writer},
 };
@@ -34,6 +41,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// The same while the etcd is not connected.
 const AWAY: Duration = Duration::from_secs(1);
+/// Batches of an API server's events that may wait for the cluster's thread.
+const EVENTS: usize = 64;
 /// How often readiness is computed.
 const READINESS: Duration = Duration::from_millis(200);
 
@@ -65,8 +74,36 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let watches =
         [FolderWatch::new(&directory.manifests()), FolderWatch::shallow(directory.path())];
     let logs = watches.each_ref().map(FolderWatch::write_log).into();
-    let cluster =
-        Cluster::open(&directory, &args.identity_labels, recording, logs, metrics.clone())?;
+    let rules = &args.identity_labels;
+    let (cluster, following) = match args.source {
+        SourceKind::Manifests => {
+            (Cluster::open(&directory, rules, recording, logs, metrics.clone())?, None)
+        }
+        SourceKind::Kubernetes => {
+            let connection = mesh_source_kube::Connection::open(&kubeconfig(&args)).await?;
+            let (sender, events) = mpsc::channel(EVENTS);
+            let (requests, receiver) = mpsc::unbounded_channel();
+            let config_map = DrainConfigMap::new(connection.clone());
+            let api_server = ApiServer { events, requests, config_map, runtime: Handle::current() };
+            let cluster = Cluster::open_kubernetes(
+                &directory,
+                rules,
+                recording,
+                api_server,
+                metrics.clone(),
+            )?;
+            let looked = Arc::clone(&cluster);
+            let wake = move || looked.look();
+            (cluster, Some(mesh_source_kube::follow(connection, sender, receiver, wake)))
+        }
+    };
+    let follows = following.is_some();
+    let following = async {
+        match following {
+            Some(following) => following.await,
+            None => std::future::pending().await,
+        }
+    };
     let store = Arc::new(Mutex::new(StoreState::default()));
     let shared = Shared { cluster: Arc::clone(&cluster), store: Arc::clone(&store), metrics };
     let (users_sender, users) = watch::channel(None);
@@ -102,7 +139,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let users_path = directory.users_file();
     tokio::select! {
         () = cluster.ended() => bail!("the cluster's thread failed: see the log"),
-        () = watch_manifests(&cluster, watches) => {}
+        () = watch_manifests(&cluster, watches), if !follows => {}
+        () = following => bail!("following the API server ended: see the log"),
         () = users_file::follow(&users_path, users_sender, &store) => {}
         // In its own task, so that its computations over all keys do not delay the others.
         () = task(writing) => tracing::info!("everything is written"),
@@ -164,6 +202,16 @@ async fn write(
     tokio::select! {
         () = watch_credentials((credentials, published), &pki, &shared.store, &shared.metrics) => {}
         () = writer.run() => {}
+    }
+}
+
+/// Where the API server is.
+fn kubeconfig(args: &Args) -> KubeconfigChoice {
+    match &args.kubeconfig {
+        None => KubeconfigChoice::InCluster,
+        Some(path) => {
+            KubeconfigChoice::File { path: Some(path.clone()), context: args.kube_context.clone() }
+        }
     }
 }
 

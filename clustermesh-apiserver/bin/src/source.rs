@@ -11,8 +11,10 @@ use mesh_source::Drain;
 
 use crate::drain::{Changed, NotChanged};
 
+mod kubernetes;
 mod manifests;
 
+pub(crate) use kubernetes::{ApiServer, Kubernetes};
 pub(crate) use manifests::Manifests;
 
 /// The source of a cluster's objects. It also stores identity IDs, what is drained, and the position in the source.

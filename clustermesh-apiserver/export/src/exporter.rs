@@ -40,8 +40,9 @@ pub trait Allocate {
     /// Why no ID can be allocated.
     type Error: std::fmt::Display;
 
-    /// The ID of a label set. It must be stored before it is returned.
-    fn identity(&mut self, labels: &Labels) -> Result<Identity, Self::Error>;
+    /// The ID of a label set. It must be stored before it is returned. `None`: it will have one later, which
+    /// [`Exporter::set_identity`] tells.
+    fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, Self::Error>;
 }
 
 /// The exporter's configuration.
@@ -182,6 +183,11 @@ impl Exporter {
                 self.change(key, Some(object), allocate);
             }
             SourceEvent::Deleted { key, .. } => self.change(key, None, allocate),
+            SourceEvent::Unreadable { key } => {
+                if let Some(listed) = self.listing.get_mut(&key.kind) {
+                    listed.insert(key);
+                }
+            }
             SourceEvent::Listed { kind, .. } => {
                 if let Some(listed) = self.listing.remove(&kind) {
                     let of_kind = self.objects.keys().filter(|key| key.kind == kind);
@@ -211,11 +217,24 @@ impl Exporter {
     /// Retries objects that could not be exported: an ID may be free now, or the disk may work again. If IDs of label sets
     /// have changed, looks up the IDs of all pods again.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
+        let waiting = self.identities.take_waiting();
         let again: Vec<ObjectKey> = match self.identities.take_disputed() {
             true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),
-            false => self.problems.keys().cloned().collect(),
+            false => self.problems.keys().chain(&waiting).cloned().collect(),
         };
-        again.into_iter().for_each(|key| self.make(key, allocate));
+        self.make_all(again, allocate);
+    }
+
+    /// Looks up again the IDs that may have changed: those of all pods after a dispute, else those of pods that waited for
+    /// one and can have it now.
+    pub fn reassign<A: Allocate>(&mut self, allocate: &mut A) {
+        match self.is_disputed() {
+            true => self.retry(allocate),
+            false => {
+                let given = self.identities.take_given();
+                self.make_all(given, allocate);
+            }
+        }
     }
 
     /// Whether the source has completed the lists of all kinds once. Before that, missing objects must not count as deleted.

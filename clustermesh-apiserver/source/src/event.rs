@@ -29,6 +29,11 @@ pub enum SourceEvent {
         /// The object's key.
         key: ObjectKey,
     },
+    /// An object is there and cannot be read: what was known of it stays as it was.
+    Unreadable {
+        /// Which.
+        key: ObjectKey,
+    },
     /// The list of the kind is complete.
     Listed {
         /// The kind.

@@ -20,7 +20,10 @@ mod problem;
 pub use admitted::{Admitted, admit};
 pub use annotation_names::unknown_annotations;
 pub use copies::Copies;
-pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode, decode_in_pieces};
+pub use decode::{
+    DecodeProblem, Decoded, Format, PassedOver, Places, Unreadable, decode, decode_in_pieces,
+    decode_object, key_of,
+};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use endpoints::picks;

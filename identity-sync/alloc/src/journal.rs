@@ -14,12 +14,14 @@ use mesh_files::LockError;
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
 use uuid::Uuid;
 
-use entry::{Entry, State, parse, unix_nano};
-use index::{AllocationTable, REST, identity};
+use contents::{Contents, identity, line};
+use entry::{Entry, parse};
 use shared::{Locked, News, SharedFile};
 
+use crate::table::{REST, State, unix_nano};
+
+mod contents;
 mod entry;
-mod index;
 mod recognise;
 mod shared;
 
@@ -30,7 +32,7 @@ pub use recognise::{Found, Lost};
 pub struct Journal {
     path: PathBuf,
     file: SharedFile,
-    table: AllocationTable,
+    contents: Contents,
     cluster: ClusterId,
     limit: ClusterLimit,
     /// It is known to be the one that allocated this cluster's IDs: it may allocate new ones.
@@ -147,13 +149,13 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Self, JournalError> {
         let file = SharedFile::open(path, patience)?;
-        let table = AllocationTable::new(cluster, limit);
+        let contents = Contents::new(cluster, limit);
         let mut journal =
-            Self { path: path.into(), file, table, cluster, limit, recognised: false };
-        journal.locked(|locked, table| {
-            if table.uuid.is_nil() {
+            Self { path: path.into(), file, contents, cluster, limit, recognised: false };
+        journal.locked(|locked, contents| {
+            if contents.uuid.is_nil() {
                 let unix_nano = unix_nano(now);
-                write(locked, table, vec![Entry::Cluster { uuid: Uuid::new_v4(), unix_nano }])?;
+                write(locked, contents, vec![Entry::Cluster { uuid: Uuid::new_v4(), unix_nano }])?;
             }
             Ok(())
         })?;
@@ -162,7 +164,7 @@ impl Journal {
 
     /// The cluster's unchanging id.
     pub fn uuid(&self) -> Uuid {
-        self.table.uuid
+        self.contents.uuid
     }
 
     /// The ID of a label set: the one it has, or had last, or a free one, once that is remembered.
@@ -172,31 +174,31 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Identity, AllocationError> {
         let refreshed = self.refresh();
-        if let Some((identity, State::Used)) = self.table.id_of(labels) {
+        if let Some((identity, State::Used)) = self.contents.table.id_of(labels) {
             // A known ID is valid without the file too: no other label set gets that ID today.
             return Ok(identity);
         }
         refreshed?;
         let recognised = self.recognised;
-        self.locked(|locked, table| {
-            let known = match table.id_of(labels) {
+        self.locked(|locked, contents| {
+            let known = match contents.table.id_of(labels) {
                 Some((id, State::Used)) => return Ok(Ok(id)),
                 Some((id, _)) => Some(id),
-                None => table.last_id_of(labels),
+                None => contents.table.last_id_of(labels),
             };
             let id = match known {
                 Some(known) => known,
                 None if !recognised => return Ok(Err(AllocationError::NotRecognised)),
-                None => match table.free(labels, now) {
+                None => match contents.table.free(labels, now) {
                     Some(free) => free,
                     None => {
-                        let (used, resting) = table.counts();
+                        let (used, resting) = contents.table.counts();
                         return Ok(Err(AllocationError::Exhausted { used, resting }));
                     }
                 },
             };
             let used = identity(id, labels, State::Used, unix_nano(now));
-            write(locked, table, vec![used])?;
+            write(locked, contents, vec![used])?;
             Ok(Ok(id))
         })?
     }
@@ -210,28 +212,29 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Collected, JournalError> {
         self.refresh()?;
-        if self.table.collect(&in_use, wait, now).is_empty() {
+        if self.contents.table.collect(&in_use, wait, now).is_empty() {
             return Ok(Collected::default());
         }
-        self.locked(|locked, table| {
-            let entries = table.collect(&in_use, wait, now);
+        self.locked(|locked, contents| {
+            let transitions = contents.table.collect(&in_use, wait, now);
+            let unix_nano = unix_nano(now);
             let mut collected = Collected::default();
-            for entry in &entries {
-                match entry {
-                    Entry::Identity { state: State::Used, .. } => collected.cleared += 1,
-                    Entry::Identity { state: State::Marked, .. } => collected.marked += 1,
-                    Entry::Identity { state: State::Deleted, .. } => collected.deleted += 1,
-                    Entry::Cluster { .. } | Entry::Revision { .. } => {}
+            for transition in &transitions {
+                match transition.state {
+                    State::Used => collected.cleared += 1,
+                    State::Marked => collected.marked += 1,
+                    State::Deleted => collected.deleted += 1,
                 }
             }
-            write(locked, table, entries)?;
+            let lines = transitions.iter().map(|transition| line(transition, unix_nano));
+            write(locked, contents, lines.collect())?;
             Ok(collected)
         })
     }
 
     /// Shortens the file if most of its lines are obsolete.
     pub fn compact(&mut self, now: SystemTime) -> Result<(), JournalError> {
-        if self.table.lines < COMPACT_FROM.max(2 * self.table.needed()) {
+        if self.contents.lines < COMPACT_FROM.max(2 * self.contents.needed()) {
             return Ok(());
         }
         self.rewrite(now)
@@ -239,10 +242,10 @@ impl Journal {
 
     /// Puts a file in the journal's place that has only what counts.
     fn rewrite(&mut self, now: SystemTime) -> Result<(), JournalError> {
-        self.locked(|locked, table| {
-            let entries = table.entries(now);
+        self.locked(|locked, contents| {
+            let entries = contents.entries(now);
             locked.replace(&entries)?;
-            table.lines = entries.len();
+            contents.lines = entries.len();
             Ok(())
         })
     }
@@ -250,7 +253,7 @@ impl Journal {
     /// The last revision of the manifests that a replica recorded. A scan of them that begins now is not older.
     pub fn revision(&mut self) -> Result<u64, JournalError> {
         self.refresh()?;
-        Ok(self.table.revision)
+        Ok(self.contents.revision)
     }
 
     /// Records the content of the manifests in a scan that began when their revision was `since`, and returns the
@@ -262,32 +265,32 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Recorded, JournalError> {
         self.refresh()?;
-        let is_last = |table: &AllocationTable| table.manifests.as_deref() == Some(manifests);
-        if is_last(&self.table) {
-            return Ok(Recorded::At(self.table.revision));
+        let is_last = |contents: &Contents| contents.manifests.as_deref() == Some(manifests);
+        if is_last(&self.contents) {
+            return Ok(Recorded::At(self.contents.revision));
         }
-        self.locked(|locked, table| {
-            if is_last(table) {
-                return Ok(Recorded::At(table.revision));
+        self.locked(|locked, contents| {
+            if is_last(contents) {
+                return Ok(Recorded::At(contents.revision));
             }
-            if table.revision != since {
+            if contents.revision != since {
                 return Ok(Recorded::Superseded);
             }
             let revision = since.saturating_add(1);
             let (manifests, unix_nano) = (Some(manifests.to_owned()), unix_nano(now));
-            write(locked, table, vec![Entry::Revision { revision, manifests, unix_nano }])?;
+            write(locked, contents, vec![Entry::Revision { revision, manifests, unix_nano }])?;
             Ok(Recorded::At(revision))
         })
     }
 
     /// The IDs that are to be published, or no longer, since the last call. Other replicas' decisions are among them.
     pub fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
-        self.table.take_changes()
+        self.contents.table.take_changes()
     }
 
     /// How many IDs are allocated.
     pub fn len(&self) -> usize {
-        self.table.counts().0
+        self.contents.table.counts().0
     }
 
     /// Whether none is.
@@ -308,21 +311,21 @@ impl Journal {
     /// Does something while no other replica can, knowing what all others did.
     fn locked<T>(
         &mut self,
-        decide: impl FnOnce(&mut Locked<'_>, &mut AllocationTable) -> Result<T, JournalError>,
+        decide: impl FnOnce(&mut Locked<'_>, &mut Contents) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        let Self { path, file, table, cluster, limit, .. } = self;
+        let Self { path, file, contents, cluster, limit, .. } = self;
         let mut locked = file.lock()?;
-        let learned = match locked.read(table.lines)? {
-            News::Appended(entries) => take(path, table, entries),
+        let learned = match locked.read(contents.lines)? {
+            News::Appended(entries) => take(path, contents, entries),
             News::Replaced(entries) => {
-                let mut another = AllocationTable::new(*cluster, *limit);
+                let mut another = Contents::new(*cluster, *limit);
                 take(path, &mut another, entries).and_then(|()| {
-                    if another.uuid != table.uuid && table.counts() != (0, 0) {
-                        let (found, expected) = (another.uuid, table.uuid);
+                    if another.uuid != contents.uuid && contents.table.counts() != (0, 0) {
+                        let (found, expected) = (another.uuid, contents.uuid);
                         return Err(JournalError::Another { path: path.clone(), found, expected });
                     }
-                    another.supersede(table);
-                    *table = another;
+                    another.table.supersede(&contents.table);
+                    *contents = another;
                     Ok(())
                 })
             }
@@ -331,20 +334,20 @@ impl Journal {
             locked.unread();
         }
         learned?;
-        decide(&mut locked, table)
+        decide(&mut locked, contents)
     }
 }
 
 /// Takes what was read.
-fn take(path: &Path, table: &mut AllocationTable, entries: Vec<Entry>) -> Result<(), JournalError> {
+fn take(path: &Path, contents: &mut Contents, entries: Vec<Entry>) -> Result<(), JournalError> {
     for entry in entries {
-        if let Some(found) = table.other_cluster(&entry) {
-            let said = table.cluster;
+        if let Some(found) = contents.other_cluster(&entry) {
+            let said = contents.table.cluster;
             return Err(JournalError::OtherId { path: path.into(), found, said });
         }
-        table.take(entry).map_err(|reason| JournalError::Damaged {
+        contents.take(entry).map_err(|reason| JournalError::Damaged {
             path: path.into(),
-            line: table.lines,
+            line: contents.lines,
             reason,
         })?;
     }
@@ -354,13 +357,13 @@ fn take(path: &Path, table: &mut AllocationTable, entries: Vec<Entry>) -> Result
 /// Remembers, then knows.
 fn write(
     locked: &mut Locked<'_>,
-    table: &mut AllocationTable,
+    contents: &mut Contents,
     entries: Vec<Entry>,
 ) -> Result<(), JournalError> {
     locked.append(&entries)?;
     for entry in entries {
         // Made from what the table has, so that it takes it.
-        if let Err(reason) = table.take(entry) {
+        if let Err(reason) = contents.take(entry) {
             tracing::error!(reason, "the journal has a line that contradicts it");
         }
     }

@@ -93,6 +93,18 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "DURATION", alias = "rounds", default_value = "10s", value_parser = of_flag)]
         hostile_for: Duration,
     },
+    /// Measure what the pods of a Kubernetes API server cost an apiserver: memory, and CPU for a change
+    Source {
+        /// Measure with this many pods
+        #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [1_000, 10_000, 50_000])]
+        pods: Vec<u32>,
+        /// How many pods change
+        #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        changes: u32,
+        /// The folder with kube-apiserver and kubectl; by default they are looked up in $PATH
+        #[arg(long, value_name = "FOLDER")]
+        kubernetes: Option<std::path::PathBuf>,
+    },
     /// Count what an agent reads and writes when it reconnects to a cluster
     Reconnect {
         /// How many endpoints the cluster has

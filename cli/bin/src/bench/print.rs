@@ -2,8 +2,8 @@
 
 use mesh_bench::{
     ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, ExportCost,
-    FillCost, HostileCost, MeshRow, PartitionDetection, Propagation, ReconnectCost, TableMemory,
-    Takeover,
+    FillCost, HostileCost, MeshRow, PartitionDetection, Propagation, ReconnectCost, SourceCost,
+    TableMemory, Takeover,
 };
 
 use crate::output;
@@ -293,6 +293,24 @@ pub(super) fn reconnected(row: &ReconnectCost) -> anyhow::Result<()> {
         row.table_changes.to_string(),
     ];
     Ok(output::table(&header, [cells])?)
+}
+
+pub(super) fn source(rows: &[SourceCost]) -> anyhow::Result<()> {
+    output::line("what pods of an API server cost an apiserver")?;
+    let header =
+        ["PODS", "JSON OF ONE", "RESIDENT", "EACH", "RATIO", "CHANGES", "CPU OF A CHANGE, µs"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.pods.to_string(),
+            row.json.to_string(),
+            row.resident.to_string(),
+            format!("{:.0}", row.resident_each),
+            format!("{:.2}", row.ratio),
+            row.changes.to_string(),
+            format!("{:.0}", row.change_micros),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
 }
 
 pub(super) fn events(row: &EventCost) -> anyhow::Result<()> {

@@ -171,7 +171,7 @@ impl State {
             problems.iter().map(|problem| problem.message.clone()).collect();
         let new: Vec<&String> = now.difference(&self.logged).collect();
         for problem in new.iter().take(LOGGED) {
-            tracing::warn!(kind = problem, "a problem in the manifests");
+            tracing::warn!(kind = problem, "a problem with the cluster's objects");
         }
         if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
             tracing::warn!(more, "further problems: see `clustermesh status`");

@@ -228,7 +228,7 @@ fn nothing_is_allocated_before_the_journal_was_compared() {
     assert!(identities_of(&cluster).is_empty());
     assert_eq!(cluster.problems(), Vec::<String>::new(), "this is not a problem of the pod");
     assert!(cluster.is_complete());
-    let foreign = Found { uuid: Some(uuid::Uuid::from_u128(7)), ..Found::default() };
+    let foreign = Found { uuid: Some(Uuid::from_u128(7)), ..Found::default() };
     assert!(cluster.recognise(&foreign).is_err());
     assert!(identities_of(&cluster).is_empty());
     cluster.recognise(&Found::default()).unwrap();

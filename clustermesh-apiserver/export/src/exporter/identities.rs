@@ -1,6 +1,6 @@
 //! Identities. They are published while they are allocated, which is longer than pods use them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh_model::{Identity, Labels, Record, RecordKey, object::ObjectKey};
 use mesh_wire::{Key, Layout, encode};
@@ -20,6 +20,10 @@ pub(super) struct Identities {
     ids: HashMap<Labels, Identity>,
     /// Whether some pods may have a wrong ID.
     disputed: bool,
+    /// The pods that wait for an ID of their label set.
+    pub(super) waiting: HashMap<Labels, BTreeSet<ObjectKey>>,
+    /// Pods whose label set got an ID.
+    given: BTreeSet<ObjectKey>,
 }
 
 impl Identities {
@@ -48,6 +52,20 @@ impl Identities {
         }
     }
 
+    /// A pod's label set has no ID yet.
+    pub(super) fn wait(&mut self, pod: &ObjectKey, labels: Labels) {
+        self.waiting.entry(labels).or_default().insert(pod.clone());
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<ObjectKey> {
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
+        waiting.chain(self.take_given()).collect()
+    }
+
+    pub(super) fn take_given(&mut self) -> Vec<ObjectKey> {
+        std::mem::take(&mut self.given).into_iter().collect()
+    }
+
     pub(super) fn take_disputed(&mut self) -> bool {
         std::mem::take(&mut self.disputed)
     }
@@ -59,6 +77,8 @@ impl Identities {
         self.disputed |= in_use.is_some_and(|in_use| labels.as_ref() != Some(in_use));
         let had = labels.as_ref().and_then(|labels| self.ids.get(labels));
         self.disputed |= had.is_some_and(|had| identity < *had);
+        let waiting = labels.as_ref().and_then(|labels| self.waiting.remove(labels));
+        self.given.extend(waiting.into_iter().flatten());
         match labels {
             Some(labels) => self.labels.insert(identity, labels),
             None => self.labels.remove(&identity),
@@ -78,9 +98,19 @@ impl Exporter {
         self.identities.used.contains_key(&identity)
     }
 
-    /// Whether pods must look up their IDs again ([`Exporter::retry`]).
+    /// Whether pods may have a wrong ID, so that all must look theirs up again ([`Exporter::reassign`]).
     pub fn is_disputed(&self) -> bool {
         self.identities.disputed
+    }
+
+    /// Whether pods that waited for an ID can have one now ([`Exporter::reassign`]).
+    pub fn has_given(&self) -> bool {
+        !self.identities.given.is_empty()
+    }
+
+    /// How many label sets wait for an ID.
+    pub fn waiting(&self) -> usize {
+        self.identities.waiting.len()
     }
 
     /// Updates the identities of a namespace, which may have become part of the mesh or left it.

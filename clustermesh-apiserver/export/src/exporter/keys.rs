@@ -27,6 +27,14 @@ struct Encoded {
     notes: Vec<String>,
 }
 
+/// Why an object has no keys now.
+enum Unmade {
+    /// Its label set will have an ID.
+    Waits,
+    /// It cannot have one.
+    Problem(String),
+}
+
 impl Exporter {
     /// Replaces or removes an object, and makes the records that depend on it.
     pub(super) fn change<A: Allocate>(
@@ -114,22 +122,30 @@ impl Exporter {
         key: &ObjectKey,
         labels: Option<Labels>,
         allocate: &mut A,
-    ) -> Result<Option<(Identity, Labels)>, String> {
+    ) -> Result<Option<(Identity, Labels)>, Unmade> {
         self.label_sets.set(key, labels.as_ref());
         let Some(labels) = labels else { return Ok(None) };
-        let identity = match self.cilium.id_of(&labels) {
-            Some(identity) => identity,
-            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+        let allocated = match self.cilium.id_of(&labels) {
+            Some(identity) => Some(identity),
+            None => {
+                allocate.identity(&labels).map_err(|error| Unmade::Problem(error.to_string()))?
+            }
         };
-        Ok(Some((identity, labels)))
+        match allocated {
+            Some(identity) => Ok(Some((identity, labels))),
+            None => {
+                self.identities.wait(key, labels);
+                Err(Unmade::Waits)
+            }
+        }
     }
 
     /// An object's keys and values, or why it has none.
     fn encode(
         &self,
         key: &ObjectKey,
-        identity: Result<Option<(Identity, Labels)>, String>,
-    ) -> Result<Encoded, String> {
+        identity: Result<Option<(Identity, Labels)>, Unmade>,
+    ) -> Result<Encoded, Unmade> {
         let Made { records, identity, mut notes } = self.records(key, identity?);
         notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
         let values = records.iter().map(|record| self.value(record)).collect();
@@ -142,7 +158,7 @@ impl Exporter {
     }
 
     /// Replaces an object's keys and values.
-    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, String>) {
+    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, Unmade>) {
         self.makes += 1;
         let now = match encoded {
             Ok(Encoded { values, identity, notes }) => {
@@ -154,8 +170,11 @@ impl Exporter {
                 self.identities.set_use(&key, identity);
                 values
             }
-            Err(problem) => {
-                self.problems.insert(key.clone(), problem);
+            Err(unmade) => {
+                match unmade {
+                    Unmade::Problem(problem) => drop(self.problems.insert(key.clone(), problem)),
+                    Unmade::Waits => drop(self.problems.remove(&key)),
+                }
                 match self.objects.get(&key) {
                     // It was not exported before, so export at least that the pod exists, for its node.
                     Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {

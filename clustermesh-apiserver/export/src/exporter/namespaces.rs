@@ -106,7 +106,7 @@ impl Exporter {
         if !self.is_open() {
             let objects = self.objects.len();
             let text = format!(
-                "{objects} objects are not exported until all Namespaces are known, and the etcd stays as it is: a Namespace may exclude its objects. Correct or remove the files that cannot be read"
+                "{objects} objects are not exported until all Namespaces are known, and the etcd stays as it is: a Namespace may exclude its objects. Correct or remove what cannot be read"
             );
             return (objects > 0).then_some(text).into_iter().collect();
         }

@@ -14,14 +14,19 @@ mod services;
 struct Counter {
     known: Vec<Labels>,
     full: bool,
+    /// Whether new label sets get their IDs later.
+    later: bool,
 }
 
 impl Allocate for Counter {
     type Error = String;
 
-    fn identity(&mut self, labels: &Labels) -> Result<Identity, String> {
+    fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, String> {
         if let Some(at) = self.known.iter().position(|known| known == labels) {
-            return Ok(Identity::new(458_753 + u32::try_from(at).unwrap()));
+            return Ok(Some(Identity::new(458_753 + u32::try_from(at).unwrap())));
+        }
+        if self.later {
+            return Ok(None);
         }
         if self.full {
             return Err("no more IDs".into());
@@ -369,8 +374,8 @@ fn pods_change_to_the_lower_of_two_ids() {
     struct Lower;
     impl Allocate for Lower {
         type Error = String;
-        fn identity(&mut self, _: &Labels) -> Result<Identity, String> {
-            Ok(Identity::new(458_752))
+        fn identity(&mut self, _: &Labels) -> Result<Option<Identity>, String> {
+            Ok(Some(Identity::new(458_752)))
         }
     }
     assert!(cluster.exporter.is_disputed());
@@ -383,6 +388,38 @@ fn pods_change_to_the_lower_of_two_ids() {
     // If an ID in use was freed, the pods look up their IDs again.
     cluster.exporter.set_identity(lower, None);
     assert!(cluster.exporter.is_disputed());
+}
+
+#[test]
+fn a_pod_waits_for_an_id_that_comes_later_and_nothing_waits_for_the_pod() {
+    let mut cluster = Cluster::new();
+    cluster.counter.later = true;
+    cluster.apply(&pod("p", "10.7.1.5", "x"));
+    cluster.apply(&pod("q", "10.7.1.6", "x"));
+    assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
+    assert!(cluster.exporter.problems().is_empty(), "waiting is no mistake of the pod's");
+    assert_eq!(cluster.exporter.waiting(), 1);
+    // The label set gets its ID.
+    let labels = cluster.exporter.identities.waiting.keys().next().unwrap().clone();
+    cluster.counter.known.push(labels.clone());
+    let made = cluster.exporter.makes;
+    cluster.exporter.set_identity(Identity::new(458_753), Some(labels));
+    assert!(cluster.exporter.has_given() && !cluster.exporter.is_disputed());
+    cluster.exporter.reassign(&mut cluster.counter);
+    assert_eq!(cluster.exporter.makes, made + 2);
+    let address = cluster.value("ip/v1/default/10.7.1.6").unwrap();
+    assert!(address.contains(r#""ID":458753"#), "{address}");
+    assert_eq!(cluster.exporter.waiting(), 0);
+
+    // Other labels: until they have an ID, the pod keeps the one that it has.
+    cluster.apply(&pod("p", "10.7.1.5", "y"));
+    let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
+    assert!(address.contains(r#""ID":458753"#), "{address}");
+    cluster.counter.later = false;
+    cluster.exporter.retry(&mut cluster.counter);
+    let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
+    assert!(address.contains(r#""ID":458754"#), "{address}");
+    assert_eq!(cluster.exporter.waiting(), 0);
 }
 
 /// All cores make the records of many objects that are known before all Namespaces are.

@@ -133,7 +133,9 @@ impl Follower {
     fn follow(&mut self, events: Vec<SourceEvent>) {
         for event in events {
             match event {
-                SourceEvent::Listing { .. } | SourceEvent::Bookmark { .. } => {}
+                SourceEvent::Listing { .. }
+                | SourceEvent::Unreadable { .. }
+                | SourceEvent::Bookmark { .. } => {}
                 SourceEvent::Applied { resource_version, object } => {
                     self.advance(resource_version);
                     let before = self.reported.insert(object.key(), object.clone());

@@ -1,14 +1,12 @@
 //! The journal's lines.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::JournalError;
+use crate::table::State;
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,18 +32,6 @@ pub(super) enum Entry {
         manifests: Option<String>,
         unix_nano: u64,
     },
-}
-
-/// How an identity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum State {
-    /// A label set has it.
-    Used,
-    /// It was not in use when a replica checked; it is published all the same.
-    Marked,
-    /// It is not allocated, and rests before another label set may have it.
-    Deleted,
 }
 
 const VERSION: u32 = 1;
@@ -93,14 +79,6 @@ pub(super) fn parse(
         whole += line.len();
     }
     Ok((entries, whole))
-}
-
-pub(super) fn unix_nano(time: SystemTime) -> u64 {
-    nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

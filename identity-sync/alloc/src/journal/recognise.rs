@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::{
     Journal, JournalError,
-    entry::{Entry, State, unix_nano},
-    identity,
-    index::AllocationTable,
+    contents::{Contents, identity},
+    entry::Entry,
     write,
 };
+use crate::table::{State, unix_nano};
 
 /// What an etcd contains of the cluster's IDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,29 @@ pub enum Lost {
         /// How many identities the etcd has.
         identities: usize,
     },
+    /// The etcd is of a cluster with another API server.
+    #[error(
+        "the etcd has {identities} identities of cluster {theirs}, and the API server is of cluster {ours} (the UID of its namespace kube-system): give the cluster an etcd of its own. To take over what this etcd has, start the apiserver once with --adopt-identities"
+    )]
+    OtherCluster {
+        /// The UID of the namespace kube-system.
+        ours: Uuid,
+        /// The etcd's UUID.
+        theirs: Uuid,
+        /// How many identities the etcd has.
+        identities: usize,
+    },
+    /// The API server has no identity, and the etcd does not say whose its identities are.
+    #[error(
+        "the API server has no MeshIdentity, and this etcd has {identities} identities and no UUID of their cluster: if they are this cluster's, start the apiserver once with --adopt-identities; else give it an empty etcd"
+    )]
+    Unnamed {
+        /// How many identities the etcd has.
+        identities: usize,
+    },
+    /// The objects of the API server are not listed yet.
+    #[error("the API server's MeshIdentities are not listed yet")]
+    NotListed,
     /// It cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -68,11 +91,11 @@ impl Journal {
     pub fn recognise(&mut self, found: &Found, adopt: bool, now: SystemTime) -> Result<(), Lost> {
         self.refresh()?;
         let (journal, identities) = (self.path.display().to_string(), found.identities.len());
-        let blank = self.table.counts() == (0, 0);
+        let blank = self.contents.table.counts() == (0, 0);
         match found.uuid {
-            Some(theirs) if theirs != self.table.uuid => {
+            Some(theirs) if theirs != self.contents.uuid => {
                 if !(adopt && blank) {
-                    let ours = self.table.uuid;
+                    let ours = self.contents.uuid;
                     return Err(Lost::Another { journal, ours, theirs, identities });
                 }
                 self.adopt(theirs, found, now)?;
@@ -81,7 +104,7 @@ impl Journal {
                 if !adopt {
                     return Err(Lost::Empty { journal, identities });
                 }
-                self.adopt(self.table.uuid, found, now)?;
+                self.adopt(self.contents.uuid, found, now)?;
             }
             Some(_) | None => self.take_unknown(found, now)?,
         }
@@ -92,25 +115,25 @@ impl Journal {
     /// Adopts the UUID and the IDs of the etcd.
     fn adopt(&mut self, uuid: Uuid, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's identities into a new journal");
-        self.locked(|locked, table| {
-            table.uuid = uuid;
-            if found.revision > table.revision {
-                (table.revision, table.manifests) = (found.revision, None);
+        self.locked(|locked, contents| {
+            contents.uuid = uuid;
+            if found.revision > contents.revision {
+                (contents.revision, contents.manifests) = (found.revision, None);
             }
-            let mut entries = table.entries(now);
+            let mut entries = contents.entries(now);
             let used = |(id, labels): &(Identity, Labels)| {
                 identity(*id, labels, State::Used, unix_nano(now))
             };
-            let ours = found.identities.iter().filter(|(id, _)| table.is_ours(*id));
+            let ours = found.identities.iter().filter(|(id, _)| contents.table.is_ours(*id));
             entries.extend(ours.map(used));
             locked.replace(&entries)?;
             let lines = entries.len();
             for entry in entries.into_iter().filter(|e| matches!(e, Entry::Identity { .. })) {
-                if let Err(reason) = table.take(entry) {
+                if let Err(reason) = contents.take(entry) {
                     tracing::error!(reason, "an identity of the etcd is not adopted");
                 }
             }
-            table.lines = lines;
+            contents.lines = lines;
             Ok(())
         })
     }
@@ -118,17 +141,18 @@ impl Journal {
     /// IDs that only the etcd knows: as if no pod used them any more. One whose label set has another is not
     /// allocated.
     fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
-        let unknown =
-            |table: &AllocationTable, id: Identity| table.is_ours(id) && !table.is_known(id);
-        let is_behind = |table: &AllocationTable| table.revision < found.revision;
-        let nothing = !found.identities.iter().any(|(id, _)| unknown(&self.table, *id));
-        if nothing && !is_behind(&self.table) {
+        let unknown = |contents: &Contents, id: Identity| {
+            contents.table.is_ours(id) && !contents.table.is_known(id)
+        };
+        let is_behind = |contents: &Contents| contents.revision < found.revision;
+        let nothing = !found.identities.iter().any(|(id, _)| unknown(&self.contents, *id));
+        if nothing && !is_behind(&self.contents) {
             return Ok(());
         }
-        self.locked(|locked, table| {
-            let missing = found.identities.iter().filter(|(id, _)| unknown(table, *id));
+        self.locked(|locked, contents| {
+            let missing = found.identities.iter().filter(|(id, _)| unknown(contents, *id));
             let taken = missing.map(|(id, labels)| {
-                let state = match table.id_of(labels) {
+                let state = match contents.table.id_of(labels) {
                     Some(_) => State::Deleted,
                     None => State::Marked,
                 };
@@ -136,12 +160,12 @@ impl Journal {
             });
             let mut taken: Vec<Entry> = taken.collect();
             tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; identities are kept until they have been unused for long");
-            if is_behind(table) {
+            if is_behind(contents) {
                 // Readers got later ones than it can know: whatever is now comes after them.
                 let (revision, unix_nano) = (found.revision, unix_nano(now));
                 taken.push(Entry::Revision { revision, manifests: None, unix_nano });
             }
-            write(locked, table, taken)
+            write(locked, contents, taken)
         })
     }
 }

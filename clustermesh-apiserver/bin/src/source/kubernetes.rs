@@ -1,0 +1,368 @@
+//! A Kubernetes API server. Identity IDs are its objects of the kind `MeshIdentity`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant, SystemTime},
+};
+
+use mesh_alloc::{AllocationError, Found, IdentityRequest, Lost, MeshIdentities};
+use mesh_export::{Allocate, Exporter};
+use mesh_files::Moment;
+use mesh_model::{
+    Identity, Labels,
+    object::{Kind, ObjectKey},
+};
+use mesh_source::{Drain, ResourceVersion, SourceEvent};
+use mesh_source_kube::{
+    DrainConfigMap, FollowedDrain, FollowedIdentities, FollowedKind, IdentityEvent,
+    IdentityOutcome, KubeEvent, Liveness, VersionedDrain,
+};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{Receiver, UnboundedSender},
+};
+
+use super::{Source, SourceState, Ticked};
+use crate::{
+    drain::{Changed, NotChanged},
+    identity_allocation::{IdentityRecording, PASS, RETRY},
+};
+
+/// The source of a Kubernetes cluster.
+pub(crate) struct Kubernetes {
+    events: Receiver<KubeEvent>,
+    requests: UnboundedSender<IdentityRequest>,
+    ids: Ids,
+    recording: IdentityRecording,
+    kinds: BTreeMap<Kind, KindState>,
+    identities: IdentitiesState,
+    liveness: Liveness,
+    config_map: DrainConfigMap,
+    runtime: Handle,
+    /// What is drained.
+    drain: VersionedDrain,
+    drain_trouble: Option<String>,
+    /// The kinds that are not followed were reported as empty.
+    begun: bool,
+    /// The number of changes that were passed to the exporter.
+    changes: u64,
+    next_pass: Option<Instant>,
+    next_retry: Option<Instant>,
+}
+
+/// What a source in Kubernetes needs of its runtime.
+pub(crate) struct ApiServer {
+    pub(crate) events: Receiver<KubeEvent>,
+    /// Takes requests about identities.
+    pub(crate) requests: UnboundedSender<IdentityRequest>,
+    pub(crate) config_map: DrainConfigMap,
+    pub(crate) runtime: Handle,
+}
+
+/// The IDs, for the exporter.
+struct Ids(MeshIdentities);
+
+/// How far a kind is.
+#[derive(Default)]
+struct KindState {
+    /// The version that it has reached, once all of it was listed.
+    version: Option<ResourceVersion>,
+    trouble: Option<String>,
+    unreadable: BTreeMap<ObjectKey, String>,
+}
+
+/// What is wrong with the objects of identities.
+#[derive(Default)]
+struct IdentitiesState {
+    /// Why they cannot be listed or watched.
+    trouble: Option<String>,
+    /// Why the last request about one is repeated.
+    repeated: Option<String>,
+    /// Those that cannot be read, by name.
+    unreadable: BTreeMap<String, String>,
+    /// Those of another cluster's range.
+    foreign: BTreeMap<Identity, String>,
+}
+
+/// How often a change of what is drained is tried while others change it.
+const CONTENDED: usize = 5;
+/// So many batches at most are taken in one look: what changes all the time keeps no question waiting.
+const BATCHES: usize = 64;
+
+// === impl Ids ===
+
+impl Allocate for Ids {
+    type Error = AllocationError;
+
+    fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, AllocationError> {
+        self.0.identity(labels)
+    }
+}
+
+// === impl IdentitiesState ===
+
+impl IdentitiesState {
+    fn problems(&self) -> impl Iterator<Item = String> {
+        let troubles = [&self.trouble, &self.repeated].into_iter().flatten().cloned();
+        let unreadable = self.unreadable.iter();
+        let unreadable = unreadable.map(|(name, reason)| format!("MeshIdentity {name}: {reason}"));
+        let foreign = self.foreign.first_key_value().map(|(id, reason)| {
+            format!(
+                "{} MeshIdentities are not used, such as {id}: {reason}. If the cluster was given another ID on purpose, delete them",
+                self.foreign.len()
+            )
+        });
+        troubles.chain(unreadable).chain(foreign)
+    }
+}
+
+// === impl Kubernetes ===
+
+impl Kubernetes {
+    /// A cluster of whose IDs nothing is known yet.
+    pub(crate) fn new(
+        api_server: ApiServer,
+        ids: MeshIdentities,
+        recording: IdentityRecording,
+    ) -> Self {
+        let ApiServer { events, requests, config_map, runtime } = api_server;
+        Self {
+            events,
+            requests,
+            ids: Ids(ids),
+            recording,
+            kinds: Kind::KUBERNETES.map(|kind| (kind, KindState::default())).into(),
+            identities: IdentitiesState::default(),
+            liveness: Liveness::default(),
+            config_map,
+            runtime,
+            drain: VersionedDrain::default(),
+            drain_trouble: None,
+            begun: false,
+            changes: 0,
+            next_pass: None,
+            next_retry: None,
+        }
+    }
+
+    fn take(&mut self, exporter: &mut Exporter, event: KubeEvent) {
+        match event {
+            KubeEvent::Kind(followed) => self.take_kind(exporter, followed),
+            KubeEvent::Identities(followed) => self.take_identities(followed),
+            KubeEvent::Identity(IdentityOutcome::Answered(answer)) => {
+                // An ID of another cluster's range was never asked for.
+                let _ = self.ids.0.answered(answer);
+            }
+            KubeEvent::Identity(IdentityOutcome::Repeated(why)) => {
+                self.identities.repeated = Some(why);
+            }
+            KubeEvent::Identity(IdentityOutcome::Recovered) => self.identities.repeated = None,
+            KubeEvent::Drain(FollowedDrain { drain, restarted, trouble }) => {
+                self.drain_trouble = trouble;
+                if restarted {
+                    self.drain.version = 0;
+                }
+                // An answer may come before the event of a watch that is older.
+                if let Some(drain) = drain.filter(|drain| drain.version > self.drain.version) {
+                    self.drain = drain;
+                    exporter.set_drain(self.drain.drain.clone(), &mut self.ids);
+                }
+            }
+            KubeEvent::Liveness(liveness) => {
+                let answered = liveness.answered.as_ref();
+                if let Some(uuid) = answered.and_then(|answer| answer.cluster.parse().ok()) {
+                    self.ids.0.set_uuid(uuid);
+                }
+                self.liveness = liveness;
+            }
+        }
+    }
+
+    fn take_kind(&mut self, exporter: &mut Exporter, followed: FollowedKind) {
+        let FollowedKind { kind, events, trouble, unreadable } = followed;
+        let state = self.kinds.entry(kind).or_default();
+        for event in &events {
+            match event {
+                SourceEvent::Listing { .. } => state.version = None,
+                SourceEvent::Listed { resource_version, .. } => {
+                    state.version = Some(*resource_version);
+                }
+                // Within a list the version is that of its end.
+                SourceEvent::Applied { resource_version, .. }
+                | SourceEvent::Deleted { resource_version, .. }
+                | SourceEvent::Bookmark { resource_version, .. } => {
+                    if let Some(version) = &mut state.version {
+                        *version = *resource_version;
+                    }
+                }
+                SourceEvent::Unreadable { .. } => {}
+            }
+        }
+        state.trouble = trouble;
+        if let Some(unreadable) = unreadable {
+            state.unreadable = unreadable;
+        }
+        exporter.handle_all(events, &mut self.ids);
+    }
+
+    fn take_identities(&mut self, followed: FollowedIdentities) {
+        let FollowedIdentities { events, trouble, unreadable } = followed;
+        let (ids, state) = (&mut self.ids.0, &mut self.identities);
+        state.trouble = trouble;
+        if let Some(unreadable) = unreadable {
+            state.unreadable = unreadable;
+        }
+        for event in events {
+            match event {
+                IdentityEvent::Restarted => ids.restart(),
+                IdentityEvent::Listing => {
+                    state.foreign.clear();
+                    ids.listing();
+                }
+                IdentityEvent::Applied(object) => {
+                    let id = object.id;
+                    match ids.applied(object) {
+                        Ok(()) => drop(state.foreign.remove(&id)),
+                        Err(reason) => drop(state.foreign.insert(id, reason)),
+                    }
+                }
+                IdentityEvent::Taken(id) => ids.taken(id),
+                IdentityEvent::Deleted { id, version } => {
+                    state.foreign.remove(&id);
+                    ids.deleted(id, version);
+                }
+                IdentityEvent::Listed { version } => ids.listed(version),
+            }
+        }
+    }
+
+    /// Passes changes of IDs to the exporter, and requests to the API server.
+    fn publish(&mut self, exporter: &mut Exporter) {
+        self.ids.0.settle(|id, _| exporter.uses(id));
+        self.publish_changes(exporter);
+        if exporter.is_disputed() || exporter.has_given() {
+            exporter.reassign(&mut self.ids);
+            self.publish_changes(exporter);
+        }
+        for request in self.ids.0.take_requests() {
+            // Without the API server's tasks the process is about to end.
+            let _ = self.requests.send(request);
+        }
+    }
+
+    fn publish_changes(&mut self, exporter: &mut Exporter) {
+        for (identity, labels) in self.ids.0.take_changes() {
+            self.changes += 1;
+            exporter.set_identity(identity, labels);
+        }
+    }
+
+    fn is_listed(&self) -> bool {
+        self.kinds.values().all(|kind| kind.version.is_some())
+    }
+}
+
+impl Source for Kubernetes {
+    fn look(&mut self, exporter: &mut Exporter, _at: Moment) {
+        if !std::mem::replace(&mut self.begun, true) {
+            // Nothing here reads a Cilium's objects.
+            let followed: BTreeSet<Kind> = Kind::KUBERNETES.into();
+            for kind in Kind::ALL.into_iter().filter(|kind| !followed.contains(kind)) {
+                let resource_version = ResourceVersion::default();
+                let none =
+                    [SourceEvent::Listing { kind }, SourceEvent::Listed { kind, resource_version }];
+                exporter.handle_all(none, &mut self.ids);
+            }
+        }
+        for _ in 0..BATCHES {
+            match self.events.try_recv() {
+                Ok(event) => self.take(exporter, event),
+                Err(_) => break,
+            }
+        }
+        exporter.set_drain(self.drain.drain.clone(), &mut self.ids);
+        self.publish(exporter);
+    }
+
+    fn tick(&mut self, exporter: &mut Exporter, synced: bool, at: Moment) -> Ticked {
+        let before = self.changes;
+        let waiting = !self.events.is_empty();
+        if waiting {
+            self.look(exporter, at);
+        }
+        let is_due = |next: Option<Instant>| next.is_none_or(|next| next <= at.now);
+        if self.is_listed() && exporter.is_complete() && is_due(self.next_pass) {
+            self.next_pass = Some(at.now + PASS.min(self.recording.wait / 4));
+            // While the etcd may still have addresses with an ID, it is only marked as unused.
+            let wait = if synced { self.recording.wait } else { Duration::MAX };
+            self.ids.0.collect(|id, _| exporter.uses(id), wait, SystemTime::now());
+        }
+        if is_due(self.next_retry) {
+            self.next_retry = Some(at.now + RETRY);
+            exporter.retry(&mut self.ids);
+        }
+        self.publish(exporter);
+        match waiting || self.changes != before {
+            true => Ticked::Changed,
+            false => Ticked::Nothing,
+        }
+    }
+
+    fn recognise(&mut self, found: &Found, exporter: &mut Exporter) -> Result<(), Lost> {
+        let first = !self.ids.0.is_recognised();
+        self.ids.0.recognise(found, self.recording.adopt, SystemTime::now())?;
+        if let (true, Some(uuid)) = (first, self.ids.0.uuid()) {
+            exporter.set_uuid(uuid);
+            exporter.retry(&mut self.ids);
+        }
+        self.publish(exporter);
+        Ok(())
+    }
+
+    fn change_drain(
+        &mut self,
+        change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
+    ) -> Result<Changed, NotChanged> {
+        for _ in 0..CONTENDED {
+            let VersionedDrain { mut drain, version } =
+                self.runtime.block_on(self.config_map.read())?;
+            let before = drain.clone();
+            change(&mut drain)?;
+            if drain == before {
+                return Ok(Changed::Before);
+            }
+            if let Some(written) = self.runtime.block_on(self.config_map.write(&drain, version))? {
+                // Do not wait for the watch: the change must be in force when the request is answered.
+                self.drain = written;
+                return Ok(Changed::Now);
+            }
+        }
+        Err(NotChanged::Contended)
+    }
+
+    fn state(&self) -> SourceState {
+        let version = |(kind, state): (&Kind, &KindState)| {
+            Some((kind.to_string(), state.version?.0.to_string()))
+        };
+        let versions: BTreeMap<String, String> = self.kinds.iter().filter_map(version).collect();
+        let troubles = self.kinds.values().filter_map(|kind| kind.trouble.clone());
+        let unreadable = self.kinds.values().flat_map(|kind| &kind.unreadable);
+        let unreadable = unreadable.map(|(key, reason)| format!("{key}: {reason}"));
+        let away = self.liveness.trouble.as_ref().map(|(_, why)| why.clone());
+        SourceState {
+            complete: self.is_listed(),
+            versions: Some(versions).filter(|_| self.is_listed()),
+            away,
+            problems: troubles
+                .chain(self.drain_trouble.clone())
+                .chain(unreadable)
+                .chain(self.identities.problems())
+                .collect(),
+            identities: self.ids.0.len(),
+        }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
+}

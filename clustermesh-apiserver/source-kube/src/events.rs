@@ -1,0 +1,62 @@
+//! What is reported to the cluster's thread, and how it gets there.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_model::object::{Kind, ObjectKey};
+use mesh_source::SourceEvent;
+use tokio::sync::mpsc;
+
+use crate::{
+    drain::FollowedDrain,
+    identities::{FollowedIdentities, IdentityOutcome},
+    liveness::Liveness,
+};
+
+/// What comes from the API server.
+#[derive(Debug)]
+pub enum KubeEvent {
+    /// Of one kind.
+    Kind(FollowedKind),
+    /// Of the objects of identities.
+    Identities(FollowedIdentities),
+    /// Of what is drained.
+    Drain(FollowedDrain),
+    /// What became of a request about an identity.
+    Identity(IdentityOutcome),
+    /// Whether the API server answers.
+    Liveness(Liveness),
+}
+
+/// What a follower of a kind reports.
+#[derive(Debug)]
+pub struct FollowedKind {
+    /// Its kind.
+    pub kind: Kind,
+    /// What happened, in order.
+    pub events: Vec<SourceEvent>,
+    /// Why its last request failed, with what to do.
+    pub trouble: Option<String>,
+    /// Objects that cannot be read, and why; `None`: as before.
+    pub unreadable: Option<BTreeMap<ObjectKey, String>>,
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub(crate) struct Events {
+    pub(crate) sender: mpsc::Sender<KubeEvent>,
+    /// Called after each event that was sent.
+    pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Nobody takes the events any more.
+pub(crate) struct Closed;
+
+// === impl Events ===
+
+impl Events {
+    pub(crate) async fn send(&self, event: KubeEvent) -> Result<(), Closed> {
+        self.sender.send(event).await.map_err(|_| Closed)?;
+        (self.wake)();
+        Ok(())
+    }
+}

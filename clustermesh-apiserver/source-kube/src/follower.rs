@@ -1,0 +1,335 @@
+//! List and watch of one kind, without IO.
+//!
+//! The protocol is Kubernetes' own (API concepts, "Efficient detection of changes"): a list at one version, page by page, then
+//! a watch from that version on. The caller executes [`Follower::request`], and hands over what comes back.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use mesh_backoff::{Backoff, Policy};
+use mesh_model::object::Kind;
+use mesh_source::{ResourceVersion, SourceEvent};
+
+use crate::{
+    resource::{Resource, Unreadable},
+    response::{Line, Page, Status, Versioned, version},
+};
+
+/// What happens to the objects of a resource, as [`SourceEvent`] has it for the mesh's kinds.
+#[derive(Debug)]
+pub(crate) enum Event<R: Resource> {
+    Listing,
+    Applied {
+        version: u64,
+        object: R::Object,
+    },
+    Deleted {
+        version: u64,
+        key: R::Key,
+    },
+    Unreadable {
+        key: R::Key,
+    },
+    Listed {
+        version: u64,
+    },
+    Bookmark {
+        version: u64,
+    },
+    /// The API server's history is another one: versions before cannot be compared with those that follow.
+    Restarted,
+}
+
+/// What a follower reports.
+pub(crate) struct Followed<R: Resource> {
+    pub(crate) events: Vec<Event<R>>,
+    pub(crate) trouble: Option<String>,
+    pub(crate) unreadable: Option<BTreeMap<R::Key, String>>,
+}
+
+/// What is to be asked next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// A page of the list.
+    List {
+        /// So many objects at most; `None`: all.
+        limit: Option<u32>,
+        /// Where the page before ended.
+        next: Option<String>,
+    },
+    /// What changes after a version.
+    Watch {
+        /// The version.
+        after: u64,
+    },
+}
+
+/// Why a request came to nothing, or a watch ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The API server refused it: its status, in JSON, and the HTTP code.
+    Refused {
+        /// The HTTP status code.
+        code: u16,
+        /// The body of the answer.
+        body: String,
+    },
+    /// There was no answer, or it broke off; a sentence.
+    Broken(String),
+}
+
+/// Follows one resource.
+#[derive(Debug)]
+pub(crate) struct Follower<R: Resource> {
+    resource: R,
+    state: State,
+    limit: Option<u32>,
+    /// The last version that is known. Another history begins where a list is before it.
+    last: Option<u64>,
+    backoff: Backoff,
+    /// Objects that are there and cannot be read, and why.
+    unreadable: BTreeMap<R::Key, String>,
+    /// Why the last request failed.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Where the next page begins, if one was read.
+    Listing(Option<String>),
+    /// The version that the watch begins after.
+    Watching(u64),
+}
+
+/// Objects in a page. A pod of a large cluster has 5 to 20 kB of JSON.
+const PAGE: u32 = 500;
+
+// === impl Follower ===
+
+impl<R: Resource> Follower<R> {
+    /// A follower of a resource that has asked nothing yet. Those with other seeds wait for other times after a failure.
+    pub(crate) fn new(resource: R, seed: u64) -> Self {
+        Self {
+            resource,
+            state: State::Listing(None),
+            limit: Some(PAGE),
+            last: None,
+            backoff: Backoff::new(Policy::CONNECTION, seed),
+            unreadable: BTreeMap::new(),
+            trouble: None,
+        }
+    }
+
+    /// The resource.
+    pub(crate) fn resource(&self) -> &R {
+        &self.resource
+    }
+
+    /// What is to be asked now.
+    pub(crate) fn request(&self) -> Request {
+        match &self.state {
+            State::Listing(next) => Request::List { limit: self.limit, next: next.clone() },
+            State::Watching(after) => Request::Watch { after: *after },
+        }
+    }
+
+    /// The API server answered with a page of the list.
+    ///
+    /// # Errors
+    /// When it is none, or has no version: see [`Follower::failed`].
+    pub(crate) fn page(&mut self, text: &str) -> Result<Vec<Event<R>>, Failure> {
+        let State::Listing(next) = &mut self.state else { return Ok(Vec::new()) };
+        let broken = |what: &dyn fmt::Display| {
+            Failure::Broken(format!("its list of {}: {what}", self.resource.name()))
+        };
+        let page: Page<'_> = serde_json::from_str(text).map_err(|error| broken(&error))?;
+        let found = &page.metadata.resource_version;
+        let listed = version(found)
+            .ok_or_else(|| broken(&format!("its resourceVersion {found:?} is no number")))?;
+        let mut events = Vec::new();
+        let mut unreadable = BTreeMap::new();
+        if next.is_none() {
+            // As after a restore of the API server's etcd.
+            let restarted = self.last.is_some_and(|last| listed < last);
+            events.extend(restarted.then_some(Event::Restarted));
+            events.push(Event::Listing);
+        }
+        for item in page.items() {
+            match self.resource.decode(item) {
+                Ok(object) => {
+                    let version = Versioned::of(item).unwrap_or(listed);
+                    events.push(Event::Applied { version, object });
+                }
+                Err(Unreadable { key: Some(key), reason }) => {
+                    events.push(Event::Unreadable { key: key.clone() });
+                    unreadable.insert(key, reason);
+                }
+                // What it is cannot be taken for gone.
+                Err(Unreadable { key: None, reason }) => return Err(broken(&reason)),
+            }
+        }
+        if next.is_none() {
+            self.unreadable.clear();
+        }
+        self.unreadable.append(&mut unreadable);
+        self.trouble = None;
+        match page.metadata.next.as_str() {
+            "" => {
+                self.last = Some(listed);
+                self.limit = Some(PAGE);
+                self.state = State::Watching(listed);
+                events.push(Event::Listed { version: listed });
+            }
+            token => *next = Some(token.to_owned()),
+        }
+        Ok(events)
+    }
+
+    /// A line of the watch.
+    ///
+    /// # Errors
+    /// When the watch is of no more use: see [`Follower::failed`].
+    pub(crate) fn line(&mut self, text: &str) -> Result<Option<Event<R>>, Failure> {
+        let State::Watching(after) = &mut self.state else { return Ok(None) };
+        let broken = |what: &dyn fmt::Display| {
+            let of = self.resource.name();
+            Failure::Broken(format!("a line of its watch of {of}: {what}"))
+        };
+        let line: Line<'_> = serde_json::from_str(text).map_err(|error| broken(&error))?;
+        let object = line.object.get();
+        if line.what == "ERROR" {
+            let Status { code, .. } = serde_json::from_str(object).unwrap_or_default();
+            return Err(Failure::Refused { code, body: object.to_owned() });
+        }
+        let version = Versioned::of(object).ok_or_else(|| broken(&"no resourceVersion in it"))?;
+        let event = match (line.what.as_ref(), line.what == "BOOKMARK") {
+            (_, true) => Some(Event::Bookmark { version }),
+            ("ADDED" | "MODIFIED", _) => match self.resource.decode(object) {
+                Ok(object) => {
+                    self.unreadable.remove(&R::key(&object));
+                    Some(Event::Applied { version, object })
+                }
+                // What it was before stays.
+                Err(Unreadable { key: Some(key), reason }) => {
+                    self.unreadable.insert(key.clone(), reason);
+                    Some(Event::Unreadable { key })
+                }
+                Err(Unreadable { key: None, reason }) => return Err(broken(&reason)),
+            },
+            ("DELETED", _) => match self.resource.key_of(object) {
+                Some(key) => {
+                    self.unreadable.remove(&key);
+                    Some(Event::Deleted { version, key })
+                }
+                None => return Err(broken(&"a deleted object without a name")),
+            },
+            // A later version of the protocol may have more.
+            (_, false) => None,
+        };
+        *after = version;
+        self.last = Some(version);
+        self.trouble = None;
+        self.backoff.reset();
+        Ok(event)
+    }
+
+    /// Everything is listed anew: the API server's history is another one.
+    pub(crate) fn restart(&mut self) {
+        self.state = State::Listing(None);
+    }
+
+    /// The watch ended as it was asked to: after its time.
+    pub(crate) fn ended(&mut self) {
+        self.trouble = None;
+        self.backoff.reset();
+    }
+
+    /// A request failed, or a watch broke off. Returns how long to wait until the next.
+    pub(crate) fn failed(&mut self, failure: &Failure) -> Duration {
+        let status = match failure {
+            Failure::Broken(_) => None,
+            Failure::Refused { code, body } => {
+                let status: Status = serde_json::from_str(body).unwrap_or_default();
+                Some(Status { code: *code, ..status })
+            }
+        };
+        let lost =
+            status.as_ref().is_some_and(|status| status.is_expired() || status.is_too_large());
+        match &mut self.state {
+            // Too slow for its history: the next list is one answer, which has no next page that could expire.
+            State::Listing(next @ Some(_)) if lost => {
+                *next = None;
+                self.limit = None;
+            }
+            State::Watching(_) if lost => self.state = State::Listing(None),
+            State::Listing(_) | State::Watching(_) => {}
+        }
+        let asked = status.as_ref().and_then(|status| status.details.as_ref());
+        let asked = asked.map(|details| Duration::from_secs(details.retry_after_seconds.min(60)));
+        self.trouble = (!lost).then(|| self.sentence(failure, status.as_ref()));
+        self.backoff.failed().max(asked.unwrap_or_default())
+    }
+
+    /// Why the last request failed, with what to do.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Objects that are there and cannot be read, and why.
+    pub(crate) fn unreadable(&self) -> &BTreeMap<R::Key, String> {
+        &self.unreadable
+    }
+
+    fn sentence(&self, failure: &Failure, status: Option<&Status>) -> String {
+        let verb = match self.state {
+            State::Listing(_) => "list",
+            State::Watching(_) => "watch",
+        };
+        let of = self.resource.name();
+        match (failure, status) {
+            (Failure::Broken(reason), _) => format!("the API server: {reason}"),
+            (Failure::Refused { .. }, Some(Status { code: 401, .. })) => {
+                "the API server does not know this apiserver: its service account's token, or the kubeconfig, is not valid"
+                    .to_owned()
+            }
+            (Failure::Refused { .. }, Some(Status { code: 403, .. })) => format!(
+                "the API server does not allow this apiserver to {verb} {of}: give {} the verbs list and watch on {of}",
+                self.resource.role()
+            ),
+            (Failure::Refused { .. }, Some(Status { code: 404, .. })) => {
+                self.resource.absence()
+            }
+            (Failure::Refused { code, .. }, status) => {
+                let message = status.map(|status| status.message.as_str()).unwrap_or_default();
+                format!("the API server refused to {verb} {of} (HTTP {code}) {message}")
+            }
+        }
+    }
+}
+
+// === impl Event ===
+
+impl Event<Kind> {
+    /// The event of a source.
+    pub(crate) fn of_source(self, kind: Kind) -> Option<SourceEvent> {
+        Some(match self {
+            Self::Restarted => return None,
+            Self::Listing => SourceEvent::Listing { kind },
+            Self::Applied { version, object } => {
+                SourceEvent::Applied { resource_version: ResourceVersion(version), object }
+            }
+            Self::Deleted { version, key } => {
+                SourceEvent::Deleted { resource_version: ResourceVersion(version), key }
+            }
+            Self::Unreadable { key } => SourceEvent::Unreadable { key },
+            Self::Listed { version } => {
+                SourceEvent::Listed { kind, resource_version: ResourceVersion(version) }
+            }
+            Self::Bookmark { version } => {
+                SourceEvent::Bookmark { kind, resource_version: ResourceVersion(version) }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! A real Kubernetes API server on an etcd of its own, for tests. There are no nodes: what a kubelet would report, a manifest
+//! has in its `status`.
+
+use std::{
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use mesh_certs::ClusterPki;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Etcd, EtcdVersion, etcd::free_ports, mesh::within};
+
+/// A kube-apiserver, with kube-controller-manager's controllers of endpoints if wanted. All are killed on drop.
+#[derive(Debug)]
+pub struct Kubernetes {
+    etcd: Etcd,
+    folder: TempDir,
+    programs: PathBuf,
+    port: u16,
+    apiserver: Option<Child>,
+    controllers: Option<Child>,
+}
+
+/// An API server is ready after three seconds; several may start side by side.
+const STARTING: Duration = Duration::from_secs(60);
+/// The controllers that make endpoint slices, and end namespaces.
+const CONTROLLERS: &str =
+    "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller";
+/// The user of the mesh's apiserver, as a pod of its deployment has it.
+pub const SERVICE_ACCOUNT: &str = "system:serviceaccount:clustermesh-system:clustermesh-apiserver";
+
+impl Kubernetes {
+    /// Starts an API server, and waits until it is ready.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let etcd = Etcd::running(&EtcdVersion::V3_6.program(), &[]);
+        let [port, _] = free_ports();
+        let tokens = format!(
+            "admin,admin,0,\"system:masters\"\nmesh,{SERVICE_ACCOUNT},1,\"system:serviceaccounts\"\n"
+        );
+        fs::write(folder.path().join("tokens.csv"), tokens).expect("a file");
+        let mut kubernetes =
+            Self { etcd, folder, programs: programs(), port, apiserver: None, controllers: None };
+        fs::write(kubernetes.kubeconfig(), kubernetes.kubeconfig_text()).expect("a file");
+        kubernetes.start_again();
+        kubernetes
+    }
+
+    /// Starts the controllers too.
+    pub fn with_controllers(mut self) -> Self {
+        self.start_controllers();
+        self
+    }
+
+    fn start_controllers(&mut self) {
+        let mut command = self.command("kube-controller-manager");
+        for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+            command.arg(format!("--{flag}={}", self.kubeconfig().display()));
+        }
+        command.args(["--leader-elect=false", "--secure-port=0"]);
+        command.arg(format!("--controllers={CONTROLLERS}"));
+        self.controllers = Some(command.spawn().expect("kube-controller-manager is built"));
+    }
+
+    /// Starts the API server after it was killed, and waits until it is ready.
+    pub fn start_again(&mut self) {
+        let pki = ClusterPki::new(&self.etcd.pki());
+        let file = |flag: &str, path: PathBuf| format!("--{flag}={}", path.display());
+        let mut command = self.command("kube-apiserver");
+        command.arg(format!("--etcd-servers=https://127.0.0.1:{}", self.etcd.port()));
+        command.arg(file("etcd-cafile", pki.certificate("ca")));
+        command.arg(file("etcd-certfile", pki.certificate("admin")));
+        command.arg(file("etcd-keyfile", pki.key("admin")));
+        command.arg(format!("--secure-port={}", self.port));
+        command.args(["--bind-address=127.0.0.1", "--advertise-address=172.31.1.1"]);
+        command.arg(file("tls-cert-file", pki.certificate("server")));
+        command.arg(file("tls-private-key-file", pki.key("server")));
+        command.arg("--service-account-issuer=https://kubernetes.default.svc");
+        command.arg(file("service-account-key-file", pki.certificate("server")));
+        command.arg(file("service-account-signing-key-file", pki.key("server")));
+        command.arg(file("token-auth-file", self.folder.path().join("tokens.csv")));
+        command.arg("--authorization-mode=RBAC");
+        command.arg("--service-cluster-ip-range=10.101.0.0/16,fd00:101::/112");
+        // No controller makes the service accounts that pods would need.
+        command.args(["--disable-admission-plugins=ServiceAccount"]);
+        command.arg("--endpoint-reconciler-type=none");
+        self.apiserver = Some(command.spawn().expect("kube-apiserver is built"));
+        self.wait_ready();
+    }
+
+    fn wait_ready(&self) {
+        within(STARTING, "the API server is ready", || {
+            let ready = self.kubectl(&["get", "--raw", "/readyz"]);
+            ready.map(drop).map_err(|error| format!("{error}: {}", self.log_text()))
+        });
+    }
+
+    /// Kills the API server with SIGKILL.
+    pub fn kill(&mut self) {
+        end(&mut self.apiserver);
+    }
+
+    /// Sends the API server a signal: with `SIGSTOP` it hangs until `SIGCONT`.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.apiserver.as_ref().expect("it runs").id();
+        kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("it runs");
+    }
+
+    /// Removes all former versions from its etcd: nothing before now can be watched once the API server was started again.
+    pub fn compact(&self) {
+        let status = self.etcd.etcdctl("admin", &["endpoint", "status", "-w", "json"]);
+        let status: Value = serde_json::from_str(&status.expect("a status")).expect("JSON");
+        let revision = status[0]["Status"]["header"]["revision"].to_string();
+        self.etcd.etcdctl("admin", &["compact", &revision]).expect("a compaction");
+    }
+
+    /// Makes this many revisions in its etcd that change no object.
+    pub fn age(&self, revisions: usize) {
+        for _ in 0..revisions {
+            self.etcd.etcdctl("admin", &["put", "/unused", ""]).expect("a put");
+        }
+    }
+
+    /// Takes a backup of its etcd, which is away for a moment.
+    pub fn back_up(&mut self) {
+        self.etcd.kill();
+        copy(&self.etcd.data(), &self.folder.path().join("backup"));
+        self.etcd.start_again();
+        self.wait_ready();
+    }
+
+    /// Restores the backup: the API server starts again with what it had then.
+    pub fn restore(&mut self) {
+        self.kill();
+        self.etcd.kill();
+        fs::remove_dir_all(self.etcd.data()).expect("a folder");
+        copy(&self.folder.path().join("backup"), &self.etcd.data());
+        self.etcd.start_again();
+        self.start_again();
+        // They do not notice a restore, and wait for later versions.
+        if self.controllers.is_some() {
+            end(&mut self.controllers);
+            self.start_controllers();
+        }
+    }
+
+    /// The port of the API server, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A kubeconfig with the contexts `admin`, the current one, and `mesh`, the mesh's apiserver.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig.yaml")
+    }
+
+    /// Runs `kubectl` as `admin`. Returns its output, or its errors.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        // Its cache of what the API server has must not outlive the API server.
+        command.arg("--cache-dir").arg(self.folder.path().join("cache"));
+        let output = command.stdin(Stdio::null()).output().expect("kubectl is built");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// The same for what must succeed.
+    pub fn must(&self, args: &[&str]) -> String {
+        self.kubectl(args).unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+    }
+
+    /// What `kubectl get … -o json` answers.
+    pub fn get(&self, args: &[&str]) -> Value {
+        let words: Vec<&str> = ["get", "-o", "json"].iter().chain(args).copied().collect();
+        serde_json::from_str(&self.must(&words)).expect("JSON")
+    }
+
+    /// Applies manifests, with their status. A pod with a `deletionTimestamp` is deleted with an hour of grace.
+    pub fn apply(&self, manifests: &str) {
+        let documents = manifests.split("\n---\n").map(Document::new).collect::<Vec<_>>();
+        let all: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+        self.apply_documents(&all, &[]);
+        let of_status = documents.iter().filter(|document| document.has_status);
+        let of_status: Vec<&str> = of_status.map(|document| document.text.as_str()).collect();
+        if !of_status.is_empty() {
+            self.apply_documents(&of_status, &["--subresource=status", "--force-conflicts"]);
+        }
+        for document in documents.iter().filter(|document| document.is_deleted) {
+            let file = self.write(&document.text);
+            let file = file.to_str().expect("a path of text");
+            self.must(&["delete", "--wait=false", "--grace-period=3600", "-f", file]);
+        }
+    }
+
+    fn apply_documents(&self, documents: &[&str], flags: &[&str]) {
+        let file = self.write(&documents.join("\n---\n"));
+        let words = ["apply", "--server-side", "-f", file.to_str().expect("a path of text")];
+        self.must(&words.into_iter().chain(flags.iter().copied()).collect::<Vec<_>>());
+    }
+
+    fn write(&self, text: &str) -> PathBuf {
+        let file = self.folder.path().join("applied.yaml");
+        fs::write(&file, text).expect("a file");
+        file
+    }
+
+    /// Replaces an object.
+    pub fn replace(&self, object: &Value) {
+        let file = self.write(&object.to_string());
+        self.must(&["replace", "-f", file.to_str().expect("a path of text")]);
+    }
+
+    /// The last lines of the logs.
+    pub fn log_text(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.iter().rev().take(30).rev().copied().collect::<Vec<_>>().join("\n")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log");
+        let mut command = Command::new(self.programs.join(program));
+        command.current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        command
+    }
+
+    fn kubeconfig_text(&self) -> String {
+        let ca = ClusterPki::new(&self.etcd.pki()).certificate("ca");
+        format!(
+            "apiVersion: v1
+kind: Config
+clusters:
+- name: kubernetes
+  cluster: {{server: 'https://{address}:{port}', certificate-authority: {ca}}}
+users:
+- {{name: admin, user: {{token: admin}}}}
+- {{name: mesh, user: {{token: mesh}}}}
+contexts:
+- {{name: admin, context: {{cluster: kubernetes, user: admin}}}}
+- {{name: mesh, context: {{cluster: kubernetes, user: mesh, namespace: clustermesh-system}}}}
+current-context: admin
+",
+            address = Ipv4Addr::LOCALHOST,
+            port = self.port,
+            ca = ca.display(),
+        )
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        end(&mut self.controllers);
+        end(&mut self.apiserver);
+    }
+}
+
+/// A YAML document, as the API server takes it.
+struct Document {
+    text: String,
+    has_status: bool,
+    is_deleted: bool,
+}
+
+impl Document {
+    fn new(text: &str) -> Self {
+        const DELETED: &str = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
+        Self {
+            has_status: text.lines().any(|line| line.starts_with("status:")),
+            is_deleted: text.contains(DELETED),
+            text: text.replace(DELETED, ""),
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success(), "{copied}");
+}
+
+fn end(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The folder with Kubernetes' programs. They are built if this machine does not have them yet.
+pub fn programs() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/development/kubernetes.sh");
+    let mut command = Command::new(&script);
+    command.stderr(Stdio::inherit());
+    let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", script.display()));
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).expect("a path").trim_end().into()
+}
