@@ -14,20 +14,4 @@ if [ ! -f "$module/go.mod" ]; then
     echo "setup: etcd $version is not known. There are: $(cd "$module/.." && echo v*)" >&2
     exit 1
 fi
-key=$(cat "$module/go.mod" "$module/go.sum" "$module/main.go" | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/clustermesh
-binary=$cache/etcd-$version-$key
-mkdir -p "$cache"
-exec 8>"$binary.lock"
-flock 8
-if [ ! -x "$binary" ]; then
-    full=$(sed -n 's/^require go.etcd.io\/etcd\/server\/v3 v//p' "$module/go.mod")
-    go=$("$here/go.sh")
-    echo "setup: building etcd $full, once (about two minutes)" >&2
-    began=$SECONDS
-    (cd "$module" && GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=0 \
-        nice -n 10 "$go" build -trimpath -ldflags='-s -w' -o "$binary.new" . >&2)
-    mv "$binary.new" "$binary"
-    echo "setup: etcd $full is built, after $((SECONDS - began)) s" >&2
-fi
-echo "$binary"
+exec "$here/go-program.sh" "$module" "etcd-$version"
