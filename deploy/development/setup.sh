@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the missing Debian packages that this repository needs, and the cargo tools named as arguments.
+# Installs the missing Debian packages that this repository needs, and the cargo tools named as arguments. With the argument
+# `kind`, it installs what kind clusters need, and nothing else.
 # If nothing is missing, it does nothing and needs no network.
 set -euo pipefail
 
@@ -14,6 +15,13 @@ packages=(
     curl faketime git libfaketime openssl                        # tests
     prometheus                                                   # promtool, for alert rules
 )
+
+if [ "$*" = kind ]; then
+    packages=(
+        docker.io debootstrap iproute2 jq libcap2-bin       # nodes, as containers
+        gcc libc6-dev                                       # the image `pause`
+    )
+fi
 
 missing=()
 for package in "${packages[@]}"; do
@@ -35,6 +43,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 fi
+if [ "$*" = kind ]; then exit; fi
 
 # shellcheck source=deploy/development/cargo.sh
 . "$(dirname "$0")/cargo.sh"
