@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test test-full lint bench figures soak fuzz chaos mutants
+.PHONY: setup build demo test test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -26,6 +26,14 @@ test: build
 ## The same, and the suites of etcd, watches and chaos on each etcd of docs/etcd.md.
 test-full: test
 	@e2e/etcd/test.sh
+
+## Kind clusters on this machine: a (two nodes), b and c, or those of CLUSTERS="a b". What is broken of earlier ones is made anew.
+kind-up:
+	@e2e/kubernetes/kind/up.sh
+
+## Removes them, and the dockerd that they ran on. What was built for them stays in the user's cache.
+kind-down:
+	@e2e/kubernetes/kind/down.sh
 
 lint: setup
 	@$(development)/setup.sh cargo-deny
