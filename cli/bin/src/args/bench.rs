@@ -102,7 +102,7 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
         changes: u32,
         /// The folder with kube-apiserver and kubectl; by default they are looked up in $PATH
-        #[arg(long, value_name = "FOLDER")]
+        #[arg(long, value_name = "DIR")]
         kubernetes: Option<std::path::PathBuf>,
     },
     /// Count what an agent reads and writes when it reconnects to a cluster
