@@ -262,6 +262,14 @@ fn identity(apiserver: &Apiserver, ip: &str) -> u64 {
     value(apiserver, &format!("cilium/state/ip/v1/default/{ip}"))["ID"].as_u64().unwrap_or(0)
 }
 
+/// The identity of a pod's address, once it has one: a service does not wait for its pods' identities.
+fn wait_for_identity(apiserver: &Apiserver, ip: &str) -> u64 {
+    within(PATIENCE, &format!("{ip} has an identity"), || match identity(apiserver, ip) {
+        0 => Err(apiserver.log_text()),
+        found => Ok(found),
+    })
+}
+
 /// Keys that were deleted from an etcd below a prefix since its beginning.
 fn deleted(watch: &mut mesh_e2e::etcd::Watch) -> Vec<String> {
     let changes = watch.revisions().into_values().flatten();
@@ -328,7 +336,7 @@ fn an_api_server_whose_etcd_is_restored_is_listed_anew() {
     let etcd = Etcd::start();
     let apiserver = apiserver(&etcd, &kubernetes);
     wait_for_backends(&apiserver, "web", &["10.1.1.1"]);
-    let web = identity(&apiserver, "10.1.1.1");
+    let web = wait_for_identity(&apiserver, "10.1.1.1");
     kubernetes.back_up();
     // As after some time: the API server does not catch up by what it writes at its start.
     kubernetes.age(500);
@@ -351,7 +359,7 @@ fn an_api_server_whose_etcd_is_restored_is_listed_anew() {
     // New objects have versions that others had before the restore.
     kubernetes.apply(&shop("new", 3, "new"));
     wait_for_backends(&apiserver, "new", &["10.1.1.3"]);
-    assert_eq!(identity(&apiserver, "10.1.1.1"), web);
+    assert_eq!(wait_for_identity(&apiserver, "10.1.1.1"), web);
     let gone = deleted(&mut watch);
     assert!(!gone.iter().any(|key| key.ends_with(&format!("/{web}"))), "{gone:?}");
 }
@@ -545,7 +553,10 @@ fn what_changes_in_the_api_server_changes_in_the_etcd() {
     let annotation = "clustermesh.cilium.io/global";
     kubernetes.must(&["annotate", "namespace/shop", &format!("{annotation}=false")]);
     wait(false, "the namespace's services are not exported");
-    assert_eq!(identity(&apiserver, "10.1.1.1"), 0);
+    within(PATIENCE, "its addresses are not exported", || match identity(&apiserver, "10.1.1.1") {
+        0 => Ok(()),
+        found => Err(found.to_string()),
+    });
     kubernetes.must(&["annotate", "namespace/shop", &format!("{annotation}-")]);
     wait(true, "they are again");
 
