@@ -2,14 +2,13 @@
 //! has in its `status`.
 
 use std::{
-    fs::{self, File},
-    net::Ipv4Addr,
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use mesh_certs::ClusterPki;
+use mesh_lab::{KubeApiServer, KubeApiServerOptions};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -24,19 +23,13 @@ use crate::{Etcd, EtcdVersion, etcd::free_ports, mesh::within};
 pub struct Kubernetes {
     etcd: Etcd,
     folder: TempDir,
-    programs: PathBuf,
-    port: u16,
+    server: KubeApiServer,
     apiserver: Option<Child>,
     controllers: Option<Child>,
 }
 
 /// An API server is ready after three seconds; several may start side by side.
 const STARTING: Duration = Duration::from_secs(60);
-/// The controllers that make endpoint slices, and end namespaces.
-const CONTROLLERS: &str =
-    "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller";
-/// The user of the mesh's apiserver, as a pod of its deployment has it.
-pub const SERVICE_ACCOUNT: &str = "system:serviceaccount:clustermesh-system:clustermesh-apiserver";
 
 impl Kubernetes {
     /// Starts an API server, and waits until it is ready.
@@ -44,13 +37,16 @@ impl Kubernetes {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let etcd = Etcd::running(&EtcdVersion::V3_6.program(), &[]);
         let [port, _] = free_ports();
-        let tokens = format!(
-            "admin,admin,0,\"system:masters\"\nmesh,{SERVICE_ACCOUNT},1,\"system:serviceaccounts\"\n"
-        );
-        fs::write(folder.path().join("tokens.csv"), tokens).expect("a file");
-        let mut kubernetes =
-            Self { etcd, folder, programs: programs(), port, apiserver: None, controllers: None };
-        fs::write(kubernetes.kubeconfig(), kubernetes.kubeconfig_text()).expect("a file");
+        let server = KubeApiServer::new(KubeApiServerOptions {
+            programs: Some(programs()),
+            folder: folder.path().into(),
+            pki: etcd.pki(),
+            etcd_port: etcd.port(),
+            port,
+            wrapper: Vec::new(),
+        });
+        let server = server.expect("files in a temporary folder");
+        let mut kubernetes = Self { etcd, folder, server, apiserver: None, controllers: None };
         kubernetes.start_again();
         kubernetes
     }
@@ -62,45 +58,18 @@ impl Kubernetes {
     }
 
     fn start_controllers(&mut self) {
-        let mut command = self.command("kube-controller-manager");
-        for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
-            command.arg(format!("--{flag}={}", self.kubeconfig().display()));
-        }
-        command.args(["--leader-elect=false", "--secure-port=0"]);
-        command.arg(format!("--controllers={CONTROLLERS}"));
-        self.controllers = Some(command.spawn().expect("kube-controller-manager is built"));
+        self.controllers = Some(self.server.start_controllers().expect("it is built"));
     }
 
     /// Starts the API server after it was killed, and waits until it is ready.
     pub fn start_again(&mut self) {
-        let pki = ClusterPki::new(&self.etcd.pki());
-        let file = |flag: &str, path: PathBuf| format!("--{flag}={}", path.display());
-        let mut command = self.command("kube-apiserver");
-        command.arg(format!("--etcd-servers=https://127.0.0.1:{}", self.etcd.port()));
-        command.arg(file("etcd-cafile", pki.certificate("ca")));
-        command.arg(file("etcd-certfile", pki.certificate("admin")));
-        command.arg(file("etcd-keyfile", pki.key("admin")));
-        command.arg(format!("--secure-port={}", self.port));
-        command.args(["--bind-address=127.0.0.1", "--advertise-address=172.31.1.1"]);
-        command.arg(file("tls-cert-file", pki.certificate("server")));
-        command.arg(file("tls-private-key-file", pki.key("server")));
-        command.arg("--service-account-issuer=https://kubernetes.default.svc");
-        command.arg(file("service-account-key-file", pki.certificate("server")));
-        command.arg(file("service-account-signing-key-file", pki.key("server")));
-        command.arg(file("token-auth-file", self.folder.path().join("tokens.csv")));
-        command.arg("--authorization-mode=RBAC");
-        command.arg("--service-cluster-ip-range=10.101.0.0/16,fd00:101::/112");
-        // No controller makes the service accounts that pods would need.
-        command.args(["--disable-admission-plugins=ServiceAccount"]);
-        command.arg("--endpoint-reconciler-type=none");
-        self.apiserver = Some(command.spawn().expect("kube-apiserver is built"));
+        self.apiserver = Some(self.server.start().expect("it is built"));
         self.wait_ready();
     }
 
     fn wait_ready(&self) {
         within(STARTING, "the API server is ready", || {
-            let ready = self.kubectl(&["get", "--raw", "/readyz"]);
-            ready.map(drop).map_err(|error| format!("{error}: {}", self.log_text()))
+            self.server.is_ready().map_err(|error| format!("{error}: {}", self.server.log(30)))
         });
     }
 
@@ -153,25 +122,15 @@ impl Kubernetes {
         }
     }
 
-    /// The port of the API server, on loopback.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// A kubeconfig with the contexts `admin`, the current one, and `mesh`, the mesh's apiserver.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("kubeconfig.yaml")
+        self.server.kubeconfig()
     }
 
     /// Runs `kubectl` as `admin`. Returns its output, or its errors.
     pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(self.programs.join("kubectl"));
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
-        // Its cache of what the API server has must not outlive the API server.
-        command.arg("--cache-dir").arg(self.folder.path().join("cache"));
-        let output = command.stdin(Stdio::null()).output().expect("kubectl is built");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        let output = self.server.kubectl(args).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
     /// The same for what must succeed.
@@ -218,47 +177,6 @@ impl Kubernetes {
     pub fn replace(&self, object: &Value) {
         let file = self.write(&object.to_string());
         self.must(&["replace", "-f", file.to_str().expect("a path of text")]);
-    }
-
-    /// The last lines of the logs.
-    pub fn log_text(&self) -> String {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines.iter().rev().take(30).rev().copied().collect::<Vec<_>>().join("\n")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let log = File::options().create(true).append(true).open(self.log()).expect("a log");
-        let mut command = Command::new(self.programs.join(program));
-        command.current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        command
-    }
-
-    fn kubeconfig_text(&self) -> String {
-        let ca = ClusterPki::new(&self.etcd.pki()).certificate("ca");
-        format!(
-            "apiVersion: v1
-kind: Config
-clusters:
-- name: kubernetes
-  cluster: {{server: 'https://{address}:{port}', certificate-authority: {ca}}}
-users:
-- {{name: admin, user: {{token: admin}}}}
-- {{name: mesh, user: {{token: mesh}}}}
-contexts:
-- {{name: admin, context: {{cluster: kubernetes, user: admin}}}}
-- {{name: mesh, context: {{cluster: kubernetes, user: mesh, namespace: clustermesh-system}}}}
-current-context: admin
-",
-            address = Ipv4Addr::LOCALHOST,
-            port = self.port,
-            ca = ca.display(),
-        )
     }
 }
 

@@ -4,22 +4,21 @@
 //! fifty thousand by requests takes minutes.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::Ipv6Addr,
-    path::{Path, PathBuf},
-    process::{Child, Stdio},
+    path::PathBuf,
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
 
-use mesh_lab::{Lab, NodeState};
+use mesh_lab::{KubeApiServer, KubeApiServerOptions, Lab};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    bench_lab::{BenchLab, adopt, first_node, in_node},
-    command::run,
-    error::{BenchError, file, io},
+    bench_lab::{BenchLab, adopt, first_node},
+    error::{BenchError, file},
     records::Entries,
     usage::{apiserver_metric, process_cpu, resident},
 };
@@ -57,9 +56,7 @@ pub struct SourceCost {
 
 /// A kube-apiserver. It ends with the lab.
 struct ApiServer {
-    folder: PathBuf,
-    programs: Option<PathBuf>,
-    node: NodeState,
+    server: KubeApiServer,
     child: Child,
 }
 
@@ -69,7 +66,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(5);
 /// Pods with the same labels.
 const TOGETHER: u32 = 50;
-const PORT: &str = "6443";
 /// What a user applies.
 const MANIFESTS: [&str; 2] = [
     include_str!("../../../deploy/manifests/meshidentities.yaml"),
@@ -85,7 +81,7 @@ pub fn source(
     let mut lab = BenchLab::apart(lab, 1, 1)?;
     let api_server = ApiServer::start(&lab, options.programs.clone())?;
     lab.lab("stop", &["a/apiserver"])?;
-    let kubeconfig = api_server.kubeconfig().display().to_string();
+    let kubeconfig = api_server.server.kubeconfig().display().to_string();
     let variables = [
         ("CLUSTERMESH_SOURCE".to_owned(), "kubernetes".to_owned()),
         ("CLUSTERMESH_KUBECONFIG".to_owned(), kubeconfig),
@@ -246,79 +242,35 @@ impl ApiServer {
     /// Starts it on the cluster's etcd, and applies what the apiserver needs.
     fn start(lab: &BenchLab, programs: Option<PathBuf>) -> Result<Self, BenchError> {
         let cluster = lab.cluster(0)?;
-        let (node, pki) = (first_node(cluster)?.clone(), cluster.directory.join("pki"));
+        let node = first_node(cluster)?;
         let folder = lab.folder().join("kubernetes");
         fs::create_dir_all(&folder).map_err(file(&folder))?;
-        let write = |name: &str, text: &str| -> Result<PathBuf, BenchError> {
-            let path = folder.join(name);
-            fs::write(&path, text).map_err(file(&path))?;
-            Ok(path)
-        };
-        let tokens = write("tokens.csv", "admin,admin,0,\"system:masters\"\n")?;
-        let log = folder.join("log");
-        let log = File::create(&log).map_err(file(&log))?;
-        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
-        let mut command = in_node(&node, &program(programs.as_deref(), "kube-apiserver"));
-        command.args(["--etcd-servers=https://127.0.0.1:2379", "--bind-address=127.0.0.1"]);
-        command.arg("--advertise-address=172.31.1.1");
-        command.arg(format!("--secure-port={PORT}")).current_dir(&folder);
-        for (name, file) in [
-            ("etcd-cafile", "ca.crt"),
-            ("etcd-certfile", "admin.crt"),
-            ("etcd-keyfile", "admin.key"),
-            ("tls-cert-file", "server.crt"),
-            ("tls-private-key-file", "server.key"),
-            ("service-account-key-file", "server.crt"),
-            ("service-account-signing-key-file", "server.key"),
-        ] {
-            command.arg(flag(name, &pki.join(file)));
-        }
-        command.arg(flag("token-auth-file", &tokens));
-        command.arg("--service-account-issuer=https://kubernetes.default.svc");
-        command.args(["--authorization-mode=RBAC", "--endpoint-reconciler-type=none"]);
-        command.args(["--service-cluster-ip-range=10.101.0.0/16"]);
-        command.args(["--disable-admission-plugins=ServiceAccount"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().map_err(io("kube-apiserver"))?;
-        adopt(&child, &node)?;
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
-            "clusters": [{ "name": "a", "cluster": {
-                "server": format!("https://127.0.0.1:{PORT}"), "certificate-authority": pki.join("ca.crt"),
-            } }],
-            "users": [{ "name": "admin", "user": { "token": "admin" } }],
-            "contexts": [{ "name": "admin", "context": {
-                "cluster": "a", "user": "admin", "namespace": "clustermesh-system",
-            } }],
-        });
-        write("kubeconfig", &kubeconfig.to_string())?;
-        let manifests = write("manifests.yaml", &MANIFESTS.join("---\n"))?;
-        let mut api_server = Self { folder, programs, node, child };
+        let manifests = folder.join("manifests.yaml");
+        fs::write(&manifests, MANIFESTS.join("---\n")).map_err(file(&manifests))?;
+        let server = KubeApiServer::new(KubeApiServerOptions {
+            programs,
+            folder,
+            pki: cluster.directory.join("pki"),
+            etcd_port: 2379,
+            port: 6443,
+            wrapper: ["ip", "netns", "exec", &node.netns].map(str::to_owned).into(),
+        })?;
+        let child = server.start()?;
+        adopt(&child, node)?;
+        let mut started = Self { server, child };
         let mut ended = false;
         wait("kube-apiserver is not ready", || {
-            ended = api_server.child.try_wait().is_ok_and(|status| status.is_some());
-            ended || api_server.kubectl(&["get", "--raw", "/readyz"]).is_ok()
+            ended = started.child.try_wait().is_ok_and(|status| status.is_some());
+            ended || started.server.is_ready().is_ok()
         })?;
         if ended {
-            let log = fs::read_to_string(api_server.folder.join("log")).unwrap_or_default();
-            let last = log.lines().last().unwrap_or_default();
+            let last = started.server.log(1);
             return Err(BenchError::Unexpected(format!("kube-apiserver has ended: {last}")));
         }
-        api_server.kubectl(&["apply", "-f", &manifests.display().to_string()])?;
+        started.server.kubectl(&["apply", "-f", &manifests.display().to_string()])?;
         let established = "--for=condition=Established";
-        api_server.kubectl(&["wait", established, "crd/meshidentities.clustermesh.dev"])?;
-        Ok(api_server)
-    }
-
-    fn kubectl(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
-        let mut command = in_node(&self.node, &program(self.programs.as_deref(), "kubectl"));
-        command.arg("--kubeconfig").arg(self.kubeconfig());
-        command.arg("--cache-dir").arg(self.folder.join("cache"));
-        run(command.args(args))
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
+        started.server.kubectl(&["wait", established, "crd/meshidentities.clustermesh.dev"])?;
+        Ok(started)
     }
 }
 
@@ -327,8 +279,4 @@ impl Drop for ApiServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program(folder: Option<&Path>, name: &str) -> String {
-    folder.map_or_else(|| name.to_owned(), |folder| folder.join(name).display().to_string())
 }
