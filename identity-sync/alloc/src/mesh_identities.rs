@@ -2,11 +2,11 @@
 //!
 //! The API server decides between replicas: only one of them can create an object of a name, and each change is made on
 //! condition of the version that the replica knows. All replicas try the same names for a label set in the same order
-//! ([`candidates`]), so that the loser finds the object of the winner, and adopts its ID
+//! ([`candidates`](crate::candidates)), so that the loser finds the object of the winner, and adopts its ID
 //! (`docs/adr/0040-identities-are-objects.md`).
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,74 +16,17 @@ use uuid::Uuid;
 
 use crate::{
     AllocationError, Found, Lost,
-    candidates::candidates,
     table::{AllocationTable, State, unix_nano},
 };
 
-/// A `MeshIdentity`, as the API server has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeshIdentity {
-    /// The ID, which is its name.
-    pub id: Identity,
-    /// The label set that has the ID, or had it.
-    pub labels: Labels,
-    /// How the ID is.
-    pub state: State,
-    /// Since when, in nanoseconds since 1970.
-    pub since: u64,
-    /// The object's version.
-    pub version: u64,
-}
+mod messages;
 
-/// What a replica asks of the API server. It is asked until there is an [`IdentityAnswer`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentityRequest {
-    /// An object of this name, unless there is one.
-    Create {
-        /// The ID.
-        id: Identity,
-        /// Its label set.
-        labels: Arc<Labels>,
-        /// Its state.
-        state: State,
-    },
-    /// Another state of an object, unless its version is another.
-    Update {
-        /// The ID.
-        id: Identity,
-        /// Its label set, as before.
-        labels: Arc<Labels>,
-        /// Its new state.
-        state: State,
-        /// The version that is known.
-        version: u64,
-    },
-    /// The end of an object, unless its version is another.
-    Delete {
-        /// The ID.
-        id: Identity,
-        /// The version that is known.
-        version: u64,
-    },
-}
-
-/// What became of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentityAnswer {
-    /// The object is so now, by this request or by another replica's.
-    Object(MeshIdentity),
-    /// There is no object of this name.
-    Gone(Identity),
-    /// There is one that cannot be read.
-    Taken(Identity),
-}
+pub use messages::{IdentityAnswer, IdentityRequest, MeshIdentity};
 
 /// The IDs of a cluster, as one replica knows them.
 #[derive(Debug)]
 pub struct MeshIdentities {
     table: AllocationTable,
-    cluster: ClusterId,
-    limit: ClusterLimit,
     /// The last version of each object that is known, also of those that are gone.
     versions: HashMap<Identity, u64>,
     /// The objects of a list that is being read.
@@ -92,26 +35,17 @@ pub struct MeshIdentities {
     /// The UUID of the cluster. With it, the IDs in an etcd can be recognised.
     uuid: Option<Uuid>,
     recognised: bool,
-    /// The ID that is being asked for, for each label set that waits.
-    waiting: HashMap<Labels, Identity>,
+    /// Label sets that wait for the answer to a request.
+    waiting: HashSet<Arc<Labels>>,
+    /// Those whose request was answered: they have an ID now, or ask again.
+    answered: Vec<Arc<Labels>>,
     /// IDs of objects that are gone while a label set may still have them.
     missing: BTreeSet<Identity>,
     /// IDs whose object cannot be read: no label set may have them.
     taken: BTreeSet<Identity>,
-    /// IDs with a request that was not answered yet.
-    asked: BTreeSet<Identity>,
+    /// IDs with a request that was not answered yet, with the label set that it is about.
+    asked: HashMap<Identity, Arc<Labels>>,
     requests: VecDeque<IdentityRequest>,
-}
-
-// === impl IdentityRequest ===
-
-impl IdentityRequest {
-    /// The ID.
-    pub fn id(&self) -> Identity {
-        match self {
-            Self::Create { id, .. } | Self::Update { id, .. } | Self::Delete { id, .. } => *id,
-        }
-    }
 }
 
 // === impl MeshIdentities ===
@@ -121,17 +55,16 @@ impl MeshIdentities {
     pub fn new(cluster: ClusterId, limit: ClusterLimit) -> Self {
         Self {
             table: AllocationTable::new(cluster, limit),
-            cluster,
-            limit,
             versions: HashMap::new(),
             listing: None,
             listed: false,
             uuid: None,
             recognised: false,
-            waiting: HashMap::new(),
+            waiting: HashSet::new(),
+            answered: Vec::new(),
             missing: BTreeSet::new(),
             taken: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            asked: HashMap::new(),
             requests: VecDeque::new(),
         }
     }
@@ -212,22 +145,14 @@ impl MeshIdentities {
     /// # Errors
     /// When it has an ID that is none of the cluster's.
     pub fn answered(&mut self, answer: IdentityAnswer) -> Result<(), String> {
+        let asked = self.asked.remove(&answer.id());
+        self.answered.extend(asked.filter(|labels| self.waiting.remove(labels)));
         match answer {
-            IdentityAnswer::Object(object) => {
-                self.asked.remove(&object.id);
-                self.applied(object)
-            }
-            IdentityAnswer::Gone(id) => {
-                self.asked.remove(&id);
-                self.lose(id);
-                Ok(())
-            }
-            IdentityAnswer::Taken(id) => {
-                self.asked.remove(&id);
-                self.taken(id);
-                Ok(())
-            }
+            IdentityAnswer::Object(object) => self.applied(object)?,
+            IdentityAnswer::Gone(id) => self.lose(id),
+            IdentityAnswer::Taken(id) => self.taken(id),
         }
+        Ok(())
     }
 
     /// The UUID of the cluster.
@@ -300,7 +225,7 @@ impl MeshIdentities {
         if !self.is_known() || !self.recognised {
             return Ok(None);
         }
-        if self.waiting.get(labels).is_some_and(|id| self.asked.contains(id)) {
+        if self.waiting.contains(labels) {
             return Ok(None);
         }
         let id = match self.table.last_id_of(labels) {
@@ -315,25 +240,23 @@ impl MeshIdentities {
                 id
             }
         };
-        self.waiting.insert(labels.clone(), id);
+        // An answer about the ID decides, whatever was asked.
+        self.waiting.extend(self.asked.get(&id).cloned());
         Ok(None)
     }
 
     /// The first ID for a label set that has no object, and that is not being asked for.
     fn free(&self, labels: &Labels) -> Result<Identity, AllocationError> {
-        let range = self.limit.identities(self.cluster);
-        let all = usize::try_from(range.end() - range.start() + 1).unwrap_or(usize::MAX);
-        let (used, resting) = self.table.counts();
         let is_free = |id: &Identity| {
-            ![&self.asked, &self.taken].iter().any(|ids| ids.contains(id))
-                && !self.table.is_known(*id)
+            !self.table.is_known(*id) && !self.asked.contains_key(id) && !self.taken.contains(id)
         };
-        let exhausted = AllocationError::Exhausted { used, resting };
-        if used + resting >= all {
-            // Looking at each would not find one either, and many may ask.
-            return Err(exhausted);
-        }
-        candidates(labels, self.cluster, self.limit).find(is_free).ok_or(exhausted)
+        // If each is known, looking at all would not find one either, and many may ask.
+        let free = match self.table.is_full() {
+            true => None,
+            false => self.table.candidates(labels).find(is_free),
+        };
+        let (used, resting) = self.table.counts();
+        free.ok_or(AllocationError::Exhausted { used, resting })
     }
 
     /// Does what follows from events and answers: asks again for label sets that still wait, and creates objects again that
@@ -341,7 +264,7 @@ impl MeshIdentities {
     pub fn settle(&mut self, in_use: impl Fn(Identity, &Labels) -> bool) {
         for id in std::mem::take(&mut self.missing) {
             let Some(known) = self.table.get(id).cloned() else { continue };
-            if self.asked.contains(&id) {
+            if self.asked.contains_key(&id) {
                 self.missing.insert(id);
             } else if in_use(id, &known.labels) {
                 let labels = known.labels;
@@ -351,12 +274,8 @@ impl MeshIdentities {
                 self.table.forget(id);
             }
         }
-        let answered = |id: &Identity| !self.asked.contains(id);
-        let again = self.waiting.iter().filter(|(_, id)| answered(id));
-        let again: Vec<Labels> = again.map(|(labels, _)| labels.clone()).collect();
-        for labels in again {
-            self.waiting.remove(&labels);
-            // None is free: who asks is told so, and asks again.
+        for labels in std::mem::take(&mut self.answered) {
+            // If none is free, whoever asks again gets that error.
             let _ = self.identity(&labels);
         }
     }
@@ -373,8 +292,9 @@ impl MeshIdentities {
             self.update(transition.id, transition.state);
         }
         for id in self.table.rested(now) {
-            if let Some(version) = self.versions.get(&id).copied() {
-                self.ask(IdentityRequest::Delete { id, version });
+            let labels = self.table.get(id).map(|known| Arc::clone(&known.labels));
+            if let (Some(labels), Some(version)) = (labels, self.versions.get(&id).copied()) {
+                self.ask(IdentityRequest::Delete { id, labels, version });
             }
         }
     }
@@ -400,7 +320,8 @@ impl MeshIdentities {
     }
 
     /// How many label sets wait for an ID.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
@@ -414,7 +335,8 @@ impl MeshIdentities {
     }
 
     fn ask(&mut self, request: IdentityRequest) {
-        if self.asked.insert(request.id()) {
+        if let Entry::Vacant(entry) = self.asked.entry(request.id()) {
+            entry.insert(Arc::clone(request.labels()));
             self.requests.push_back(request);
         }
     }

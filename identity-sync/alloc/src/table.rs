@@ -143,19 +143,34 @@ impl AllocationTable {
 
     /// The ID that a label set without one may have.
     pub(crate) fn free(&self, labels: &Labels, now: SystemTime) -> Option<Identity> {
-        let range = self.limit.identities(self.cluster);
-        let all = usize::try_from(range.end() - range.start() + 1).unwrap_or(usize::MAX);
-        if self.by_id.len() >= all && !self.resting.first().is_some_and(|(t, _)| is_rested(*t, now))
-        {
+        let any_rested = self.resting.first().is_some_and(|(since, _)| is_rested(*since, now));
+        if self.is_full() && !any_rested {
             // Looking at each would not find one either, and many may ask.
             return None;
         }
-        candidates(labels, self.cluster, self.limit).find(|id| match self.by_id.get(id) {
+        self.candidates(labels).find(|id| match self.by_id.get(id) {
             None => true,
             Some(allocation) => {
                 allocation.state == State::Deleted && is_rested(allocation.since, now)
             }
         })
+    }
+
+    /// All IDs, in the order to try them for a label set.
+    pub(crate) fn candidates(&self, labels: &Labels) -> impl Iterator<Item = Identity> + use<> {
+        candidates(labels, self.cluster, self.limit)
+    }
+
+    /// Whether each ID of the cluster is allocated, or was.
+    pub(crate) fn is_full(&self) -> bool {
+        let range = self.limit.identities(self.cluster);
+        let all = usize::try_from(range.end() - range.start() + 1).unwrap_or(usize::MAX);
+        self.by_id.len() >= all
+    }
+
+    /// The cluster that an ID is of.
+    pub(crate) fn cluster_of(&self, id: Identity) -> Option<ClusterId> {
+        self.limit.cluster_of(id)
     }
 
     /// How many IDs are allocated, and how many rest.

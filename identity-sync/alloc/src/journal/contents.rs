@@ -12,7 +12,6 @@ use crate::table::{AllocationTable, State, Transition, unix_nano};
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) table: AllocationTable,
-    limit: ClusterLimit,
     pub(super) uuid: Uuid,
     pub(super) revision: u64,
     /// The content that the manifests had at that revision.
@@ -25,7 +24,6 @@ impl Contents {
     pub(super) fn new(cluster: ClusterId, limit: ClusterLimit) -> Self {
         Self {
             table: AllocationTable::new(cluster, limit),
-            limit,
             uuid: Uuid::nil(),
             revision: 0,
             manifests: None,
@@ -58,7 +56,7 @@ impl Contents {
     pub(super) fn other_cluster(&self, entry: &Entry) -> Option<ClusterId> {
         let Entry::Identity { id, .. } = entry else { return None };
         let id = Identity::new(*id);
-        if self.table.is_ours(id) { None } else { self.limit.cluster_of(id) }
+        if self.table.is_ours(id) { None } else { self.table.cluster_of(id) }
     }
 
     /// Lines that add up to the same.

@@ -1,6 +1,7 @@
 use std::sync::LazyLock;
 
 use super::*;
+use crate::candidates;
 
 mod model;
 
@@ -60,7 +61,9 @@ impl Server {
                 assert_eq!(known.labels, **labels, "labels never change");
                 IdentityAnswer::Object(self.put(*id, labels, *state, now))
             }
-            (IdentityRequest::Delete { id, version }, Some(known)) if known.version == *version => {
+            (IdentityRequest::Delete { id, version, .. }, Some(known))
+                if known.version == *version =>
+            {
                 self.remove(*id);
                 IdentityAnswer::Gone(*id)
             }
