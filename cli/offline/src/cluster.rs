@@ -55,20 +55,12 @@ impl Cluster {
         let ids = IdentityAllocator::new(setup.id, setup.limit);
         let mut cluster = Self { setup, exporter, derived: BTreeSet::new(), ids };
         cluster.export(objects.into_values().map(applied));
-        // The given objects are complete.
-        for kind in Kind::ALL {
-            let resource_version = ResourceVersion::default();
-            cluster
-                .exporter
-                .handle(SourceEvent::Listed { kind, resource_version }, &mut cluster.ids);
-        }
-        cluster.set_identities();
         cluster
     }
 
     /// The same cluster, with this drain.
     pub fn with_drain(mut self, drain: Drain) -> Self {
-        self.exporter.set_drain(drain, &mut self.ids);
+        self.exporter.set_drain(&drain, &mut self.ids);
         self
     }
 
@@ -81,7 +73,6 @@ impl Cluster {
     pub fn apply(&mut self, object: Object) {
         self.derived.remove(&object.key());
         self.export([applied(object)]);
-        self.set_identities();
     }
 
     /// Removes an object. Returns whether it existed.
@@ -90,7 +81,6 @@ impl Cluster {
             return false;
         }
         self.export([deleted(key.clone())]);
-        self.set_identities();
         true
     }
 
@@ -179,10 +169,13 @@ impl Cluster {
         let changes = derived.into_iter().map(applied).chain(gone.into_iter().map(deleted));
         self.derived = keys;
         self.exporter.handle_all(changes, &mut self.ids);
-    }
-
-    /// Tells the exporter the labels of the IDs that are in use.
-    fn set_identities(&mut self) {
+        if !self.exporter.is_complete() {
+            // The given objects are complete.
+            let resource_version = ResourceVersion::default();
+            for kind in Kind::ALL {
+                self.exporter.handle(SourceEvent::Listed { kind, resource_version }, &mut self.ids);
+            }
+        }
         for (labels, identity) in self.ids.given() {
             let labels = self.exporter.uses(identity).then(|| labels.clone());
             self.exporter.set_identity(identity, labels);

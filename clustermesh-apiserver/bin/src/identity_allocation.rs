@@ -30,6 +30,12 @@ pub(crate) struct IdentityAllocation {
     problem: Option<String>,
     /// The number of changes that were passed to the exporter.
     changes: u64,
+    schedule: Schedule,
+}
+
+/// When unused IDs are looked for, and failed allocations retried.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
     next_pass: Option<Instant>,
     next_retry: Option<Instant>,
 }
@@ -56,9 +62,9 @@ pub(crate) enum Look {
 
 /// How often to look for unused identities; at least four times within the waiting time, so that every replica that uses
 /// one has recorded that by then.
-pub(crate) const PASS: Duration = Duration::from_secs(30);
+const PASS: Duration = Duration::from_secs(30);
 /// How often to retry the allocation of an identity that failed.
-pub(crate) const RETRY: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(10);
 
 // === impl IdentityAllocation ===
 
@@ -72,8 +78,7 @@ impl IdentityAllocation {
             content: None,
             problem: None,
             changes: 0,
-            next_pass: None,
-            next_retry: None,
+            schedule: Schedule::default(),
         }
     }
 
@@ -168,12 +173,9 @@ impl IdentityAllocation {
         synced: bool,
         now: Instant,
     ) {
-        if !all_known || self.next_pass.is_some_and(|next| now < next) {
+        let Some(wait) = self.schedule.collects(all_known, synced, self.keeping.wait, now) else {
             return;
-        }
-        self.next_pass = Some(now + PASS.min(self.keeping.wait / 4));
-        // While the etcd may still have addresses with an ID, it is only marked as unused.
-        let wait = if synced { self.keeping.wait } else { Duration::MAX };
+        };
         let time = SystemTime::now();
         let collected = self.journal.collect(|id, _| exporter.uses(id), wait, time);
         let collected = collected.and_then(|collected| {
@@ -189,11 +191,7 @@ impl IdentityAllocation {
 
     /// Whether it is time to retry failed allocations.
     pub(crate) fn wants_retry(&mut self, now: Instant) -> bool {
-        let due = self.next_retry.is_none_or(|next| next <= now);
-        if due {
-            self.next_retry = Some(now + RETRY);
-        }
-        due
+        self.schedule.wants_retry(now)
     }
 
     /// Passes changes of IDs to the exporter.
@@ -223,5 +221,35 @@ impl Allocate for IdentityAllocation {
 
     fn identity(&mut self, labels: &Labels) -> Result<Option<Identity>, AllocationError> {
         self.journal.identity(labels, SystemTime::now()).map(Some)
+    }
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Whether it is time to free unused IDs: those that have been unused for the returned time. `wait`: for how long an ID
+    /// stays published. `all_known`: the exporter has all pods. `synced`: the etcd has everything that the exporter exports.
+    pub(crate) fn collects(
+        &mut self,
+        all_known: bool,
+        synced: bool,
+        wait: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        if !all_known || self.next_pass.is_some_and(|next| now < next) {
+            return None;
+        }
+        self.next_pass = Some(now + PASS.min(wait / 4));
+        // While the etcd may still have addresses with an ID, it is only marked as unused.
+        Some(if synced { wait } else { Duration::MAX })
+    }
+
+    /// Whether it is time to retry failed allocations.
+    pub(crate) fn wants_retry(&mut self, now: Instant) -> bool {
+        let due = self.next_retry.is_none_or(|next| next <= now);
+        if due {
+            self.next_retry = Some(now + RETRY);
+        }
+        due
     }
 }

@@ -17,7 +17,7 @@ use kube::{
 use tokio::time;
 use tower::{BoxError, ServiceBuilder};
 
-use crate::{follower::Failure, resource::Resource};
+use crate::{failure::Failure, resource::Resource};
 
 /// How an API server is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Connection {
         let response = within(CONNECT * 2, self.send(Method::GET, &path, None)).await?;
         match response.status() {
             StatusCode::OK => Ok(WatchStream { body: response.into_body(), buffer: Vec::new() }),
-            status => Err(Failure::Refused { code: status.as_u16(), body: text(response).await? }),
+            status => Err(Failure::refused(status, text(response).await?)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Connection {
     pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<String, Failure> {
         match self.ask(Method::GET, path, None, patience).await? {
             (StatusCode::OK, text) => Ok(text),
-            (status, body) => Err(Failure::Refused { code: status.as_u16(), body }),
+            (status, body) => Err(Failure::refused(status, body)),
         }
     }
 

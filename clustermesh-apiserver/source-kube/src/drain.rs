@@ -1,6 +1,6 @@
 //! What is drained: the `drain.yaml` in a ConfigMap.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{Method, StatusCode};
 use mesh_source::{Drain, DrainError};
@@ -9,9 +9,10 @@ use serde_json::json;
 
 use crate::{
     connection::Connection,
-    follower::{Event, Failure, Followed},
+    failure::Failure,
+    follower::{Event, Followed, Problems},
     resource::{Resource, Unreadable},
-    response::{Status, version},
+    response::Metadata,
 };
 
 /// What is drained, and the version of the ConfigMap that says so.
@@ -30,8 +31,8 @@ pub struct FollowedDrain {
     pub drain: Option<VersionedDrain>,
     /// Whether versions cannot be compared with those before.
     pub restarted: bool,
-    /// Why the last request failed, or the ConfigMap cannot be read: with what to do.
-    pub trouble: Option<String>,
+    /// What does not work; `None`: as before.
+    pub problems: Option<Problems<String>>,
 }
 
 /// The ConfigMap, to be changed.
@@ -80,14 +81,7 @@ pub(crate) struct DrainResource {
 struct ConfigMap {
     metadata: Metadata,
     #[serde(default)]
-    data: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    resource_version: String,
+    data: BTreeMap<String, String>,
 }
 
 fn parse(json: &str) -> Result<VersionedDrain, String> {
@@ -95,8 +89,8 @@ fn parse(json: &str) -> Result<VersionedDrain, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())?;
     let text = data.get(KEY).map(String::as_str).unwrap_or_default();
     let drain = Drain::parse(text).map_err(|error: DrainError| error.to_string())?;
-    let version = version(&metadata.resource_version);
-    Ok(VersionedDrain { drain, version: version.ok_or("its resourceVersion is no number")? })
+    let version = metadata.version().ok_or("its resourceVersion is no number")?;
+    Ok(VersionedDrain { drain, version })
 }
 
 // === impl DrainResource ===
@@ -130,12 +124,14 @@ impl Resource for DrainResource {
     }
 
     fn decode(&self, json: &str) -> Result<VersionedDrain, Unreadable<String>> {
-        parse(json).map_err(|reason| Unreadable { key: self.key_of(json), reason })
+        parse(json).map_err(|reason| Unreadable {
+            key: self.key_of(json),
+            reason: format!("{KEY}: {reason}: what was drained before stays drained"),
+        })
     }
 
     fn key_of(&self, json: &str) -> Option<String> {
-        let ConfigMap { metadata, .. } = serde_json::from_str(json).ok()?;
-        Some(metadata.name).filter(|name| !name.is_empty())
+        Metadata::of(json)?.into_name()
     }
 
     fn key(_: &VersionedDrain) -> String {
@@ -149,7 +145,7 @@ impl FollowedDrain {
     /// The last state in what a follower reports. Without the ConfigMap nothing is drained; one that cannot be read changes
     /// nothing.
     pub(crate) fn new(followed: Followed<DrainResource>) -> Self {
-        let Followed { events, trouble, unreadable } = followed;
+        let Followed { events, problems } = followed;
         let (mut drain, mut is_there, mut restarted) = (None, false, false);
         for event in events {
             match event {
@@ -166,11 +162,7 @@ impl FollowedDrain {
                 Event::Restarted => restarted = true,
             }
         }
-        let unreadable = unreadable.unwrap_or_default().into_iter().next();
-        let unreadable = unreadable.map(|(name, reason)| {
-            format!("ConfigMap {name}: {KEY}: {reason}: what was drained before stays drained")
-        });
-        Self { drain, restarted, trouble: trouble.or(unreadable) }
+        Self { drain, restarted, problems }
     }
 }
 
@@ -187,22 +179,11 @@ impl DrainConfigMap {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub async fn read(&self) -> Result<VersionedDrain, DrainConfigMapError> {
-        let answer = self.connection.ask(Method::GET, &self.path(), None, PATIENCE).await;
-        match answer.map_err(|failure| request("read", &failure))? {
-            (StatusCode::OK, text) => parse(&text).map_err(|reason| DrainConfigMapError::Invalid {
-                namespace: self.namespace(),
-                reason,
-            }),
-            (StatusCode::NOT_FOUND, _) => {
-                Err(DrainConfigMapError::Missing { namespace: self.namespace() })
-            }
-            (status, body) => {
-                Err(request("read", &Failure::Refused { code: status.as_u16(), body }))
-            }
-        }
+        let (status, body) = self.ask(Method::GET, None).await?;
+        self.answer("read", status, body)
     }
 
-    /// Replaces a version of it. Returns the new one; `None` if somebody else changed it before.
+    /// Replaces a version of it. Returns the new one; `None` if it was changed before.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
@@ -217,45 +198,44 @@ impl DrainConfigMap {
             "metadata": { "resourceVersion": version.to_string() },
             "data": { KEY: text },
         });
-        let patch = Some(patch.to_string().into_bytes());
-        let answer = self.connection.ask(Method::PATCH, &self.path(), patch, PATIENCE).await;
-        match answer.map_err(|failure| request("change", &failure))? {
-            (StatusCode::OK, text) => parse(&text).map(Some).map_err(|reason| {
-                DrainConfigMapError::Invalid { namespace: self.namespace(), reason }
-            }),
+        let patch = patch.to_string().into_bytes();
+        match self.ask(Method::PATCH, Some(patch)).await? {
             (StatusCode::CONFLICT, _) => Ok(None),
-            (StatusCode::NOT_FOUND, _) => {
-                Err(DrainConfigMapError::Missing { namespace: self.namespace() })
-            }
-            (status, body) => {
-                Err(request("change", &Failure::Refused { code: status.as_u16(), body }))
-            }
+            (status, body) => self.answer("change", status, body).map(Some),
         }
     }
 
-    fn namespace(&self) -> String {
-        self.connection.namespace().into()
+    async fn ask(
+        &self,
+        method: Method,
+        body: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, String), DrainConfigMapError> {
+        let path = format!("/api/v1/namespaces/{}/configmaps/{NAME}", self.connection.namespace());
+        let verb = if body.is_some() { "change" } else { "read" };
+        let answer = self.connection.ask(method, &path, body, PATIENCE).await;
+        answer.map_err(|failure| request(verb, &failure))
     }
 
-    fn path(&self) -> String {
-        format!("/api/v1/namespaces/{}/configmaps/{NAME}", self.connection.namespace())
+    fn answer(
+        &self,
+        verb: &str,
+        status: StatusCode,
+        body: String,
+    ) -> Result<VersionedDrain, DrainConfigMapError> {
+        let namespace = || self.connection.namespace().to_owned();
+        match status {
+            StatusCode::OK => parse(&body)
+                .map_err(|reason| DrainConfigMapError::Invalid { namespace: namespace(), reason }),
+            StatusCode::NOT_FOUND => Err(DrainConfigMapError::Missing { namespace: namespace() }),
+            status => Err(request(verb, &Failure::refused(status, body))),
+        }
     }
 }
 
 fn request(verb: &str, failure: &Failure) -> DrainConfigMapError {
-    DrainConfigMapError::Request(match failure {
-        Failure::Broken(reason) => format!("the API server: {reason}"),
-        Failure::Refused { code: 403, .. } => {
-            let right = if verb == "read" { "get" } else { "patch" };
-            format!(
-                "the API server does not allow this apiserver to {verb} the ConfigMap {NAME}: give its Role the verb {right} on configmaps named {NAME}"
-            )
-        }
-        Failure::Refused { code, body } => {
-            let Status { message, .. } = serde_json::from_str(body).unwrap_or_default();
-            format!("the API server refused to {verb} the ConfigMap {NAME} (HTTP {code}) {message}")
-        }
-    })
+    let right = if verb == "read" { "get" } else { "patch" };
+    let right = format!("its Role the verb {right} on configmaps named {NAME}");
+    DrainConfigMapError::Request(failure.sentence(verb, "the ConfigMap clustermesh-drain", &right))
 }
 
 #[cfg(test)]
@@ -284,8 +264,7 @@ mod tests {
 
     #[test]
     fn without_the_config_map_nothing_is_drained_and_an_unreadable_one_changes_nothing() {
-        let new =
-            |events| FollowedDrain::new(Followed { events, trouble: None, unreadable: None }).drain;
+        let new = |events| FollowedDrain::new(Followed { events, problems: None }).drain;
         let drained =
             VersionedDrain { drain: Drain { cluster: true, ..Drain::default() }, version: 5 };
         let nothing = |version| Some(VersionedDrain { drain: Drain::default(), version });

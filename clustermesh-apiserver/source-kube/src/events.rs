@@ -1,6 +1,6 @@
 //! What is reported to the cluster's thread, and how it gets there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use mesh_model::object::{Kind, ObjectKey};
 use mesh_source::SourceEvent;
@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     drain::FollowedDrain,
+    follower::Problems,
     identities::{FollowedIdentities, IdentityOutcome},
     liveness::Liveness,
 };
@@ -34,10 +35,8 @@ pub struct FollowedKind {
     pub kind: Kind,
     /// What happened, in order.
     pub events: Vec<SourceEvent>,
-    /// Why its last request failed, with what to do.
-    pub trouble: Option<String>,
-    /// Objects that cannot be read, and why; `None`: as before.
-    pub unreadable: Option<BTreeMap<ObjectKey, String>>,
+    /// What does not work; `None`: as before.
+    pub problems: Option<Problems<ObjectKey>>,
 }
 
 /// Where events go.
@@ -48,7 +47,7 @@ pub(crate) struct Events {
     pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// Nobody takes the events any more.
+/// The receiver of the events was dropped.
 pub(crate) struct Closed;
 
 // === impl Events ===

@@ -18,15 +18,16 @@ use crate::{
     connection::Connection,
     drain::{DrainResource, FollowedDrain},
     events::{Closed, Events, FollowedKind, KubeEvent},
-    follower::{Event, Failure, Followed, Follower, Request},
+    failure::Failure,
+    follower::{Event, Followed, Follower, Problems, Request},
     identities::{FollowedIdentities, MeshIdentityResource},
     identity_requests,
     liveness::{self, Liveness},
     resource::{FOLLOWED, Resource},
 };
 
-/// Follows all kinds and the objects of identities, and executes requests about these, until nobody takes the events. `wake`
-/// is called after each that was sent.
+/// Follows all kinds and the objects of identities, and executes requests about these, until the receiver of the events is
+/// dropped. `wake` is called after each that was sent.
 pub async fn follow(
     connection: Connection,
     sender: mpsc::Sender<KubeEvent>,
@@ -40,23 +41,15 @@ pub async fn follow(
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_liveness(connection.clone(), events.clone(), restores));
     tasks.spawn(identity_requests::execute(connection.clone(), events.clone(), requests));
-    let task = Task {
-        connection: connection.clone(),
-        follower: Follower::new(MeshIdentityResource, 0),
-        events: events.clone(),
-        event: |followed, _| KubeEvent::Identities(FollowedIdentities::new(followed)),
-        reported: None,
+    let shared = Shared { connection, events, restored };
+    let identities = |followed, _: &MeshIdentityResource| {
+        KubeEvent::Identities(FollowedIdentities::new(followed))
     };
-    tasks.spawn(task.run(None, None, restored.clone()));
-    let task = Task {
-        connection: connection.clone(),
-        follower: Follower::new(DrainResource::new(connection.namespace()), 7),
-        events: events.clone(),
-        event: |followed, _| KubeEvent::Drain(FollowedDrain::new(followed)),
-        reported: None,
-    };
+    tasks.spawn(Task::new(&shared, MeshIdentityResource, 0, identities).run(None, None));
     // Before the objects, so that an endpoint on a drained node is never exported as ready.
-    tasks.spawn(task.run(Some(drain), None, restored.clone()));
+    let config_map = DrainResource::new(shared.connection.namespace());
+    let drained = |followed, _: &DrainResource| KubeEvent::Drain(FollowedDrain::new(followed));
+    tasks.spawn(Task::new(&shared, config_map, 7, drained).run(Some(drain), None));
     // A kind is listed after those that its records depend on. So none is written that lacks something, such as a service
     // without its backends, which would replace what the etcd has.
     let mut listed = BTreeMap::from([(None, drain_listed)]);
@@ -70,23 +63,24 @@ pub async fn follow(
         };
         let after = listed.get(&before).cloned();
         listed.insert(Some(kind), receiver);
-        let task = Task {
-            connection: connection.clone(),
-            follower: Follower::new(kind, seed),
-            events: events.clone(),
-            event: of_kind,
-            reported: None,
-        };
-        tasks.spawn(task.run(Some(first), after, restored.clone()));
+        tasks.spawn(Task::new(&shared, kind, seed, of_kind).run(Some(first), after));
     }
-    // One ends when nobody takes its events; the others end with this.
+    // One ends when the receiver of the events is dropped; the others end with this.
     tasks.join_next().await;
 }
 
 fn of_kind(followed: Followed<Kind>, kind: &Kind) -> KubeEvent {
-    let Followed { events, trouble, unreadable } = followed;
+    let Followed { events, problems } = followed;
     let events = events.into_iter().filter_map(|event| event.of_source(*kind)).collect();
-    KubeEvent::Kind(FollowedKind { kind: *kind, events, trouble, unreadable })
+    KubeEvent::Kind(FollowedKind { kind: *kind, events, problems })
+}
+
+/// What all tasks have.
+struct Shared {
+    connection: Connection,
+    events: Events,
+    /// Changes whenever the API server's history is another one.
+    restored: watch::Receiver<u64>,
 }
 
 /// One resource's.
@@ -94,59 +88,69 @@ struct Task<R: Resource> {
     connection: Connection,
     follower: Follower<R>,
     events: Events,
+    restored: watch::Receiver<u64>,
     /// Makes an event of what the follower reports.
     event: fn(Followed<R>, &R) -> KubeEvent,
-    /// What was reported of its state.
-    reported: Option<Reported<R::Key>>,
-}
-
-/// The state of a follower.
-#[derive(Clone, PartialEq, Eq)]
-struct Reported<K> {
-    trouble: Option<String>,
-    unreadable: BTreeMap<K, String>,
+    /// The problems that were reported.
+    reported: Option<Problems<R::Key>>,
 }
 
 impl<R: Resource> Task<R> {
+    fn new(
+        shared: &Shared,
+        resource: R,
+        seed: u64,
+        event: fn(Followed<R>, &R) -> KubeEvent,
+    ) -> Self {
+        Self {
+            connection: shared.connection.clone(),
+            follower: Follower::new(resource, seed),
+            events: shared.events.clone(),
+            restored: shared.restored.clone(),
+            event,
+            reported: None,
+        }
+    }
+
     /// `first`: to be set when this resource, that others wait for, was listed. `after`: set when it may begin.
     async fn run(
         mut self,
         first: Option<watch::Sender<bool>>,
         after: Option<watch::Receiver<bool>>,
-        mut restored: watch::Receiver<u64>,
     ) {
         if let Some(mut after) = after
             && after.wait_for(|listed| *listed).await.is_err()
         {
             return;
         }
+        let mut restored = self.restored.clone();
         loop {
-            let step = tokio::select! {
-                step = self.step() => step,
+            let done = tokio::select! {
+                done = self.advance() => done,
                 changed = restored.changed() => match changed {
                     Ok(()) => self.restart().await,
-                    Err(_) => return,
+                    Err(_) => Err(Closed),
                 },
             };
-            match step {
-                Ok(()) => {}
-                Err(Ended::Closed) => return,
-                Err(Ended::Failed(failure)) => {
-                    let pause = self.follower.failed(&failure);
-                    if self.report(Vec::new()).await.is_err() {
-                        return;
-                    }
-                    tokio::select! {
-                        () = time::sleep(pause) => {}
-                        changed = restored.changed() => match changed {
-                            Ok(()) if self.restart().await.is_ok() => {}
-                            Ok(()) | Err(_) => return,
-                        },
-                    }
-                }
+            if done.is_err() {
+                return;
             }
             if let (Some(first), Request::Watch { .. }) = (&first, self.follower.request()) {
                 first.send_replace(true);
+            }
+        }
+    }
+
+    /// One request, whole, and the pause after it if it fails.
+    async fn advance(&mut self) -> Result<(), Closed> {
+        match self.step().await {
+            Ok(()) => Ok(()),
+            Err(Ended::Closed) => Err(Closed),
+            Err(Ended::Failed(failure)) => {
+                let pause = self.follower.failed(&failure);
+                self.report(Vec::new()).await?;
+                time::sleep(pause).await;
+                Ok(())
             }
         }
     }
@@ -158,7 +162,7 @@ impl<R: Resource> Task<R> {
                 let resource = self.follower.resource();
                 let page = self.connection.list(resource, limit, next.as_deref()).await?;
                 let events = self.follower.page(&page)?;
-                self.report(events).await
+                Ok(self.report(events).await?)
             }
             Request::Watch { after } => {
                 let mut stream = self.connection.watch(self.follower.resource(), after).await?;
@@ -175,33 +179,37 @@ impl<R: Resource> Task<R> {
     }
 
     /// The API server's history is another one.
-    async fn restart(&mut self) -> Result<(), Ended> {
+    async fn restart(&mut self) -> Result<(), Closed> {
         self.follower.restart();
+        // What was being reported may not have arrived.
+        self.reported = None;
         self.report(vec![Event::Restarted]).await
     }
 
-    async fn report(&mut self, events: Vec<Event<R>>) -> Result<(), Ended> {
-        let state = Reported {
-            trouble: self.follower.trouble().map(ToOwned::to_owned),
-            unreadable: self.follower.unreadable().clone(),
-        };
-        let changed = self.reported.as_ref() != Some(&state);
-        if events.is_empty() && !changed {
+    async fn report(&mut self, events: Vec<Event<R>>) -> Result<(), Closed> {
+        let problems = self.follower.problems();
+        let problems = (self.reported.as_ref() != Some(problems)).then(|| problems.clone());
+        if events.is_empty() && problems.is_none() {
             return Ok(());
         }
-        let Reported { trouble, unreadable } = state.clone();
-        let followed = Followed { events, trouble, unreadable: changed.then_some(unreadable) };
-        self.reported = Some(state);
-        let event = (self.event)(followed, self.follower.resource());
-        self.events.send(event).await.map_err(|Closed| Ended::Closed)
+        if problems.is_some() {
+            self.reported.clone_from(&problems);
+        }
+        let event = (self.event)(Followed { events, problems }, self.follower.resource());
+        self.events.send(event).await
     }
 }
 
 /// Why a step came to an end.
 enum Ended {
     Failed(Failure),
-    /// Nobody takes the events.
     Closed,
+}
+
+impl From<Closed> for Ended {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
 }
 
 impl From<Failure> for Ended {
@@ -210,7 +218,7 @@ impl From<Failure> for Ended {
     }
 }
 
-/// Asks for ever; counts in `restores` how often versions went back.
+/// Asks until the receiver of the events is dropped; counts in `restores` how often versions went back.
 async fn watch_liveness(connection: Connection, events: Events, restores: watch::Sender<u64>) {
     let mut state = Liveness::default();
     let mut interval = time::interval(liveness::INTERVAL);

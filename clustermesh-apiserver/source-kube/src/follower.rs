@@ -10,8 +10,9 @@ use mesh_model::object::Kind;
 use mesh_source::{ResourceVersion, SourceEvent};
 
 use crate::{
+    failure::Failure,
     resource::{Resource, Unreadable},
-    response::{Line, Page, Status, Versioned, version},
+    response::{Line, Metadata, Page, Status, version},
 };
 
 /// What happens to the objects of a resource, as [`SourceEvent`] has it for the mesh's kinds.
@@ -42,8 +43,17 @@ pub(crate) enum Event<R: Resource> {
 /// What a follower reports.
 pub(crate) struct Followed<R: Resource> {
     pub(crate) events: Vec<Event<R>>,
-    pub(crate) trouble: Option<String>,
-    pub(crate) unreadable: Option<BTreeMap<R::Key, String>>,
+    /// `None`: as before.
+    pub(crate) problems: Option<Problems<R::Key>>,
+}
+
+/// What does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems<K> {
+    /// Why the last request failed, with what to do.
+    pub trouble: Option<String>,
+    /// Objects that are there and cannot be read, and why.
+    pub unreadable: BTreeMap<K, String>,
 }
 
 /// What is to be asked next.
@@ -63,20 +73,6 @@ pub(crate) enum Request {
     },
 }
 
-/// Why a request came to nothing, or a watch ended early.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The API server refused it: its status, in JSON, and the HTTP code.
-    Refused {
-        /// The HTTP status code.
-        code: u16,
-        /// The body of the answer.
-        body: String,
-    },
-    /// There was no answer, or it broke off; a sentence.
-    Broken(String),
-}
-
 /// Follows one resource.
 #[derive(Debug)]
 pub(crate) struct Follower<R: Resource> {
@@ -86,10 +82,7 @@ pub(crate) struct Follower<R: Resource> {
     /// The last version that is known. Another history begins where a list is before it.
     last: Option<u64>,
     backoff: Backoff,
-    /// Objects that are there and cannot be read, and why.
-    unreadable: BTreeMap<R::Key, String>,
-    /// Why the last request failed.
-    trouble: Option<String>,
+    problems: Problems<R::Key>,
 }
 
 #[derive(Debug)]
@@ -114,8 +107,7 @@ impl<R: Resource> Follower<R> {
             limit: Some(PAGE),
             last: None,
             backoff: Backoff::new(Policy::CONNECTION, seed),
-            unreadable: BTreeMap::new(),
-            trouble: None,
+            problems: Problems::default(),
         }
     }
 
@@ -156,7 +148,7 @@ impl<R: Resource> Follower<R> {
         for item in page.items() {
             match self.resource.decode(item) {
                 Ok(object) => {
-                    let version = Versioned::of(item).unwrap_or(listed);
+                    let version = version_of(item).unwrap_or(listed);
                     events.push(Event::Applied { version, object });
                 }
                 Err(Unreadable { key: Some(key), reason }) => {
@@ -168,10 +160,10 @@ impl<R: Resource> Follower<R> {
             }
         }
         if next.is_none() {
-            self.unreadable.clear();
+            self.problems.unreadable.clear();
         }
-        self.unreadable.append(&mut unreadable);
-        self.trouble = None;
+        self.problems.unreadable.append(&mut unreadable);
+        self.problems.trouble = None;
         match page.metadata.next.as_str() {
             "" => {
                 self.last = Some(listed);
@@ -200,24 +192,24 @@ impl<R: Resource> Follower<R> {
             let Status { code, .. } = serde_json::from_str(object).unwrap_or_default();
             return Err(Failure::Refused { code, body: object.to_owned() });
         }
-        let version = Versioned::of(object).ok_or_else(|| broken(&"no resourceVersion in it"))?;
+        let version = version_of(object).ok_or_else(|| broken(&"no resourceVersion in it"))?;
         let event = match (line.what.as_ref(), line.what == "BOOKMARK") {
             (_, true) => Some(Event::Bookmark { version }),
             ("ADDED" | "MODIFIED", _) => match self.resource.decode(object) {
                 Ok(object) => {
-                    self.unreadable.remove(&R::key(&object));
+                    self.problems.unreadable.remove(&R::key(&object));
                     Some(Event::Applied { version, object })
                 }
                 // What it was before stays.
                 Err(Unreadable { key: Some(key), reason }) => {
-                    self.unreadable.insert(key.clone(), reason);
+                    self.problems.unreadable.insert(key.clone(), reason);
                     Some(Event::Unreadable { key })
                 }
                 Err(Unreadable { key: None, reason }) => return Err(broken(&reason)),
             },
             ("DELETED", _) => match self.resource.key_of(object) {
                 Some(key) => {
-                    self.unreadable.remove(&key);
+                    self.problems.unreadable.remove(&key);
                     Some(Event::Deleted { version, key })
                 }
                 None => return Err(broken(&"a deleted object without a name")),
@@ -227,7 +219,7 @@ impl<R: Resource> Follower<R> {
         };
         *after = version;
         self.last = Some(version);
-        self.trouble = None;
+        self.problems.trouble = None;
         self.backoff.reset();
         Ok(event)
     }
@@ -239,19 +231,13 @@ impl<R: Resource> Follower<R> {
 
     /// The watch ended as it was asked to: after its time.
     pub(crate) fn ended(&mut self) {
-        self.trouble = None;
+        self.problems.trouble = None;
         self.backoff.reset();
     }
 
     /// A request failed, or a watch broke off. Returns how long to wait until the next.
     pub(crate) fn failed(&mut self, failure: &Failure) -> Duration {
-        let status = match failure {
-            Failure::Broken(_) => None,
-            Failure::Refused { code, body } => {
-                let status: Status = serde_json::from_str(body).unwrap_or_default();
-                Some(Status { code: *code, ..status })
-            }
-        };
+        let status = failure.status();
         let lost =
             status.as_ref().is_some_and(|status| status.is_expired() || status.is_too_large());
         match &mut self.state {
@@ -265,44 +251,49 @@ impl<R: Resource> Follower<R> {
         }
         let asked = status.as_ref().and_then(|status| status.details.as_ref());
         let asked = asked.map(|details| Duration::from_secs(details.retry_after_seconds.min(60)));
-        self.trouble = (!lost).then(|| self.sentence(failure, status.as_ref()));
+        self.problems.trouble = (!lost).then(|| self.sentence(failure));
         self.backoff.failed().max(asked.unwrap_or_default())
     }
 
-    /// Why the last request failed, with what to do.
-    pub(crate) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    /// What does not work.
+    pub(crate) fn problems(&self) -> &Problems<R::Key> {
+        &self.problems
     }
 
-    /// Objects that are there and cannot be read, and why.
-    pub(crate) fn unreadable(&self) -> &BTreeMap<R::Key, String> {
-        &self.unreadable
-    }
-
-    fn sentence(&self, failure: &Failure, status: Option<&Status>) -> String {
+    fn sentence(&self, failure: &Failure) -> String {
         let verb = match self.state {
             State::Listing(_) => "list",
             State::Watching(_) => "watch",
         };
-        let of = self.resource.name();
-        match (failure, status) {
-            (Failure::Broken(reason), _) => format!("the API server: {reason}"),
-            (Failure::Refused { .. }, Some(Status { code: 401, .. })) => {
-                "the API server does not know this apiserver: its service account's token, or the kubeconfig, is not valid"
-                    .to_owned()
-            }
-            (Failure::Refused { .. }, Some(Status { code: 403, .. })) => format!(
-                "the API server does not allow this apiserver to {verb} {of}: give {} the verbs list and watch on {of}",
-                self.resource.role()
-            ),
-            (Failure::Refused { .. }, Some(Status { code: 404, .. })) => {
-                self.resource.absence()
-            }
-            (Failure::Refused { code, .. }, status) => {
-                let message = status.map(|status| status.message.as_str()).unwrap_or_default();
-                format!("the API server refused to {verb} {of} (HTTP {code}) {message}")
+        match failure {
+            Failure::Refused { code: 404, .. } => self.resource.absence(),
+            _ => {
+                let (of, role) = (self.resource.name(), self.resource.role());
+                let right = format!("{role} the verbs list and watch on {of}");
+                failure.sentence(verb, of, &right)
             }
         }
+    }
+}
+
+fn version_of(object: &str) -> Option<u64> {
+    Metadata::of(object)?.version()
+}
+
+// === impl Problems ===
+
+impl<K> Default for Problems<K> {
+    fn default() -> Self {
+        Self { trouble: None, unreadable: BTreeMap::new() }
+    }
+}
+
+impl<K: fmt::Display> Problems<K> {
+    /// A sentence for each. `kind` stands before the names of objects.
+    pub fn sentences(&self, kind: &str) -> impl Iterator<Item = String> {
+        let unreadable = self.unreadable.iter();
+        let unreadable = unreadable.map(move |(key, reason)| format!("{kind}{key}: {reason}"));
+        self.trouble.iter().cloned().chain(unreadable)
     }
 }
 

@@ -8,9 +8,9 @@ use mesh_model::{Identity, Label, Labels};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    follower::{Event, Followed},
+    follower::{Event, Followed, Problems},
     resource::{Resource, Unreadable},
-    response::version,
+    response::Metadata,
 };
 
 /// What happens to the objects of identities.
@@ -43,10 +43,8 @@ pub enum IdentityEvent {
 pub struct FollowedIdentities {
     /// What happened, in order.
     pub events: Vec<IdentityEvent>,
-    /// Why its last request failed, with what to do.
-    pub trouble: Option<String>,
-    /// Objects that cannot be read by their names, and why; `None`: as before.
-    pub unreadable: Option<BTreeMap<String, String>>,
+    /// What does not work; `None`: as before.
+    pub problems: Option<Problems<String>>,
 }
 
 /// What became of a request about an identity.
@@ -78,14 +76,6 @@ struct Written {
     kind: String,
     metadata: Metadata,
     spec: Spec,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    resource_version: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -152,12 +142,7 @@ impl Resource for MeshIdentityResource {
     }
 
     fn key_of(&self, json: &str) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Named {
-            metadata: Metadata,
-        }
-        let named: Named = serde_json::from_str(json).ok()?;
-        Some(named.metadata.name)
+        Metadata::of(json)?.into_name()
     }
 
     fn key(object: &MeshIdentity) -> String {
@@ -170,10 +155,12 @@ pub(crate) fn absence() -> String {
 }
 
 fn read(written: Written) -> Result<MeshIdentity, String> {
-    let Written { metadata: Metadata { name, resource_version }, spec, .. } = written;
-    let id = id_of(&name).ok_or_else(|| format!("its name {name:?} is not an identity ID"))?;
-    let version = version(&resource_version)
-        .ok_or_else(|| format!("its resourceVersion {resource_version:?} is no number"))?;
+    let Written { metadata, spec, .. } = written;
+    let (name, version) = (&metadata.name, metadata.version());
+    let id = id_of(name).ok_or_else(|| format!("its name {name:?} is not an identity ID"))?;
+    let version = version.ok_or_else(|| {
+        format!("its resourceVersion {:?} is no number", metadata.resource_version)
+    })?;
     let labels = spec.labels.iter().map(|(key, value)| Label::with_name(key, value));
     Ok(MeshIdentity {
         id,
@@ -197,7 +184,7 @@ pub(crate) fn write(id: Identity, labels: &Labels, state: State, version: Option
     let written = Written {
         api_version: API_VERSION.into(),
         kind: "MeshIdentity".into(),
-        metadata: Metadata { name: id.to_string(), resource_version },
+        metadata: Metadata { name: id.to_string(), resource_version, ..Metadata::default() },
         spec: Spec { labels: labels.collect(), state: state.into(), since: Timestamp::now() },
     };
     // Text and numbers: writing them to memory cannot fail.
@@ -208,7 +195,7 @@ pub(crate) fn write(id: Identity, labels: &Labels, state: State, version: Option
 
 impl FollowedIdentities {
     pub(crate) fn new(followed: Followed<MeshIdentityResource>) -> Self {
-        let Followed { events, trouble, unreadable } = followed;
+        let Followed { events, problems } = followed;
         let event = |event: Event<MeshIdentityResource>| match event {
             Event::Restarted => Some(IdentityEvent::Restarted),
             Event::Listing => Some(IdentityEvent::Listing),
@@ -220,7 +207,7 @@ impl FollowedIdentities {
             Event::Listed { version } => Some(IdentityEvent::Listed { version }),
             Event::Bookmark { .. } => None,
         };
-        Self { events: events.into_iter().filter_map(event).collect(), trouble, unreadable }
+        Self { events: events.into_iter().filter_map(event).collect(), problems }
     }
 }
 

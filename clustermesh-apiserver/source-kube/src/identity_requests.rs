@@ -21,11 +21,10 @@ use tokio::{
 
 use crate::{
     connection::Connection,
-    events::{Events, KubeEvent},
-    follower::Failure,
+    events::{Closed, Events, KubeEvent},
+    failure::Failure,
     identities::{IdentityOutcome, MeshIdentityResource, NAME, PATH, absence, write},
     resource::Resource as _,
-    response::Status,
 };
 
 /// Requests that are made at a time. An API server limits those of one client.
@@ -43,12 +42,11 @@ pub(crate) async fn execute(
     let mut tasks = JoinSet::new();
     while let Some(request) = requests.recv().await {
         while tasks.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let (connection, events, failing) =
-            (connection.clone(), events.clone(), Arc::clone(&failing));
+        let (connection, events) = (connection.clone(), events.clone());
+        let (slots, failing) = (Arc::clone(&slots), Arc::clone(&failing));
         tasks.spawn(async move {
-            let _slot = slot;
-            until_answered(&connection, &events, &failing, &request).await;
+            // If it ends early, the receiver of the events was dropped.
+            let _ = until_answered(&connection, &events, &slots, &failing, &request).await;
         });
     }
 }
@@ -56,26 +54,27 @@ pub(crate) async fn execute(
 async fn until_answered(
     connection: &Connection,
     events: &Events,
+    slots: &Semaphore,
     failing: &AtomicBool,
     request: &IdentityRequest,
-) {
+) -> Result<(), Closed> {
     let mut backoff = Backoff::new(Policy::CONNECTION, request.id().get().into());
     loop {
-        match once(connection, request).await {
+        // A request that is refused again and again keeps no other from being made.
+        let slot = slots.acquire().await.map_err(|_| Closed)?;
+        let answer = once(connection, request).await;
+        drop(slot);
+        match answer {
             Ok(answer) => {
                 if failing.swap(false, Ordering::Relaxed) {
-                    // Nobody may take the events any more.
-                    let _ = events.send(KubeEvent::Identity(IdentityOutcome::Recovered)).await;
+                    events.send(KubeEvent::Identity(IdentityOutcome::Recovered)).await?;
                 }
-                let _ = events.send(KubeEvent::Identity(IdentityOutcome::Answered(answer))).await;
-                return;
+                return events.send(KubeEvent::Identity(IdentityOutcome::Answered(answer))).await;
             }
             Err(failure) => {
                 failing.store(true, Ordering::Relaxed);
                 let outcome = IdentityOutcome::Repeated(sentence(request, &failure));
-                if events.send(KubeEvent::Identity(outcome)).await.is_err() {
-                    return;
-                }
+                events.send(KubeEvent::Identity(outcome)).await?;
                 time::sleep(backoff.failed()).await;
             }
         }
@@ -101,34 +100,36 @@ async fn once(
             (Method::DELETE, body.to_string().into_bytes(), path.as_str())
         }
     };
-    let creates = method == Method::POST;
-    let deletes = method == Method::DELETE;
-    match connection.ask(method, path, Some(body), PATIENCE).await? {
+    let (creates, deletes) = (method == Method::POST, method == Method::DELETE);
+    let answer = match connection.ask(method, path, Some(body), PATIENCE).await? {
+        // Another replica was faster, or knows a later version.
+        (StatusCode::CONFLICT, conflict) => {
+            let path = format!("{PATH}/{id}");
+            match connection.ask(Method::GET, &path, None, PATIENCE).await? {
+                (StatusCode::OK, text) => return Ok(object(id, &text)),
+                // Created and deleted in between: created again.
+                (StatusCode::NOT_FOUND, _) if creates => (StatusCode::CONFLICT, conflict),
+                answer => answer,
+            }
+        }
+        answer => answer,
+    };
+    match answer {
         (StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED, _) if deletes => {
             Ok(IdentityAnswer::Gone(id))
         }
-        (StatusCode::OK | StatusCode::CREATED, text) => answer(id, &text),
+        (StatusCode::OK | StatusCode::CREATED, text) => Ok(object(id, &text)),
         (StatusCode::NOT_FOUND, _) if !creates => Ok(IdentityAnswer::Gone(id)),
-        // Another replica was faster, or knows a later version.
-        (StatusCode::CONFLICT, body) => {
-            match connection.ask(Method::GET, &format!("{PATH}/{id}"), None, PATIENCE).await? {
-                (StatusCode::OK, text) => answer(id, &text),
-                (StatusCode::NOT_FOUND, _) if !creates => Ok(IdentityAnswer::Gone(id)),
-                // Created and deleted in between: created again.
-                (StatusCode::NOT_FOUND, _) => Err(Failure::Refused { code: 409, body }),
-                (status, body) => Err(Failure::Refused { code: status.as_u16(), body }),
-            }
-        }
-        (status, body) => Err(Failure::Refused { code: status.as_u16(), body }),
+        (status, body) => Err(Failure::refused(status, body)),
     }
 }
 
 /// The object in an answer. One that cannot be read is there all the same.
-fn answer(id: Identity, text: &str) -> Result<IdentityAnswer, Failure> {
-    Ok(match MeshIdentityResource.decode(text) {
+fn object(id: Identity, text: &str) -> IdentityAnswer {
+    match MeshIdentityResource.decode(text) {
         Ok(object) => IdentityAnswer::Object(object),
         Err(_) => IdentityAnswer::Taken(id),
-    })
+    }
 }
 
 fn sentence(request: &IdentityRequest, failure: &Failure) -> String {
@@ -138,17 +139,8 @@ fn sentence(request: &IdentityRequest, failure: &Failure) -> String {
         IdentityRequest::Delete { .. } => "delete",
     };
     match failure {
-        Failure::Broken(reason) => format!("the API server: {reason}"),
-        Failure::Refused { code: 403, .. } => format!(
-            "the API server does not allow this apiserver to {verb} {NAME}: give its ClusterRole the verb {verb} on {NAME}"
-        ),
+        // Only a missing kind can keep an object from being created.
         Failure::Refused { code: 404, .. } => absence(),
-        Failure::Refused { code, body } => {
-            let Status { message, .. } = serde_json::from_str(body).unwrap_or_default();
-            format!(
-                "the API server refused to {verb} {NAME} {} (HTTP {code}) {message}",
-                request.id()
-            )
-        }
+        _ => failure.sentence(verb, NAME, &format!("its ClusterRole the verb {verb} on {NAME}")),
     }
 }

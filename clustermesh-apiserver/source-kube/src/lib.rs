@@ -7,6 +7,7 @@
 mod connection;
 mod drain;
 mod events;
+mod failure;
 mod follow;
 mod follower;
 mod identities;
@@ -19,5 +20,6 @@ pub use connection::{ConnectError, Connection, KubeconfigChoice};
 pub use drain::{DrainConfigMap, DrainConfigMapError, FollowedDrain, VersionedDrain};
 pub use events::{FollowedKind, KubeEvent};
 pub use follow::follow;
+pub use follower::Problems;
 pub use identities::{FollowedIdentities, IdentityEvent, IdentityOutcome};
 pub use liveness::{Answer, Liveness};

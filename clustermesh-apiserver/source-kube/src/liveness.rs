@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     connection::Connection,
-    follower::Failure,
-    response::{Page, Status, version},
+    failure::Failure,
+    response::{Metadata, Page, version},
 };
-use serde::Deserialize;
 
 /// How the API server answered last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,16 +24,6 @@ pub struct Answer {
     pub cluster: String,
     /// The version of all that the API server has.
     pub version: u64,
-}
-
-#[derive(Deserialize)]
-struct Namespace {
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    uid: String,
 }
 
 /// How often it is asked, and how long an answer may take.
@@ -65,7 +54,7 @@ impl Liveness {
 
 /// Asks, and waits for the answer. The error is a sentence.
 pub(crate) async fn ask(connection: &Connection) -> Result<Answer, String> {
-    let answer = connection.get(PATH, PATIENCE).await.map_err(sentence)?;
+    let answer = connection.get(PATH, PATIENCE).await.map_err(|failure| sentence(&failure))?;
     read(&answer)
 }
 
@@ -75,20 +64,18 @@ fn read(text: &str) -> Result<Answer, String> {
     let found = &page.metadata.resource_version;
     let version = version(found)
         .ok_or_else(|| format!("the API server: its resourceVersion {found:?} is no number"))?;
-    let namespace = page.items().next().and_then(|item| serde_json::from_str(item).ok());
-    let Some(Namespace { metadata: Metadata { uid } }) = namespace else {
-        return Err(
-            "the API server has no namespace kube-system, by which a cluster is known".into()
-        );
-    };
-    Ok(Answer { cluster: uid, version })
+    let cluster = page.items().next().and_then(Metadata::of).map(|metadata| metadata.uid);
+    let cluster = cluster.filter(|uid| !uid.is_empty());
+    let cluster = cluster
+        .ok_or("the API server has no namespace kube-system, by which a cluster is known")?;
+    Ok(Answer { cluster, version })
 }
 
-fn sentence(failure: Failure) -> String {
-    match failure {
-        Failure::Broken(reason) => format!("the API server does not answer: {reason}"),
-        Failure::Refused { code, body } => {
-            let Status { message, .. } = serde_json::from_str(&body).unwrap_or_default();
+fn sentence(failure: &Failure) -> String {
+    match (failure, failure.status()) {
+        (Failure::Broken(reason), _) => format!("the API server does not answer: {reason}"),
+        (Failure::Refused { code, .. }, status) => {
+            let message = status.unwrap_or_default().message;
             format!("the API server answers with HTTP {code} {message}")
         }
     }

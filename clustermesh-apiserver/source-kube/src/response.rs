@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// A page of a list.
@@ -36,17 +36,22 @@ pub(crate) struct Line<'a> {
     pub(crate) object: &'a RawValue,
 }
 
-/// The version of an object.
+/// An object, as far as every object is the same.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Versioned {
-    metadata: VersionMeta,
+pub(crate) struct AnyObject {
+    pub(crate) metadata: Metadata,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The metadata of an object that are used, whatever its kind.
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct VersionMeta {
-    resource_version: String,
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+    #[serde(skip_serializing)]
+    pub(crate) uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) resource_version: String,
 }
 
 /// Why an API server refuses.
@@ -81,13 +86,22 @@ impl<'a> Page<'a> {
     }
 }
 
-// === impl Versioned ===
+// === impl Metadata ===
 
-impl Versioned {
-    /// The version in an object's text; `None` where it has none that can be compared.
-    pub(crate) fn of(text: &str) -> Option<u64> {
-        let Self { metadata } = serde_json::from_str(text).ok()?;
-        version(&metadata.resource_version)
+impl Metadata {
+    /// Those of an object; `None` if it cannot be read at all.
+    pub(crate) fn of(object: &str) -> Option<Self> {
+        serde_json::from_str(object).ok().map(|AnyObject { metadata }| metadata)
+    }
+
+    /// The name, if there is one.
+    pub(crate) fn into_name(self) -> Option<String> {
+        Some(self.name).filter(|name| !name.is_empty())
+    }
+
+    /// The version, if it can be compared.
+    pub(crate) fn version(&self) -> Option<u64> {
+        version(&self.resource_version)
     }
 }
 

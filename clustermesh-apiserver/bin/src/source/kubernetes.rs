@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use mesh_alloc::{AllocationError, Found, IdentityRequest, Lost, MeshIdentities};
@@ -15,7 +15,7 @@ use mesh_model::{
 use mesh_source::{Drain, ResourceVersion, SourceEvent};
 use mesh_source_kube::{
     DrainConfigMap, FollowedDrain, FollowedIdentities, FollowedKind, IdentityEvent,
-    IdentityOutcome, KubeEvent, Liveness, VersionedDrain,
+    IdentityOutcome, KubeEvent, Liveness, Problems, VersionedDrain,
 };
 use tokio::{
     runtime::Handle,
@@ -25,7 +25,7 @@ use tokio::{
 use super::{Source, SourceState, Ticked};
 use crate::{
     drain::{Changed, NotChanged},
-    identity_allocation::{IdentityRecording, PASS, RETRY},
+    identity_allocation::{IdentityRecording, Schedule},
 };
 
 /// The source of a Kubernetes cluster.
@@ -41,13 +41,12 @@ pub(crate) struct Kubernetes {
     runtime: Handle,
     /// What is drained.
     drain: VersionedDrain,
-    drain_trouble: Option<String>,
+    drain_problems: Problems<String>,
     /// The kinds that are not followed were reported as empty.
     begun: bool,
     /// The number of changes that were passed to the exporter.
     changes: u64,
-    next_pass: Option<Instant>,
-    next_retry: Option<Instant>,
+    schedule: Schedule,
 }
 
 /// What a source in Kubernetes needs of its runtime.
@@ -67,19 +66,15 @@ struct Ids(MeshIdentities);
 struct KindState {
     /// The version that it has reached, once all of it was listed.
     version: Option<ResourceVersion>,
-    trouble: Option<String>,
-    unreadable: BTreeMap<ObjectKey, String>,
+    problems: Problems<ObjectKey>,
 }
 
 /// What is wrong with the objects of identities.
 #[derive(Default)]
 struct IdentitiesState {
-    /// Why they cannot be listed or watched.
-    trouble: Option<String>,
+    problems: Problems<String>,
     /// Why the last request about one is repeated.
     repeated: Option<String>,
-    /// Those that cannot be read, by name.
-    unreadable: BTreeMap<String, String>,
     /// Those of another cluster's range.
     foreign: BTreeMap<Identity, String>,
 }
@@ -103,16 +98,14 @@ impl Allocate for Ids {
 
 impl IdentitiesState {
     fn problems(&self) -> impl Iterator<Item = String> {
-        let troubles = [&self.trouble, &self.repeated].into_iter().flatten().cloned();
-        let unreadable = self.unreadable.iter();
-        let unreadable = unreadable.map(|(name, reason)| format!("MeshIdentity {name}: {reason}"));
         let foreign = self.foreign.first_key_value().map(|(id, reason)| {
             format!(
                 "{} MeshIdentities are not used, such as {id}: {reason}. If the cluster was given another ID on purpose, delete them",
                 self.foreign.len()
             )
         });
-        troubles.chain(unreadable).chain(foreign)
+        let known = self.problems.sentences("MeshIdentity ");
+        known.chain(self.repeated.clone()).chain(foreign)
     }
 }
 
@@ -137,11 +130,10 @@ impl Kubernetes {
             config_map,
             runtime,
             drain: VersionedDrain::default(),
-            drain_trouble: None,
+            drain_problems: Problems::default(),
             begun: false,
             changes: 0,
-            next_pass: None,
-            next_retry: None,
+            schedule: Schedule::default(),
         }
     }
 
@@ -157,15 +149,16 @@ impl Kubernetes {
                 self.identities.repeated = Some(why);
             }
             KubeEvent::Identity(IdentityOutcome::Recovered) => self.identities.repeated = None,
-            KubeEvent::Drain(FollowedDrain { drain, restarted, trouble }) => {
-                self.drain_trouble = trouble;
+            KubeEvent::Drain(FollowedDrain { drain, restarted, problems }) => {
+                if let Some(problems) = problems {
+                    self.drain_problems = problems;
+                }
                 if restarted {
                     self.drain.version = 0;
                 }
                 // An answer may come before the event of a watch that is older.
                 if let Some(drain) = drain.filter(|drain| drain.version > self.drain.version) {
                     self.drain = drain;
-                    exporter.set_drain(self.drain.drain.clone(), &mut self.ids);
                 }
             }
             KubeEvent::Liveness(liveness) => {
@@ -179,7 +172,7 @@ impl Kubernetes {
     }
 
     fn take_kind(&mut self, exporter: &mut Exporter, followed: FollowedKind) {
-        let FollowedKind { kind, events, trouble, unreadable } = followed;
+        let FollowedKind { kind, events, problems } = followed;
         let state = self.kinds.entry(kind).or_default();
         for event in &events {
             match event {
@@ -198,19 +191,17 @@ impl Kubernetes {
                 SourceEvent::Unreadable { .. } => {}
             }
         }
-        state.trouble = trouble;
-        if let Some(unreadable) = unreadable {
-            state.unreadable = unreadable;
+        if let Some(problems) = problems {
+            state.problems = problems;
         }
         exporter.handle_all(events, &mut self.ids);
     }
 
     fn take_identities(&mut self, followed: FollowedIdentities) {
-        let FollowedIdentities { events, trouble, unreadable } = followed;
+        let FollowedIdentities { events, problems } = followed;
         let (ids, state) = (&mut self.ids.0, &mut self.identities);
-        state.trouble = trouble;
-        if let Some(unreadable) = unreadable {
-            state.unreadable = unreadable;
+        if let Some(problems) = problems {
+            state.problems = problems;
         }
         for event in events {
             match event {
@@ -280,7 +271,7 @@ impl Source for Kubernetes {
                 Err(_) => break,
             }
         }
-        exporter.set_drain(self.drain.drain.clone(), &mut self.ids);
+        exporter.set_drain(&self.drain.drain, &mut self.ids);
         self.publish(exporter);
     }
 
@@ -290,15 +281,11 @@ impl Source for Kubernetes {
         if waiting {
             self.look(exporter, at);
         }
-        let is_due = |next: Option<Instant>| next.is_none_or(|next| next <= at.now);
-        if self.is_listed() && exporter.is_complete() && is_due(self.next_pass) {
-            self.next_pass = Some(at.now + PASS.min(self.recording.wait / 4));
-            // While the etcd may still have addresses with an ID, it is only marked as unused.
-            let wait = if synced { self.recording.wait } else { Duration::MAX };
+        let listed = self.is_listed() && exporter.is_complete();
+        if let Some(wait) = self.schedule.collects(listed, synced, self.recording.wait, at.now) {
             self.ids.0.collect(|id, _| exporter.uses(id), wait, SystemTime::now());
         }
-        if is_due(self.next_retry) {
-            self.next_retry = Some(at.now + RETRY);
+        if self.schedule.wants_retry(at.now) {
             exporter.retry(&mut self.ids);
         }
         self.publish(exporter);
@@ -345,19 +332,14 @@ impl Source for Kubernetes {
             Some((kind.to_string(), state.version?.0.to_string()))
         };
         let versions: BTreeMap<String, String> = self.kinds.iter().filter_map(version).collect();
-        let troubles = self.kinds.values().filter_map(|kind| kind.trouble.clone());
-        let unreadable = self.kinds.values().flat_map(|kind| &kind.unreadable);
-        let unreadable = unreadable.map(|(key, reason)| format!("{key}: {reason}"));
+        let kinds = self.kinds.values().flat_map(|kind| kind.problems.sentences(""));
+        let drain = self.drain_problems.sentences("ConfigMap ");
         let away = self.liveness.trouble.as_ref().map(|(_, why)| why.clone());
         SourceState {
             complete: self.is_listed(),
             versions: Some(versions).filter(|_| self.is_listed()),
             away,
-            problems: troubles
-                .chain(self.drain_trouble.clone())
-                .chain(unreadable)
-                .chain(self.identities.problems())
-                .collect(),
+            problems: kinds.chain(drain).chain(self.identities.problems()).collect(),
             identities: self.ids.0.len(),
         }
     }

@@ -65,7 +65,7 @@ impl Source for Manifests {
                     *away = None;
                     // Before the objects, so that new endpoints on a drained node are never exported as ready.
                     if let Some(drain) = source.drain() {
-                        exporter.set_drain(drain.clone(), allocation);
+                        exporter.set_drain(drain, allocation);
                     }
                     exporter.retry(allocation);
                     exporter.handle_all(events, allocation);

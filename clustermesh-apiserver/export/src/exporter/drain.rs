@@ -68,11 +68,11 @@ impl Drained {
 
 impl Exporter {
     /// Replaces the content of `drain.yaml`.
-    pub fn set_drain<A: Allocate>(&mut self, drain: Drain, allocate: &mut A) {
-        if self.drained.file == drain {
+    pub fn set_drain<A: Allocate>(&mut self, drain: &Drain, allocate: &mut A) {
+        if self.drained.file == *drain {
             return;
         }
-        let before = std::mem::replace(&mut self.drained.file, drain);
+        let before = std::mem::replace(&mut self.drained.file, drain.clone());
         let named: BTreeSet<String> =
             before.nodes.union(&self.drained.file.nodes).cloned().collect();
         let mut affected = BTreeSet::new();

@@ -109,7 +109,8 @@ impl Exporter {
     }
 
     /// How many label sets wait for an ID.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
         self.identities.waiting.len()
     }
 

@@ -27,8 +27,8 @@ struct Encoded {
     notes: Vec<String>,
 }
 
-/// Why an object has no keys now.
-enum Unmade {
+/// Why an object is not exported as it is now.
+enum NotExported {
     /// Its label set will have an ID.
     Waits,
     /// It cannot have one.
@@ -122,20 +122,20 @@ impl Exporter {
         key: &ObjectKey,
         labels: Option<Labels>,
         allocate: &mut A,
-    ) -> Result<Option<(Identity, Labels)>, Unmade> {
+    ) -> Result<Option<(Identity, Labels)>, NotExported> {
         self.label_sets.set(key, labels.as_ref());
         let Some(labels) = labels else { return Ok(None) };
         let allocated = match self.cilium.id_of(&labels) {
             Some(identity) => Some(identity),
-            None => {
-                allocate.identity(&labels).map_err(|error| Unmade::Problem(error.to_string()))?
-            }
+            None => allocate
+                .identity(&labels)
+                .map_err(|error| NotExported::Problem(error.to_string()))?,
         };
         match allocated {
             Some(identity) => Ok(Some((identity, labels))),
             None => {
                 self.identities.wait(key, labels);
-                Err(Unmade::Waits)
+                Err(NotExported::Waits)
             }
         }
     }
@@ -144,8 +144,8 @@ impl Exporter {
     fn encode(
         &self,
         key: &ObjectKey,
-        identity: Result<Option<(Identity, Labels)>, Unmade>,
-    ) -> Result<Encoded, Unmade> {
+        identity: Result<Option<(Identity, Labels)>, NotExported>,
+    ) -> Result<Encoded, NotExported> {
         let Made { records, identity, mut notes } = self.records(key, identity?);
         notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
         let values = records.iter().map(|record| self.value(record)).collect();
@@ -158,7 +158,7 @@ impl Exporter {
     }
 
     /// Replaces an object's keys and values.
-    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, Unmade>) {
+    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, NotExported>) {
         self.makes += 1;
         let now = match encoded {
             Ok(Encoded { values, identity, notes }) => {
@@ -170,10 +170,12 @@ impl Exporter {
                 self.identities.set_use(&key, identity);
                 values
             }
-            Err(unmade) => {
-                match unmade {
-                    Unmade::Problem(problem) => drop(self.problems.insert(key.clone(), problem)),
-                    Unmade::Waits => drop(self.problems.remove(&key)),
+            Err(reason) => {
+                match reason {
+                    NotExported::Problem(problem) => {
+                        drop(self.problems.insert(key.clone(), problem))
+                    }
+                    NotExported::Waits => drop(self.problems.remove(&key)),
                 }
                 match self.objects.get(&key) {
                     // It was not exported before, so export at least that the pod exists, for its node.

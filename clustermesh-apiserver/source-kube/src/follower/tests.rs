@@ -123,16 +123,16 @@ fn an_object_that_cannot_be_read_costs_itself_and_stays_as_it_was() {
     let bad = r#"{"metadata":{"name":"bad","resourceVersion":"4","labels":"none"}}"#.to_owned();
     let events = follower.page(&page(&[namespace("a", 3), bad.clone()], 9, "")).unwrap();
     assert_eq!(words(&events), ["listing", "+a@3", "?bad", "listed@9"]);
-    assert_eq!(follower.unreadable().len(), 1);
+    assert_eq!(follower.problems().unreadable.len(), 1);
     // Mended.
     follower.line(&line("MODIFIED", &namespace("bad", 10))).unwrap();
-    assert!(follower.unreadable().is_empty());
+    assert!(follower.problems().unreadable.is_empty());
     // Broken anew, and gone.
     follower.line(&line("MODIFIED", &bad)).unwrap();
-    assert_eq!(follower.unreadable().len(), 1);
+    assert_eq!(follower.problems().unreadable.len(), 1);
     let gone = follower.line(&line("DELETED", &bad)).unwrap();
     assert_eq!(gone.as_ref().map(word).as_deref(), Some("-bad@4"));
-    assert!(follower.unreadable().is_empty());
+    assert!(follower.problems().unreadable.is_empty());
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn an_answer_that_is_none_changes_nothing() {
         let failure = follower.page(text).unwrap_err();
         follower.failed(&failure);
         assert_eq!(follower.request(), Request::List { limit: Some(500), next: None }, "{text}");
-        let trouble = follower.trouble().unwrap();
+        let trouble = follower.problems().trouble.as_deref().unwrap();
         assert!(trouble.starts_with("the API server: its list of namespaces: "), "{trouble}");
     }
     for text in ["", "7", r#"{"type":"ADDED"}"#, &line("ADDED", "{}"), &line("DELETED", "7")] {
@@ -164,7 +164,7 @@ fn an_answer_that_is_none_changes_nothing() {
 fn a_missing_right_is_named() {
     let mut follower = Follower::new(Kind::EndpointSlice, 1);
     follower.failed(&refused(403, "Forbidden"));
-    let trouble = follower.trouble().unwrap();
+    let trouble = follower.problems().trouble.as_deref().unwrap();
     assert!(
         trouble.contains("the verbs list and watch on endpointslices.discovery.k8s.io"),
         "{trouble}"

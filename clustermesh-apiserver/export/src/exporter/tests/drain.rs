@@ -18,7 +18,7 @@ fn on_two_nodes(cluster: &mut Cluster) {
 
 fn drain(cluster: &mut Cluster, on: bool, nodes: &[&str]) -> Vec<String> {
     let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
-    cluster.exporter.set_drain(Drain { cluster: on, nodes }, &mut cluster.counter);
+    cluster.exporter.set_drain(&Drain { cluster: on, nodes }, &mut cluster.counter);
     cluster.changed()
 }
 
@@ -205,7 +205,7 @@ proptest! {
                 _ => {
                     let nodes = ["n1", "n2"].into_iter().take(usize::from(name) % 3);
                     file = Drain { cluster: on_n1 && more, nodes: nodes.map(str::to_owned).collect() };
-                    cluster.exporter.set_drain(file.clone(), &mut cluster.counter);
+                    cluster.exporter.set_drain(&file, &mut cluster.counter);
                 }
             }
             prop_assert_eq!(cluster.exporter.drain_state(), cluster.exporter.drain_state_with(file.clone()));
