@@ -395,7 +395,7 @@ fn replicas_agree_on_identities_that_outlive_their_custom_resource() {
     ]);
     assert!(refused.unwrap_err().contains("the labels of an ID never change"));
 
-    // Somebody deletes the custom resource, and with it all objects.
+    // The custom resource is deleted, and with it all objects.
     let mut watches = etcds.each_ref().map(|etcd| etcd.watch("admin", "cilium/state/"));
     kubernetes.must(&["delete", "crd", "meshidentities.clustermesh.dev"]);
     let missing = "apply deploy/manifests/meshidentities.yaml";
@@ -492,31 +492,20 @@ fn a_drain_is_in_a_config_map_for_all_replicas() {
         let found: Value = serde_json::from_str(&found).unwrap();
         found["kvs"][0]["mod_revision"].as_i64().unwrap()
     };
+    let write = |drain: &str| {
+        let patch = json!({ "data": { "drain.yaml": drain } }).to_string();
+        let map = ["patch", "-n", "clustermesh-system", "configmap/clustermesh-drain"];
+        kubernetes.must(&[&map[..], &["--type=merge", "-p", &patch]].concat());
+    };
     replicas[1].kill();
     let written = revision();
     replicas[1].start_again();
     replicas[1].wait_ready();
-    kubernetes.must(&[
-        "patch",
-        "-n",
-        "clustermesh-system",
-        "configmap/clustermesh-drain",
-        "--type=merge",
-        "-p",
-        r#"{"data":{"drain.yaml":"clusters: [a]"}}"#,
-    ]);
+    write("clusters: [a]");
     replicas[0].wait_problem("ConfigMap clustermesh-drain: drain.yaml");
     assert_eq!(backends(&replicas[0], "web"), Vec::<String>::new(), "it stays drained");
     assert_eq!(revision(), written, "the service was not written again");
-    kubernetes.must(&[
-        "patch",
-        "-n",
-        "clustermesh-system",
-        "configmap/clustermesh-drain",
-        "--type=merge",
-        "-p",
-        r#"{"data":{"drain.yaml":"cluster: true"}}"#,
-    ]);
+    write("cluster: true");
     within(PATIENCE, "the ConfigMap is read", || {
         match replicas[0].status()["problems"].to_string() {
             problems if problems.contains("ConfigMap") => Err(problems),

@@ -17,11 +17,13 @@ use crate::kubernetes::{
 mod fields;
 mod labels;
 mod misspelt;
+mod object;
 mod passed_over;
 mod pieces;
 mod tree;
 
 pub(crate) use misspelt::meant;
+pub use object::{Unreadable, decode_object, key_of};
 pub use passed_over::PassedOver;
 
 /// The format of a manifest.
@@ -67,16 +69,6 @@ pub struct DecodeProblem {
     pub key: Option<ObjectKey>,
 }
 
-/// An object of an API server that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{reason}", key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
-pub struct Unreadable {
-    /// Which; `None`: that cannot be read either.
-    pub key: Option<ObjectKey>,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
 /// Where an object is in a text.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -93,29 +85,6 @@ const PIECE: usize = 64 * 1024;
 /// Decodes a manifest.
 pub fn decode(format: Format, text: &str) -> Decoded {
     decode_kinds(&Kind::ALL, format, text)
-}
-
-/// Reads an object of a kind as an API server has it: in JSON, with or without its kind, and with fields that a later version
-/// may have added.
-///
-/// # Errors
-/// When the mesh cannot use it.
-pub fn decode_object(kind: Kind, json: &str) -> Result<Object, Unreadable> {
-    let unreadable = |key| move |reason| Unreadable { key, reason };
-    let value = tree::read(Format::Json, json).map_err(|(_, reason)| unreadable(None)(reason))?;
-    let value = value.unwrap_or_default();
-    let header: Header = fields::read(&value).map_err(unreadable(None))?;
-    if header.metadata.name.is_empty() {
-        return Err(unreadable(None)("it has no metadata.name".into()));
-    }
-    let key = Some(header.key(kind));
-    header.metadata.check(kind).and_then(|()| typed(kind, &value)).map_err(unreadable(key))
-}
-
-/// What names an object of a kind, as an API server has it; `None` where it has no name.
-pub fn key_of(kind: Kind, json: &str) -> Option<ObjectKey> {
-    let header: Header = serde_json::from_str(json).ok()?;
-    Some(header.key(kind)).filter(|key| !key.name.is_empty())
 }
 
 /// Decodes a manifest like [`decode`], with another smallest size, in bytes, of the pieces into which Lists in YAML are split.

@@ -91,7 +91,7 @@ sweep() {
     done
     if [ -e "/sys/class/net/$bridge" ]; then ip link del "$bridge"; fi
     rm -rf "$state/exec" "$state/dockerd.pid" "$state/docker.sock"
-    # Folders that Docker and containerd make outside of those that they are given, if nobody else has anything in them.
+    # Folders that Docker and containerd make outside of those that they are given, if no other program has anything in them.
     rmdir /run/docker/{plugins,} /run/containerd/{s,} /opt/containerd/{bin,lib,} 2> /dev/null || true
 }
 
