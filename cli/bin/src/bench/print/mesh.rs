@@ -93,3 +93,49 @@ pub(in crate::bench) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
     });
     Ok(output::table(&header, changes)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_bench::{Bootstrap, Changes, Distribution, ProcessResources};
+
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn figures_of_a_mesh_fit() {
+        let distribution = Distribution {
+            count: 100,
+            p50_nanos: 1_500_000,
+            p90_nanos: 2_000_000,
+            p99_nanos: 2_500_000,
+            max_nanos: 3_000_000,
+        };
+        let row = MeshRow {
+            clusters: 250,
+            etcds: Etcds::Replayed,
+            endpoints: 100_000,
+            bootstrap: Bootstrap {
+                cpu_millis: 5_400.0,
+                elapsed_millis: 5_400.0,
+                keys: 351_000,
+                read_cpu_millis: 4_100.0,
+                read_elapsed_millis: 4_100.0,
+                ratio: 1.32,
+            },
+            resident: 250_000_000,
+            resident_each: 1_250.0,
+            held: ProcessResources { threads: 12, descriptors: 600, inotify_instances: 3 },
+            idle_millis: 12.5,
+            changes: vec![Changes {
+                rate: 0,
+                achieved: 350.0,
+                changes: 1_000,
+                cpu_micros: 120.0,
+                watch: distribution,
+                kernel: distribution,
+                ratio: 1.25,
+            }],
+        };
+        samples::fits(100, || mesh(std::slice::from_ref(&row)));
+    }
+}
