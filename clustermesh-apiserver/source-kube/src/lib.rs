@@ -15,6 +15,7 @@ mod identity_requests;
 mod liveness;
 mod resource;
 mod response;
+mod stored;
 
 pub use connection::{ConnectError, Connection, KubeconfigChoice};
 pub use drain::{DrainConfigMap, DrainConfigMapError, FollowedDrain, VersionedDrain};
@@ -23,3 +24,4 @@ pub use follow::follow;
 pub use follower::Problems;
 pub use identities::{FollowedIdentities, IdentityEvent, IdentityOutcome};
 pub use liveness::{Answer, Liveness};
+pub use stored::{Stored, StoredContent, StoredError, StoredKind};
