@@ -51,6 +51,11 @@ impl ClusterPki {
         Self { folder: folder.into() }
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A certificate's file.
     pub fn certificate(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.crt"))

@@ -8,7 +8,9 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use mesh_admin::{duration, logs::LogArgs, ports};
+use mesh_source_kube::KubeconfigChoice;
 
 /// Exports a cluster's services, pods and nodes to its etcd, from which the agents of all clusters read them
 #[derive(Clone, Debug, Parser)]
@@ -29,6 +31,19 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Set up users and roles in an etcd before anything else can reach it
     EtcdInit(EtcdInitArgs),
+    /// Make the cluster directory of a pod: cluster.yaml from flags, and certificates of the CA in Secret clustermesh-ca
+    Init(InitArgs),
+}
+
+/// Where the API server is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ApiArgs {
+    /// The kubeconfig of the API server; without one, the service account of the pod
+    #[arg(long, value_name = "FILE", env = "CLUSTERMESH_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in it; by default its current one
+    #[arg(long, value_name = "NAME", requires = "kubeconfig", env = "CLUSTERMESH_KUBE_CONTEXT")]
+    pub(crate) kube_context: Option<String>,
 }
 
 /// Where a cluster's objects come from.
@@ -50,12 +65,13 @@ pub(crate) struct Args {
     /// Where the cluster's objects come from
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_SOURCE")]
     pub(crate) source: SourceKind,
-    /// The kubeconfig for --source kubernetes; without one, the service account of the pod
-    #[arg(long, value_name = "FILE", env = "CLUSTERMESH_KUBECONFIG")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context in it; by default its current one
-    #[arg(long, value_name = "NAME", requires = "kubeconfig", env = "CLUSTERMESH_KUBE_CONTEXT")]
-    pub(crate) kube_context: Option<String>,
+    /// Where the API server is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// Keep what a pod made by `init` needs: renew certificates in pki/ after half of this time, and write Secret and ConfigMap
+    /// clustermesh-local, by which agents find the etcd. With --source kubernetes
+    #[arg(long, value_name = "DURATION", env = "CLUSTERMESH_CERTIFICATE_LIFETIME", value_parser = certificate_lifetime)]
+    pub(crate) certificate_lifetime: Option<Duration>,
     /// The etcd to write to
     #[arg(long, default_value = "https://127.0.0.1:2379", env = "CLUSTERMESH_ETCD_ENDPOINT")]
     pub(crate) etcd_endpoint: String,
@@ -125,6 +141,72 @@ pub(crate) struct EtcdInitArgs {
     pub(crate) etcd: Vec<String>,
 }
 
+/// The flags of `init`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// The cluster directory to make
+    #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
+    pub(crate) config_dir: PathBuf,
+    /// The cluster's name
+    #[arg(long, value_name = "NAME", env = "CLUSTERMESH_CLUSTER_NAME")]
+    pub(crate) cluster_name: String,
+    /// The cluster's ID
+    #[arg(long, value_name = "ID", env = "CLUSTERMESH_CLUSTER_ID")]
+    pub(crate) cluster_id: u32,
+    /// How many clusters the mesh may have, 255 or 511; the same in all of them
+    #[arg(long, default_value_t = 255, env = "CLUSTERMESH_MAX_CONNECTED_CLUSTERS")]
+    pub(crate) max_connected_clusters: u32,
+    /// An address range of the cluster's pods; may be repeated
+    #[arg(
+        long = "pod-cidr",
+        value_name = "CIDR",
+        env = "CLUSTERMESH_POD_CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    /// An address range of the cluster's services; may be repeated
+    #[arg(
+        long = "service-cidr",
+        value_name = "CIDR",
+        env = "CLUSTERMESH_SERVICE_CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) service_cidrs: Vec<IpNet>,
+    /// An address range of the cluster's nodes; may be repeated
+    #[arg(
+        long = "node-cidr",
+        value_name = "CIDR",
+        env = "CLUSTERMESH_NODE_CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) node_cidrs: Vec<IpNet>,
+    /// Whether namespaces without the annotation clustermesh.cilium.io/global take part in the mesh
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, env = "CLUSTERMESH_DEFAULT_GLOBAL_NAMESPACE")]
+    pub(crate) default_global_namespace: bool,
+    /// How long issued certificates are valid
+    #[arg(long, value_name = "DURATION", default_value = "90d", env = "CLUSTERMESH_CERTIFICATE_LIFETIME", value_parser = certificate_lifetime)]
+    pub(crate) certificate_lifetime: Duration,
+    /// Where the API server is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// Log flags
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+impl ApiArgs {
+    /// How the API server is found.
+    pub(crate) fn choice(&self) -> KubeconfigChoice {
+        match &self.kubeconfig {
+            None => KubeconfigChoice::InCluster,
+            Some(path) => KubeconfigChoice::File {
+                path: Some(path.clone()),
+                context: self.kube_context.clone(),
+            },
+        }
+    }
+}
+
 impl Args {
     /// The interval of heartbeats.
     pub(crate) fn heartbeat(&self) -> Duration {
@@ -139,6 +221,10 @@ impl Args {
 
 fn heartbeat(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_secs(1)..=Duration::from_secs(300), "1s to 5m")
+}
+
+fn certificate_lifetime(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_secs(60)..=Duration::from_secs(3_650 * 24 * 3_600), "1m to 3650d")
 }
 
 fn identity_wait(text: &str) -> Result<Duration, String> {

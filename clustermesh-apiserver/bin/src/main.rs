@@ -2,11 +2,15 @@
 
 mod admin;
 mod args;
+mod certificates;
 mod clashes;
 mod cluster;
 mod drain;
 mod etcd_init;
 mod identity_allocation;
+mod init;
+mod installation;
+mod local_access;
 mod metrics;
 mod run;
 mod source;
@@ -31,6 +35,10 @@ fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {
         Some(args::Command::EtcdInit(init)) => {
             mesh_admin::logs::init(&init.log)?;
             etcd_init::run(init)
+        }
+        Some(args::Command::Init(args)) => {
+            mesh_admin::logs::init(&args.log)?;
+            init::run(&args)
         }
     }
 }

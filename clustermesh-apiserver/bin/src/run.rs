@@ -12,12 +12,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_admin::health::Health;
-use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
+use mesh_certs::{Clock, ClusterPki, CredentialFiles, Receiver, Store};
 use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
-use mesh_source_kube::{DrainConfigMap, KubeconfigChoice};
+use mesh_source_kube::{Connection, DrainConfigMap};
 use mesh_wire::users_file::UsersFile;
 use tokio::{
     runtime::Handle,
@@ -29,8 +29,10 @@ use tokio::{
 use crate::{
     admin::{ApiserverAdmin, unready},
     args::{Args, SourceKind},
+    certificates::Issuing,
     cluster::Cluster,
     identity_allocation::IdentityRecording,
+    installation,
     metrics::Metrics,
     source::ApiServer,
     users_file,
@@ -75,12 +77,20 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         [FolderWatch::new(&directory.manifests()), FolderWatch::shallow(directory.path())];
     let logs = watches.each_ref().map(FolderWatch::write_log).into();
     let rules = &args.identity_labels;
+    let mut installed = None;
     let (cluster, following) = match args.source {
         SourceKind::Manifests => {
             (Cluster::open(&directory, rules, recording, logs, metrics.clone())?, None)
         }
         SourceKind::Kubernetes => {
-            let connection = mesh_source_kube::Connection::open(&kubeconfig(&args)).await?;
+            let connection = Connection::open(&args.api.choice()).await?;
+            if let Some(lifetime) = args.certificate_lifetime {
+                let cluster = directory.settings()?.name;
+                let namespace = connection.namespace().to_owned();
+                let pki = ClusterPki::new(&directory.pki());
+                installed =
+                    Some((Issuing { cluster, namespace, pki, lifetime }, connection.clone()));
+            }
             let (sender, events) = mpsc::channel(EVENTS);
             let (requests, receiver) = mpsc::unbounded_channel();
             let config_map = DrainConfigMap::new(connection.clone());
@@ -105,6 +115,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         }
     };
     let store = Arc::new(Mutex::new(StoreState::default()));
+    let installation = async {
+        match installed {
+            Some((issuing, api)) => installation::keep(issuing, api, &store).await,
+            None => std::future::pending().await,
+        }
+    };
     let shared = Shared { cluster: Arc::clone(&cluster), store: Arc::clone(&store), metrics };
     let (users_sender, users) = watch::channel(None);
     let (drain_sender, drain) = watch::channel(false);
@@ -142,6 +158,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = watch_manifests(&cluster, watches), if !follows => {}
         () = following => bail!("following the API server ended: see the log"),
         () = users_file::follow(&users_path, users_sender, &store) => {}
+        () = installation => {}
         // In its own task, so that its computations over all keys do not delay the others.
         () = task(writing) => tracing::info!("everything is written"),
         () = asked_to_stop => {}
@@ -202,16 +219,6 @@ async fn write(
     tokio::select! {
         () = watch_credentials((credentials, published), &pki, &shared.store, &shared.metrics) => {}
         () = writer.run() => {}
-    }
-}
-
-/// Where the API server is.
-fn kubeconfig(args: &Args) -> KubeconfigChoice {
-    match &args.kubeconfig {
-        None => KubeconfigChoice::InCluster,
-        Some(path) => {
-            KubeconfigChoice::File { path: Some(path.clone()), context: args.kube_context.clone() }
-        }
     }
 }
 

@@ -67,6 +67,8 @@ codes! {
         "see the agent's log; until then, the agent answers probes itself",
     Routes "routes"
         "check `ip route` and the nodes that the message names: two nodes must not have the same range, and next hops must be reachable",
+    Installation "installation"
+        "apply deploy/manifests again, and restore the Secret or the right that the message names",
     Repaired "repaired"
         "find the program that changes the agent's tables, hooks, routes or rules, and stop it; the agent has repaired them",
     TableFilling "table-filling"

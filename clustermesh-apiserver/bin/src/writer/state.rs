@@ -28,6 +28,8 @@ pub(crate) struct StoreState {
     pub(crate) files: Option<String>,
     /// What is wrong with `users.yaml`. The previous content is in force.
     pub(crate) users_file: Option<String>,
+    /// What a pod's apiserver cannot keep in order.
+    pub(crate) installation: Option<String>,
     pub(crate) written: usize,
     /// Keys whose value the etcd does not accept.
     pub(crate) refused: BTreeMap<String, Refused>,
@@ -92,7 +94,9 @@ impl StoreState {
         let others = self.others.iter().map(|other| ProblemCode::ForeignWriter.problem(other));
         let capacity = self.unfit.iter().cloned().chain(self.fill.iter().flat_map(Fill::problems));
         let capacity = capacity.map(|why| ProblemCode::EtcdCapacity.problem(why));
-        let users = users.chain(capacity);
+        let installation =
+            self.installation.iter().map(|why| ProblemCode::Installation.problem(why));
+        let users = users.chain(capacity).chain(installation);
         users.chain(refused).chain(more).chain(notices).chain(others).collect()
     }
 

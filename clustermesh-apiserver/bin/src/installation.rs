@@ -1,0 +1,43 @@
+//! What an apiserver in a pod keeps in order: certificates, and how the cluster's agents reach its etcd.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use mesh_source_kube::Connection;
+use tokio::time;
+
+use crate::{certificates::Issuing, local_access, writer::StoreState};
+
+/// How often it looks, if certificates do not need it more often.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Looks again and again, and repairs what is missing or due. The status shows what cannot be done.
+pub(crate) async fn keep(issuing: Issuing, api: Connection, state: &Mutex<StoreState>) {
+    let interval = (issuing.lifetime / 20).min(LOOK);
+    loop {
+        let done = look(&issuing, &api).await;
+        let problem = done.err().map(|error| format!("{error:#}"));
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) =
+            problem.as_ref().filter(|new| state.installation.as_ref() != Some(new))
+        {
+            tracing::warn!(problem, "the installation is not as it should be");
+        }
+        state.installation = problem;
+        drop(state);
+        time::sleep(interval).await;
+    }
+}
+
+async fn look(issuing: &Issuing, api: &Connection) -> anyhow::Result<()> {
+    let renewed = issuing.renew(api).await?;
+    if !renewed.is_empty() {
+        tracing::info!(certificates = renewed.join(", "), "certificates are renewed");
+    }
+    if local_access::publish(api).await? {
+        tracing::info!("the addresses of the etcd are written for the agents");
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! How the cluster's agents reach its etcds: the ConfigMap `clustermesh-local`, which pods of agents mount.
+//!
+//! Agents read no Kubernetes API. So the apiserver writes here the file that is `local.yaml` in a cluster directory, with the
+//! nodes on which its replicas run.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::Context as _;
+use mesh_source_kube::{Connection, Stored, StoredKind};
+use mesh_wire::peer_file::{HostAlias, PeerFile};
+
+/// The ConfigMap, with the key `local.yaml`.
+const LOCAL: Stored = Stored { kind: StoredKind::ConfigMap, name: "clustermesh-local" };
+const KEY: &str = "local.yaml";
+/// Where pods of agents mount the ConfigMap, together with the Secret of the same name.
+const MOUNT: &str = "/etc/clustermesh/local";
+/// The label of the apiserver's pods.
+const PODS: &str = "app.kubernetes.io/name=clustermesh-apiserver";
+/// The port of an etcd on its node.
+const PORT: u16 = 12379;
+
+/// Writes the file, if it is not as it should be. Returns whether that was done.
+pub(crate) async fn publish(api: &Connection) -> anyhow::Result<bool> {
+    let nodes = api.nodes_of_pods(PODS).await?;
+    let Some(file) = local_file(nodes) else { return Ok(false) };
+    let found = api.stored(LOCAL).await?;
+    let content =
+        found.with_context(|| format!("there is no {LOCAL}: apply the manifests again"))?;
+    let text = file.to_yaml()?;
+    if content.texts.get(KEY) == Some(&text) {
+        return Ok(false);
+    }
+    Ok(api.change_stored(LOCAL, &BTreeMap::from([(KEY.to_owned(), text)]), content.version).await?)
+}
+
+/// The file for replicas on these nodes; `None` without any. Each has a host name of its own, so that an agent that cannot use
+/// one goes on with another. A name follows from an address: it stays when other replicas come and go.
+fn local_file(nodes: Vec<Vec<IpAddr>>) -> Option<PeerFile> {
+    let named = nodes.into_iter().filter_map(|mut ips| {
+        ips.sort_unstable();
+        ips.dedup();
+        let name = ips.first()?.to_string().replace(['.', ':'], "-");
+        Some((format!("node-{name}.mesh.cilium.io"), ips))
+    });
+    let named: BTreeMap<_, _> = named.collect();
+    if named.is_empty() {
+        return None;
+    }
+    let file = |name: &str| Some(format!("{MOUNT}/{name}").into());
+    Some(PeerFile {
+        endpoints: named.keys().map(|name| format!("https://{name}:{PORT}")).collect(),
+        trusted_ca_file: file("ca.crt"),
+        cert_file: file("local.crt"),
+        key_file: file("local.key"),
+        host_aliases: named
+            .into_iter()
+            .map(|(hostname, ips)| HostAlias { hostname, ips })
+            .collect(),
+        clustermesh: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_replica_has_a_name_that_stays() {
+        let node = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let [one, two] = [node(&["172.30.1.1", "fd00:172:30::1:1"]), node(&["172.30.1.2"])];
+        let both = local_file(vec![two.clone(), one.clone()]).unwrap();
+        assert_eq!(
+            both.endpoints,
+            [
+                "https://node-172-30-1-1.mesh.cilium.io:12379",
+                "https://node-172-30-1-2.mesh.cilium.io:12379"
+            ]
+        );
+        assert_eq!(both.alias("node-172-30-1-1.mesh.cilium.io"), Some(one.as_slice()));
+        assert_eq!(PeerFile::parse(&both.to_yaml().unwrap()).unwrap(), both);
+        let one = local_file(vec![one.clone(), one]).unwrap();
+        assert_eq!(one.endpoints, both.endpoints[..1]);
+        assert_eq!(local_file(vec![]), None);
+        assert_eq!(local_file(vec![node(&[])]), None);
+    }
+}
