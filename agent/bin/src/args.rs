@@ -84,7 +84,8 @@ pub(crate) struct Args {
     /// Where kernel tables and programs are pinned, on a BPF file system
     #[arg(long, default_value = "/sys/fs/bpf/clustermesh", env = "CLUSTERMESH_PIN_ROOT")]
     pub(crate) pin_root: PathBuf,
-    /// The cgroup whose processes are load-balanced; by default the first cgroup2 mount
+    /// The cgroup whose processes are load-balanced, or a folder that has it mounted below; by default the first cgroup2
+    /// mount. In a container that is the container's own: there, mount the node's /sys/fs/cgroup and name that folder
     #[arg(long, env = "CLUSTERMESH_CGROUP_ROOT")]
     pub(crate) cgroup_root: Option<PathBuf>,
     /// An address range of the cluster's pods; may be repeated. No peer may claim it

@@ -3,6 +3,7 @@
 
 mod admin;
 mod args;
+mod cli;
 mod driver;
 mod message;
 mod pods;
@@ -10,7 +11,14 @@ mod run;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use mesh_files::BPF_FS;
 use tikv_jemallocator::Jemalloc;
+
+use crate::{
+    args::Args,
+    cli::{Cli, Once},
+};
 
 /// Memory that one thread allocates is freed by another here: `docs/adr/0037-jemalloc-in-the-agent.md`.
 #[global_allocator]
@@ -24,16 +32,23 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 static MALLOC_CONF: &[u8] = b"narenas:1,background_thread:true,dirty_decay_ms:1000\0";
 
 fn main() -> ExitCode {
-    let (mut args, in_force) = mesh_admin::flags::parse::<args::Args>();
-    args.in_force = in_force;
-    mesh_admin::exit_code(start(args))
+    let (cli, in_force) = mesh_admin::flags::parse::<Cli>();
+    mesh_admin::exit_code(match cli {
+        Cli::Serve(args) => start(Args { in_force, ..*args }),
+        Cli::Once(Once::MountBpffs) => mount_bpffs(),
+    })
 }
 
-fn start(args: args::Args) -> anyhow::Result<()> {
+fn start(args: Args) -> anyhow::Result<()> {
     mesh_admin::logs::init(&args.log)?;
     mesh_certs::install_crypto();
     if let Some(missing) = mesh_dataplane::missing_capabilities() {
         anyhow::bail!(missing);
     }
     run::run(args)
+}
+
+fn mount_bpffs() -> anyhow::Result<()> {
+    mesh_files::mount_bpf_fs()
+        .with_context(|| format!("no BPF file system can be mounted at {BPF_FS}"))
 }

@@ -29,7 +29,7 @@ use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{
     Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
 };
-use mesh_files::{Lock, first_cgroup2};
+use mesh_files::{Lock, cgroup2_in, first_cgroup2};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};
@@ -195,7 +195,15 @@ fn open(
     parts: Parts,
 ) -> anyhow::Result<(Driver, ProgramsTask, ProbeAnswerTask)> {
     let cgroup = match &args.cgroup_root {
-        Some(root) => root.clone(),
+        Some(root) => cgroup2_in(root)
+            .with_context(|| format!("--cgroup-root {}", root.display()))?
+            .with_context(|| {
+                format!(
+                    "--cgroup-root {}: there is no cgroup2 in it. In a container, mount the node's /sys/fs/cgroup there, with \
+                     what is mounted below it",
+                    root.display()
+                )
+            })?,
         None => first_cgroup2()
             .context("no cgroup2 is mounted: mount one, or name it with --cgroup-root")?,
     };

@@ -11,7 +11,7 @@ mod watch;
 mod write;
 
 pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
-pub use cgroup2::{MOUNT_CGROUP2, first_cgroup2};
+pub use cgroup2::{MOUNT_CGROUP2, cgroup2_in, first_cgroup2};
 pub use folder::{TextFile, TextFolder, texts};
 pub use lock::{Lock, LockError};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
