@@ -13,7 +13,7 @@ use mesh_wire::peer_file::{HostAlias, PeerFile};
 const LOCAL: Stored = Stored { kind: StoredKind::ConfigMap, name: "clustermesh-local" };
 const KEY: &str = "local.yaml";
 /// Where pods of agents mount the ConfigMap, together with the Secret of the same name.
-const MOUNT: &str = "/etc/clustermesh/local";
+const MOUNT: &str = "/etc/clustermesh";
 /// The label of the apiserver's pods.
 const PODS: &str = "app.kubernetes.io/name=clustermesh-apiserver";
 /// The port of an etcd on its node.
