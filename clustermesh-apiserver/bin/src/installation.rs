@@ -8,16 +8,23 @@ use std::{
 use mesh_source_kube::Connection;
 use tokio::time;
 
-use crate::{certificates::Issuing, local_access, writer::StoreState};
+use crate::{
+    certificates::Issuing,
+    local_access::{self, Published},
+    writer::StoreState,
+};
 
 /// How often it looks, if certificates do not need it more often.
 const LOOK: Duration = Duration::from_secs(30);
+/// The same while a replica's own pod is not shown as running yet.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Looks again and again, and repairs what is missing or due. The status shows what cannot be done.
 pub(crate) async fn keep(issuing: Issuing, api: Connection, state: &Mutex<StoreState>) {
     let interval = (issuing.lifetime / 20).min(LOOK);
     loop {
         let done = look(&issuing, &api).await;
+        let pause = if matches!(done, Ok(Published::NoPods)) { SOON } else { interval };
         let problem = done.err().map(|error| format!("{error:#}"));
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) =
@@ -27,17 +34,18 @@ pub(crate) async fn keep(issuing: Issuing, api: Connection, state: &Mutex<StoreS
         }
         state.installation = problem;
         drop(state);
-        time::sleep(interval).await;
+        time::sleep(pause).await;
     }
 }
 
-async fn look(issuing: &Issuing, api: &Connection) -> anyhow::Result<()> {
+async fn look(issuing: &Issuing, api: &Connection) -> anyhow::Result<Published> {
     let renewed = issuing.renew(api).await?;
     if !renewed.is_empty() {
         tracing::info!(certificates = renewed.join(", "), "certificates are renewed");
     }
-    if local_access::publish(api).await? {
+    let published = local_access::publish(api).await?;
+    if published == Published::Changed {
         tracing::info!("the addresses of the etcd are written for the agents");
     }
-    Ok(())
+    Ok(published)
 }

@@ -19,18 +19,33 @@ const PODS: &str = "app.kubernetes.io/name=clustermesh-apiserver";
 /// The port of an etcd on its node.
 const PORT: u16 = 12379;
 
-/// Writes the file, if it is not as it should be. Returns whether that was done.
-pub(crate) async fn publish(api: &Connection) -> anyhow::Result<bool> {
+/// What [`publish`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// The file was as it should be, or another replica changed it meanwhile.
+    Nothing,
+    /// The file is written.
+    Changed,
+    /// No pod of the apiserver is shown as running. The file stays.
+    NoPods,
+}
+
+/// Writes the file, if it is not as it should be.
+pub(crate) async fn publish(api: &Connection) -> anyhow::Result<Published> {
     let nodes = api.nodes_of_pods(PODS).await?;
-    let Some(file) = local_file(nodes) else { return Ok(false) };
+    let Some(file) = local_file(nodes) else { return Ok(Published::NoPods) };
     let found = api.stored(LOCAL).await?;
     let content =
         found.with_context(|| format!("there is no {LOCAL}: apply the manifests again"))?;
     let text = file.to_yaml()?;
     if content.texts.get(KEY) == Some(&text) {
-        return Ok(false);
+        return Ok(Published::Nothing);
     }
-    Ok(api.change_stored(LOCAL, &BTreeMap::from([(KEY.to_owned(), text)]), content.version).await?)
+    let texts = BTreeMap::from([(KEY.to_owned(), text)]);
+    match api.change_stored(LOCAL, &texts, content.version).await? {
+        true => Ok(Published::Changed),
+        false => Ok(Published::Nothing),
+    }
 }
 
 /// The file for replicas on these nodes; `None` without any. Each has a host name of its own, so that an agent that cannot use
