@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
+.PHONY: setup build demo demo-kind test test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -17,6 +17,10 @@ build: setup
 ## Two clusters, connected: a minute that shows what this is. KEEP=1 leaves the lab up.
 demo: build
 	@e2e/demo.sh
+
+## Two kind clusters with real kubelets and pods, installed and connected (docs/kind.md). KEEP=1 leaves them up.
+demo-kind: build
+	@e2e/kubernetes/demo.sh
 
 ## Everything that must be true before a change is merged.
 test: build

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Shows two Kubernetes clusters with one service on this machine: kind clusters, real API servers, kubelets, kube-proxies and
+# pods. The demo checks each statement that it prints, and ends with an error if one is not true. KEEP=1 leaves the clusters up.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=e2e/kubernetes/kind/fleet.sh
+. "$here/kind/fleet.sh"
+export PATH=$root/target/debug:$PATH KUBECONFIG=$state/kubeconfig
+cd "$root"
+work=$(mktemp -d)
+
+end() {
+    status=$?
+    trap - EXIT
+    if [ "$status" -ne 0 ]; then
+        echo "The demo failed: a statement above is not true on this machine." >&2
+        for cluster in a b; do clustermesh status --context "$cluster" >&2 || true; done
+    fi
+    if [ "${KEEP:-0}" = 1 ]; then
+        echo "The clusters stay up. To continue, run:"
+        echo "  export PATH=$root/target/debug:$state/bin:\$PATH KUBECONFIG=$state/kubeconfig"
+        echo "  make kind-down    # when done"
+    else
+        "$here/kind/down.sh" || status=1
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+trap end EXIT
+
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
+step() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
+notice() { printf '  > %s\n' "$*"; }
+show() { printf '  $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/    /'; }
+fail() { printf '  NOT TRUE: %s\n' "$*" >&2; exit 1; }
+
+# calls COUNT: the client in a calls the service by its name; each answer is in a file, and who answered how often is shown.
+calls() {
+    kubectl --context a exec client -- sh -c "for i in \$(seq $1); do busybox timeout 5 wget -qO- http://echo || echo failed; done" > "$work/answers"
+    sed -E 's/.*(pod [^,]*, node [^,]*, cluster [^;]*);.*/\1/' "$work/answers" | sort | uniq -c | sed 's/^/    /'
+    if grep -q failed "$work/answers"; then fail "each call is answered"; fi
+}
+answered_by() { grep -c "cluster $1;" "$work/answers" || true; }
+# until_backends CLUSTER...: waits until the kernel of a's nodes has backends of these clusters only.
+until_backends() {
+    local found
+    for _ in $(seq 300); do
+        found=$(clustermesh service show echo --context a --output json |
+            jq -r '[.services[0].frontends[].backends[] | select(.inUse) | .cluster] | unique | join(" ")')
+        if [ "$found" = "$*" ]; then return; fi
+        sleep 0.2
+    done
+    fail "the backends of a are of the clusters $*: they are of ${found:-none}"
+}
+
+step "1. Two kind clusters, and the mesh on each: kubectl apply -k"
+"$here/mesh/up.sh"
+for cluster in a b; do
+    show kubectl --context "$cluster" get pods --namespace clustermesh-system --output wide
+done
+
+step "2. A Deployment and a global Service in each, and a client in a"
+for cluster in a b; do
+    show kubectl --context "$cluster" apply --filename deploy/examples/echo.yaml
+done
+show kubectl --context a run client --image clustermesh-test:1 --image-pull-policy Never --restart Never -- sleep 86400
+for cluster in a b; do kubectl --context "$cluster" rollout status --timeout 120s deployment/echo > /dev/null; done
+kubectl --context a wait --for condition=Ready --timeout 120s pod/client > /dev/null
+calls 40
+[ "$(answered_by a)" -eq 40 ] || fail "only a answers before the clusters are connected"
+
+step "3. Connect them: keys stay where they are made, and only certificates travel"
+show clustermesh connect --context a --destination-context b --wait
+for cluster in a b; do show clustermesh status --context "$cluster"; done
+until_backends a b
+calls 100
+[ "$(answered_by a)" -gt 20 ] && [ "$(answered_by b)" -gt 20 ] || fail "both clusters answer"
+address=$(kubectl --context a get pod client --output 'jsonpath={.status.podIP}')
+[ "$(grep -c "saw $address" "$work/answers")" -eq 100 ] || fail "each pod sees the address of the client, $address"
+notice "each pod saw the client's own address, $address, also across clusters"
+
+step "4. The pods of a go away while the client calls: those of b answer, and no call fails"
+kubectl --context a exec client -- sh -c "for i in \$(seq 400); do busybox timeout 5 wget -qO- http://echo || echo failed; done" > "$work/during" &
+load=$!
+show kubectl --context a scale deployment echo --replicas 0
+until_backends b
+wait "$load" || fail "the client could call all the time"
+failed=$(grep -c failed "$work/during" || true)
+notice "$(wc -l < "$work/during") calls, $failed failed"
+[ "$failed" -eq 0 ] || fail "no call fails"
+calls 40
+[ "$(answered_by b)" -eq 40 ] || fail "b answers all calls"
+
+step "5. They come back, and cluster b dies: docker kill"
+show kubectl --context a scale deployment echo --replicas 2
+until_backends a b
+show docker kill b-control-plane
+for _ in $(seq 100); do
+    calls 20 > "$work/shown" || true
+    if [ "$(answered_by a)" -eq 20 ]; then break; fi
+    sleep 0.2
+done
+[ "$(answered_by a)" -eq 20 ] || fail "a answers alone while b is away"
+notice "a answers all calls alone"
+show docker start b-control-plane
+until_backends a b
+notice "b is back by itself"
+
+step "6. Disconnect"
+show clustermesh disconnect --context a --destination-context b
+until_backends a
+calls 40
+[ "$(answered_by a)" -eq 40 ] || fail "only a answers"
+
+echo
+echo "Everything that this demo says was true on this machine."
