@@ -15,6 +15,8 @@ mod etcd;
 mod explain;
 mod export;
 mod identity;
+#[allow(dead_code, reason = "the commands that use it follow")]
+mod kube_exec;
 mod lab;
 mod lab_pod;
 mod labels;

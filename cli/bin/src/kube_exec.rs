@@ -1,0 +1,345 @@
+//! A mesh that is installed in Kubernetes, as a kubeconfig reaches it: its pods, and commands that run in them. All is done
+//! with the rights of the kubeconfig's user: list pods and nodes, and create and get pods/exec.
+
+mod failure;
+mod pods;
+
+use std::{path::Path, sync::OnceLock, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::Status,
+};
+use kube::{
+    Api, Client, Config,
+    api::{AttachParams, AttachedProcess, ListParams},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Runtime,
+    time::timeout,
+};
+
+use failure::sentence;
+pub(crate) use pods::MeshPod;
+use pods::{DeadNodes, pods_of};
+
+/// The contexts of a kubeconfig.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KubeContexts {
+    /// The names, in the order of the file.
+    pub(crate) names: Vec<String>,
+    /// The one that kubectl uses, where there is one.
+    pub(crate) current: Option<String>,
+}
+
+/// A cluster that a kubeconfig's context names, and the namespace of the mesh in it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    client: Client,
+    context: String,
+    namespace: String,
+}
+
+/// The end of a command in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExecOutput {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    /// The exit code of the command.
+    pub(crate) code: i32,
+}
+
+/// The kinds of pods of a mesh. The name is their label, and that of the Deployment or DaemonSet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Component {
+    Apiserver,
+    Agent,
+}
+
+/// How long a connection may take to be made, and a list or the start of a command. An API server gives up on a node that
+/// does not answer much later.
+const CONNECT: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(10);
+/// The bytes of a command's input and output that wait in memory.
+const BUFFER: usize = 64 * 1024;
+
+// === impl KubeContexts ===
+
+impl KubeContexts {
+    /// The contexts of a kubeconfig: of this file, else of `$KUBECONFIG`, else of `~/.kube/config`. None if there is no such
+    /// file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no kubeconfig.
+    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let config = match read(file) {
+            Ok(config) => config,
+            Err(KubeconfigError::ReadConfig(error, _))
+                if file.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                return Ok(Self::default());
+            }
+            Err(KubeconfigError::FindPath) => return Ok(Self::default()),
+            Err(error) => return Err(error).context("the kubeconfig"),
+        };
+        let names = config.contexts.into_iter().map(|context| context.name).collect();
+        Ok(Self { names, current: config.current_context.filter(|name| !name.is_empty()) })
+    }
+}
+
+fn read(file: Option<&Path>) -> Result<Kubeconfig, KubeconfigError> {
+    match file {
+        Some(file) => Kubeconfig::read_from(file),
+        None => Kubeconfig::read(),
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// The cluster of a kubeconfig's context; asks it nothing. `file`: as in [`KubeContexts::read`].
+    ///
+    /// # Errors
+    /// There is no such context, or its credentials cannot be used.
+    pub(crate) fn open(
+        context: &str,
+        file: Option<&Path>,
+        namespace: &str,
+    ) -> anyhow::Result<Self> {
+        let options =
+            KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+        let kubeconfig = read(file).context("the kubeconfig")?;
+        let made = wait(async move {
+            let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+            config.connect_timeout = Some(CONNECT);
+            // A client belongs to the runtime in which it is made.
+            anyhow::Ok(Client::try_from(config)?)
+        });
+        let client = made?.with_context(|| format!("the kubeconfig's context {context}"))?;
+        Ok(Self { client, context: context.to_owned(), namespace: namespace.to_owned() })
+    }
+
+    /// The name of the kubeconfig's context.
+    pub(crate) fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// The namespace of the mesh.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The client, for requests about other objects.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The pods of a component, by node and name. One in which nothing can run says why ([`MeshPod::unusable`]).
+    ///
+    /// # Errors
+    /// The API server does not answer, or the user may not list pods. If the user may not list nodes, dead nodes are found
+    /// later, by a time limit.
+    pub(crate) fn pods(&self, component: Component) -> anyhow::Result<Vec<MeshPod>> {
+        let cluster = self.clone();
+        wait(async move { cluster.list(component).await })?
+    }
+
+    async fn list(&self, component: Component) -> anyhow::Result<Vec<MeshPod>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let labels =
+            ListParams::default().labels(&format!("app.kubernetes.io/name={}", component.name()));
+        let everything = ListParams::default();
+        let (pods, nodes) = tokio::join!(
+            timeout(START, pods.list(&labels)),
+            timeout(START, nodes.list(&everything))
+        );
+        let pods = pods.map_err(|_| anyhow!("no answer within {START:?}"));
+        let pods = pods.and_then(|pods| pods.map_err(|error| anyhow!(sentence(&error))));
+        let pods = pods.with_context(|| self.context.clone())?;
+        let dead = match nodes {
+            Ok(Ok(nodes)) => DeadNodes::of(&nodes.items),
+            _ => DeadNodes::default(),
+        };
+        Ok(pods_of(&pods.items, component, &dead))
+    }
+
+    /// Runs a command in a pod until it ends. Returns its output and exit code, also if it failed.
+    ///
+    /// # Errors
+    /// The command did not start or did not end within `limit`, or the user may not run commands in pods.
+    pub(crate) fn exec(
+        &self,
+        pod: &MeshPod,
+        command: &[&str],
+        stdin: &[u8],
+        limit: Duration,
+    ) -> anyhow::Result<ExecOutput> {
+        let (cluster, pod, stdin) = (self.clone(), pod.clone(), stdin.to_vec());
+        let command: Vec<String> = command.iter().map(ToString::to_string).collect();
+        wait(async move {
+            let what = command.join(" ");
+            let ended = timeout(limit, cluster.run(&pod, command, &stdin)).await;
+            ended.with_context(|| {
+                let Cluster { context, .. } = &cluster;
+                format!("{context}: {}: no end of `{what}` within {limit:?}", pod.name)
+            })?
+        })?
+    }
+
+    async fn run(
+        &self,
+        pod: &MeshPod,
+        command: Vec<String>,
+        stdin: &[u8],
+    ) -> anyhow::Result<ExecOutput> {
+        let mut process = self.start(pod, command).await?;
+        let (Some(mut input), Some(mut output), Some(mut errors), Some(status)) =
+            (process.stdin(), process.stdout(), process.stderr(), process.take_status())
+        else {
+            bail!("the command has no streams")
+        };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        // The streams do not end if the connection breaks.
+        let ended = async {
+            tokio::try_join!(
+                async { output.read_to_end(&mut stdout).await.map_err(anyhow::Error::from) },
+                async { errors.read_to_end(&mut stderr).await.map_err(anyhow::Error::from) },
+                async { status.await.context("the connection to the pod broke") },
+            )
+        };
+        // A command may end before it has read all of its input.
+        let feed = async {
+            if input.write_all(stdin).await.is_ok() {
+                let _ = input.shutdown().await;
+            }
+            std::future::pending::<()>().await
+        };
+        let (.., status) = tokio::select! {
+            ended = ended => ended.with_context(|| format!("{}: {}", self.context, pod.name))?,
+            () = feed => bail!("unreachable"),
+        };
+        let code = exit_code(&status).with_context(|| format!("{}: {}", self.context, pod.name))?;
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        Ok(ExecOutput { stdout, stderr, code })
+    }
+
+    /// Starts a command in a pod.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub(crate) async fn start(
+        &self,
+        pod: &MeshPod,
+        command: Vec<String>,
+    ) -> anyhow::Result<AttachedProcess> {
+        let place = || format!("{}: {}", self.context, pod.name);
+        if let Some(why) = &pod.unusable {
+            bail!("{}: {why}", place());
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let parameters = AttachParams::default()
+            .container(pod.component.container())
+            .stdin(true)
+            .max_stdin_buf_size(BUFFER)
+            .max_stdout_buf_size(BUFFER)
+            .max_stderr_buf_size(BUFFER);
+        let started = timeout(START, pods.exec(&pod.name, command, &parameters)).await;
+        let late = || format!("{}: node {} does not answer within {START:?}", place(), pod.node);
+        let started = started.with_context(late)?;
+        started.map_err(|error| anyhow!(sentence(&error))).with_context(place)
+    }
+}
+
+/// The exit code that a command's status has.
+fn exit_code(status: &Status) -> anyhow::Result<i32> {
+    if status.status.as_deref() == Some("Success") {
+        return Ok(0);
+    }
+    let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    let code = causes.filter(|cause| cause.reason.as_deref() == Some("ExitCode"));
+    let code = code.filter_map(|cause| cause.message.as_ref()?.parse().ok()).next();
+    code.with_context(|| {
+        status.message.clone().unwrap_or_else(|| "the command did not start".into())
+    })
+}
+
+// === impl Component ===
+
+impl Component {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Apiserver => "clustermesh-apiserver",
+            Self::Agent => "clustermesh-agent",
+        }
+    }
+
+    /// The container of its pods in which commands run.
+    fn container(self) -> &'static str {
+        match self {
+            Self::Apiserver => "apiserver",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// The runtime of all connections to API servers. It lives as long as the process: a command may use several of its own.
+pub(crate) fn runtime() -> anyhow::Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    if RUNTIME.get().is_none() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let made = builder.worker_threads(1).thread_name("kubernetes").enable_all().build()?;
+        let _ = RUNTIME.set(made);
+    }
+    RUNTIME.get().context("no runtime")
+}
+
+/// Waits for work on that runtime. May be called in another runtime too.
+fn wait<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> anyhow::Result<T> {
+    let (done, result) = std::sync::mpsc::channel();
+    runtime()?.spawn(async move { done.send(work.await) });
+    result.recv().context("the request ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_exit_code_of_its_status() {
+        let code = |json: &str| exit_code(&serde_json::from_str(json).unwrap());
+        assert_eq!(code(r#"{"status":"Success","metadata":{}}"#).unwrap(), 0);
+        let failed = r#"{"status":"Failure","reason":"NonZeroExitCode","message":"command terminated",
+            "details":{"causes":[{"reason":"Other","message":"7"},{"reason":"ExitCode","message":"3"}]}}"#;
+        assert_eq!(code(failed).unwrap(), 3);
+        let absent =
+            r#"{"status":"Failure","reason":"InternalError","message":"exec: no such file"}"#;
+        assert_eq!(code(absent).unwrap_err().to_string(), "exec: no such file");
+        assert_eq!(code("{}").unwrap_err().to_string(), "the command did not start");
+    }
+
+    /// A kubeconfig's contexts are read without asking their clusters.
+    #[test]
+    fn contexts_of_a_kubeconfig() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: two\ncontexts:\n- name: one\n  context: {cluster: c, user: u}\n- name: two\n  context: {cluster: c, user: u}\nclusters:\n- name: c\n  cluster: {server: 'https://127.0.0.1:1'}\nusers: []\n";
+        std::fs::write(&file, text).unwrap();
+        let found = KubeContexts::read(Some(&file)).unwrap();
+        assert_eq!(
+            (found.names.join(" "), found.current.as_deref()),
+            ("one two".into(), Some("two"))
+        );
+        assert_eq!(Cluster::open("one", Some(&file), "ns").unwrap().context(), "one");
+        let error =
+            format!("{:#}", Cluster::open("three", Some(&file), "ns").map(|_| ()).unwrap_err());
+        assert!(error.contains("three"), "{error}");
+        let error = KubeContexts::read(Some(&folder.path().join("none"))).unwrap_err();
+        assert!(format!("{error:#}").contains("none"), "{error:#}");
+        std::fs::write(&file, "contexts: 3").unwrap();
+        assert!(KubeContexts::read(Some(&file)).is_err());
+    }
+}
