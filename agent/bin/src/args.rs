@@ -13,6 +13,8 @@ use mesh_admin::{duration, logs::LogArgs, ports};
 use mesh_health::EndingPolicy;
 use mesh_layout::default_sizes;
 
+/// The default of `--admin-socket`.
+pub(crate) const ADMIN_SOCKET: &str = "/run/clustermesh/agent.sock";
 /// Node agent: programs this node's eBPF load balancer from the state of all clusters
 #[derive(Clone, Debug, Parser)]
 #[command(name = "clustermesh-agent", version = mesh_admin::version::line())]
@@ -76,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long, env = "CLUSTERMESH_PODS_DIR")]
     pub(crate) pods_dir: Option<PathBuf>,
     /// The socket of the admin API
-    #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
+    #[arg(long, default_value = ADMIN_SOCKET, env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, default_value_t = (Ipv4Addr::LOCALHOST, ports::AGENT_METRICS).into(), env = "CLUSTERMESH_METRICS_ADDRESS")]

@@ -2,6 +2,8 @@
 
 use clap::{ArgMatches, Command, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
+use mesh_admin::ProxyArgs;
+
 use crate::args::Args;
 
 /// What the process is to do.
@@ -19,6 +21,8 @@ pub(crate) enum Once {
     /// Mount a BPF file system at /sys/fs/bpf if none is there. For an init container whose mount of the host's folder has
     /// `mountPropagation: Bidirectional`: the tables and programs then outlive the agent's container
     MountBpffs,
+    /// Connect standard input and output with the admin API of the agent that runs here
+    AdminProxy(ProxyArgs),
 }
 
 // === impl Cli ===
@@ -66,6 +70,9 @@ mod tests {
         let daemon = ["--cluster-name", "a", "--cluster-id", "1", "--node-name", "n"];
         assert!(matches!(parsed(&daemon), Ok(Cli::Serve(args)) if args.node_name == "n"));
         assert!(matches!(parsed(&["mount-bpffs"]), Ok(Cli::Once(Once::MountBpffs))));
+        let proxy = parsed(&["admin-proxy", "--admin-socket", "/x.sock"]);
+        let Ok(Cli::Once(Once::AdminProxy(proxy))) = proxy else { panic!("{proxy:?}") };
+        assert_eq!(proxy.admin_socket, Some("/x.sock".into()));
         for incomplete in [&[][..], &["--cluster-name", "a"], &["mount-all"]] {
             assert!(parsed(incomplete).is_err(), "{incomplete:?}");
         }

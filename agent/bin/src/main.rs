@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     mesh_admin::exit_code(match cli {
         Cli::Serve(args) => start(Args { in_force, ..*args }),
         Cli::Once(Once::MountBpffs) => mount_bpffs(),
+        Cli::Once(Once::AdminProxy(proxy)) => proxy.run(args::ADMIN_SOCKET).map_err(Into::into),
     })
 }
 

@@ -9,8 +9,11 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
-use mesh_admin::{duration, logs::LogArgs, ports};
+use mesh_admin::{ProxyArgs, duration, logs::LogArgs, ports};
 use mesh_source_kube::KubeconfigChoice;
+
+/// The default of `--admin-socket`.
+pub(crate) const ADMIN_SOCKET: &str = "/run/clustermesh/apiserver.sock";
 
 /// Exports a cluster's services, pods and nodes to its etcd, from which the agents of all clusters read them
 #[derive(Clone, Debug, Parser)]
@@ -31,6 +34,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Set up users and roles in an etcd before anything else can reach it
     EtcdInit(EtcdInitArgs),
+    /// Connect standard input and output with the admin API of the apiserver that runs here
+    AdminProxy(ProxyArgs),
     /// Make the cluster directory of a pod: cluster.yaml from flags, and certificates of the CA in Secret clustermesh-ca
     Init(InitArgs),
 }
@@ -85,11 +90,7 @@ pub(crate) struct Args {
     #[arg(long, env = "CLUSTERMESH_TRUSTED_PEERS")]
     pub(crate) trusted_peers: bool,
     /// The socket of the admin API
-    #[arg(
-        long,
-        default_value = "/run/clustermesh/apiserver.sock",
-        env = "CLUSTERMESH_ADMIN_SOCKET"
-    )]
+    #[arg(long, default_value = ADMIN_SOCKET, env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,
     /// The address that serves /healthz, /readyz and /metrics
     #[arg(long, default_value_t = (Ipv4Addr::LOCALHOST, ports::APISERVER_METRICS).into(), env = "CLUSTERMESH_METRICS_ADDRESS")]

@@ -32,6 +32,7 @@ fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {
             mesh_admin::logs::init(&serve.log)?;
             run::run(serve)
         }
+        Some(args::Command::AdminProxy(proxy)) => Ok(proxy.run(args::ADMIN_SOCKET)?),
         Some(args::Command::EtcdInit(init)) => {
             mesh_admin::logs::init(&init.log)?;
             etcd_init::run(init)

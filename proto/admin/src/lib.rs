@@ -1,5 +1,6 @@
 //! What a daemon shows its operator: the admin API over a Unix socket, health and metrics over HTTP, and logs.
 
+mod bridge;
 pub mod duration;
 pub mod flags;
 pub mod health;
@@ -12,6 +13,7 @@ mod stop;
 pub mod version;
 mod words;
 
+pub use bridge::{GREETING, Opening, ProxyArgs, Stream, bridge};
 pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{
     Daemon, SocketError, answer_within, connect, connect_pods, serve, serve_with_pods,

@@ -6,13 +6,13 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Status, TimeoutExpired,
@@ -28,7 +28,7 @@ use crate::v1::{
     pods_client::PodsClient,
     pods_server::{Pods, PodsServer},
 };
-use crate::words::plain;
+use crate::{bridge, words::plain};
 
 /// Why a socket cannot be served or reached.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum SocketError {
         /// The socket.
         path: PathBuf,
         /// Why.
+        source: io::Error,
+    },
+    /// The daemon is elsewhere, and cannot be reached.
+    #[error("{source}")]
+    Bridge {
+        /// Why, in full.
         source: io::Error,
     },
     /// The daemon does not answer on the socket, or the socket is no longer served.
@@ -146,13 +152,17 @@ pub async fn connect_pods(path: &Path) -> Result<PodsClient<Daemon>, SocketError
 
 async fn daemon(path: &Path, limit: Duration) -> Result<Daemon, SocketError> {
     let socket = path.to_owned();
-    // Connect once without the transport, whose error does not contain that of the file.
-    UnixStream::connect(path)
-        .await
-        .map_err(|source| SocketError::Io { path: path.into(), source })?;
+    // Connect without the transport, whose error does not contain that of the file.
+    let first = Arc::new(Mutex::new(Some(bridge::open(path).await?)));
     let connector = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        let (socket, first) =
+            (socket.clone(), first.lock().ok().and_then(|mut first| first.take()));
+        async move {
+            match first {
+                Some(first) => Ok(TokioIo::new(first)),
+                None => bridge::open(&socket).await.map(TokioIo::new),
+            }
+        }
     });
     let endpoint = Endpoint::from_static("http://admin").timeout(limit);
     let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
