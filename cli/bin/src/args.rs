@@ -56,7 +56,7 @@ pub(crate) struct Args {
         value_name = "FORMAT"
     )]
     pub(crate) output: Option<Format>,
-    /// Ask only this cluster: a context's name, or a cluster directory (with a slash in it)
+    /// Ask only this cluster: a context's name, of the contexts file or the kubeconfig, or a cluster directory (with a slash)
     #[arg(long, global = true, help_heading = "Global options", value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// The file with the contexts, in place of $CLUSTERMESH_CONTEXTS
@@ -71,6 +71,19 @@ pub(crate) struct Args {
     /// The lab, in place of $CLUSTERMESH_LAB; by default the only lab that is up
     #[arg(long, global = true, help_heading = "Global options", value_name = "LAB", value_parser = lab_name)]
     pub(crate) lab: Option<String>,
+    /// The kubeconfig with contexts, in place of $KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The namespace of the mesh in the clusters of a kubeconfig; by default clustermesh-system
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "NAMESPACE",
+        env = "CLUSTERMESH_NAMESPACE",
+        hide_env = true
+    )]
+    pub(crate) mesh_namespace: Option<String>,
     /// Write no colours, as with $NO_COLOR
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) no_color: bool,

@@ -4,10 +4,10 @@
 use std::{
     fmt,
     io::ErrorKind,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
+use futures_util::{StreamExt as _, stream};
 use mesh_admin::{
     SocketError, Status,
     v1::{ListPeersRequest, Peer, StatusRequest, StatusResponse},
@@ -63,7 +63,10 @@ impl<T> Answers<Vec<T>> {
     }
 }
 
-/// Sends `question` to agents of each cluster.
+/// The questions that wait for answers at a time.
+const AT_ONCE: usize = 16;
+
+/// Sends `question` to agents of each cluster, to several at a time.
 ///
 /// # Errors
 /// A cluster does not have the named node.
@@ -74,30 +77,65 @@ pub(crate) fn ask<T>(
 ) -> anyhow::Result<Answers<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (Which::One(node) | Which::Every(node)) = which;
-    let (mut answers, mut warnings) = (Vec::new(), Vec::new());
+    let mut asked = Vec::new();
     for context in contexts {
-        let mut unanswered = Vec::new();
-        for AgentSocket { node, socket } in agents_of(context, node)? {
-            match runtime.block_on(question(socket)) {
-                Ok(answer) => {
-                    let (context, node) = (context.name.clone(), node.clone());
-                    answers.push(Answer { context, node, answer });
-                }
-                Err(why) => {
-                    unanswered.push(format!("the agent of {}/{node} {why}", context.name));
-                    continue;
-                }
-            }
-            if let Which::One(_) = which {
-                let instead =
-                    |why: &mut String| *why = format!("as {}/{node} has it: {why}", context.name);
-                unanswered.iter_mut().for_each(instead);
-                break;
-            }
+        asked.push((context, agents_of(context, node)?));
+    }
+    let question = async |context: &Context, agent: &AgentSocket| {
+        let (context, node) = (context.name.clone(), agent.node.clone());
+        match question(&agent.socket).await {
+            Ok(answer) => Ok(Answer { context, node, answer }),
+            Err(why) => Err(format!("the agent of {context}/{node} {why}")),
         }
-        warnings.extend(unanswered);
+    };
+    let each = match which {
+        Which::One(_) => runtime.block_on(all(asked, async |(context, agents)| {
+            first(agents, async |agent| question(context, agent).await).await
+        })),
+        Which::Every(_) => {
+            let agents = asked.into_iter().flat_map(|(context, agents)| {
+                agents.into_iter().map(move |agent| (context, agent))
+            });
+            let agents: Vec<_> = agents.collect();
+            let one = async |(context, agent)| vec![question(context, agent).await];
+            runtime.block_on(all(agents, one))
+        }
+    };
+    let (mut answers, mut warnings) = (Vec::new(), Vec::new());
+    for answer in each.into_iter().flatten() {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(why) => warnings.push(why),
+        }
     }
     Ok(Answers { answers, warnings })
+}
+
+/// What `each` makes of the items, in their order; [`AT_ONCE`] at a time.
+pub(crate) async fn all<I, T>(items: Vec<I>, each: impl AsyncFn(I) -> T) -> Vec<T> {
+    let each = &each;
+    let asked = stream::iter(items).map(async |item| each(item).await);
+    asked.buffered(AT_ONCE).collect().await
+}
+
+/// The first answer, and before it the failures, which name the agent that answered.
+async fn first<T>(
+    agents: Vec<&AgentSocket>,
+    question: impl AsyncFn(&AgentSocket) -> Result<Answer<T>, String>,
+) -> Vec<Result<Answer<T>, String>> {
+    let mut failures = Vec::new();
+    for agent in agents {
+        match question(agent).await {
+            Ok(answer) => {
+                let instead =
+                    |why| Err(format!("as {}/{} has it: {why}", answer.context, answer.node));
+                let failures = failures.into_iter().map(instead);
+                return failures.collect::<Vec<_>>().into_iter().chain([Ok(answer)]).collect();
+            }
+            Err(why) => failures.push(why),
+        }
+    }
+    failures.into_iter().map(Err).collect()
 }
 
 /// The status of a daemon.
@@ -136,12 +174,12 @@ impl fmt::Display for Unanswered {
 
 /// The reason for which an agent cannot be reached.
 pub(crate) fn unreachable(error: SocketError) -> Unanswered {
-    let (SocketError::Io { path, .. } | SocketError::Unreachable { path, .. }) = &error;
-    match UnixStream::connect(path).map_err(|error| error.kind()) {
-        Err(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            Unanswered::NotRunning(path.clone())
-        }
-        Err(ErrorKind::PermissionDenied) => Unanswered::Forbidden(path.clone()),
+    let SocketError::Io { path, source } = &error else {
+        return Unanswered::Failed(error.to_string());
+    };
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Unanswered::NotRunning(path.clone()),
+        ErrorKind::PermissionDenied => Unanswered::Forbidden(path.clone()),
         _ => Unanswered::Failed(error.to_string()),
     }
 }

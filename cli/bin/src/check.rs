@@ -62,6 +62,12 @@ struct Row {
 
 pub(crate) fn run(args: &CheckArgs, output: Output) -> anyhow::Result<Outcome> {
     let context = args.context.as_deref().map(contexts::find).transpose()?;
+    if let Some(context) = &context {
+        contexts::need_directory(
+            context,
+            "run `clustermesh check` on a node; status shows the certificates of the daemons",
+        )?;
+    }
     let mut rows = kernel::rows();
     rows.extend(machine::rows()?);
     rows.extend(ports::rows());

@@ -15,16 +15,25 @@ pub(crate) fn run(
     context: Option<&str>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let all = contexts::find_or_all(context)?;
     if let ConfigCommand::GetContexts = command {
+        let all = contexts::find_or_all(context)?;
         output::list(output, "ContextList", None, &all, json!({}))?;
         return Ok(Outcome::Done);
     }
-    let origin = match context.is_some_and(|name| name.contains('/')) {
-        true => Origin::ThisHost,
-        false => contexts::origin()?,
+    let (origin, names) = match context {
+        Some(name) => {
+            let found = contexts::find(name)?;
+            (contexts::origin_of(&found)?, vec![found.name])
+        }
+        None => match contexts::origin()? {
+            // Its cluster is not asked.
+            Origin::Kubeconfig(name) => (Origin::Kubeconfig(name.clone()), vec![name]),
+            origin => {
+                let all = contexts::find_or_all(None)?;
+                (origin, all.into_iter().map(|context| context.name).collect())
+            }
+        },
     };
-    let names: Vec<&str> = all.iter().map(|context| context.name.as_str()).collect();
     match output {
         Output::Text => {
             output::line(format!("{}: {}", in_words(&origin)?, names.join(", ")))?;
@@ -32,9 +41,15 @@ pub(crate) fn run(
         Output::Json => {
             let lab = match &origin {
                 Origin::Lab(lab) => Some(lab),
-                Origin::File(_) | Origin::ThisHost => None,
+                Origin::File(_) | Origin::Kubeconfig(_) | Origin::ThisHost => None,
             };
-            let fields = json!({ "contexts": names, "file": origin.file()?, "lab": lab });
+            let kubeconfig = match &origin {
+                Origin::Kubeconfig(context) => Some(context),
+                _ => None,
+            };
+            let fields = json!({
+                "contexts": names, "file": origin.file()?, "lab": lab, "kubeconfigContext": kubeconfig,
+            });
             output::json("CurrentContext", fields)?;
         }
     }
@@ -45,6 +60,7 @@ fn in_words(origin: &Origin) -> anyhow::Result<String> {
     Ok(match (origin, origin.file()?) {
         (Origin::Lab(lab), Some(file)) => format!("lab {lab} ({})", file.display()),
         (_, Some(file)) => format!("contexts file {}", file.display()),
+        (Origin::Kubeconfig(_), None) => "kubeconfig".into(),
         (_, None) => "this host".into(),
     })
 }

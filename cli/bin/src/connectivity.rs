@@ -41,7 +41,7 @@ pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Resu
     need_root()?;
     let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
         bail!(
-            "the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab"
+            "the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab. In a cluster of a kubeconfig, apply deploy/examples/echo.yaml and client.yaml, and ask `clustermesh service explain` from where they are answered"
         )
     };
     let clusters: Vec<String> =

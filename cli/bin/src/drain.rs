@@ -1,5 +1,6 @@
 //! `clustermesh drain` and `undrain`: clients leave a cluster or node before maintenance, and return after it.
 
+mod config_map;
 pub(crate) mod here;
 mod wait;
 

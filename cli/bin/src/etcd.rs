@@ -1,5 +1,6 @@
 //! `clustermesh etcd`: the keys of the mesh in an etcd.
 
+mod pod;
 mod source;
 
 use mesh_model::{ClusterId, ClusterLimit};
@@ -24,6 +25,10 @@ pub(crate) fn run(command: &EtcdCommand, output: Output) -> anyhow::Result<Outco
             let held = read(&Source::new(source)?)?;
             held.notes.into_iter().for_each(warn);
             dump(&Dump::new(&held.holding), *deviations, output)
+        }
+        EtcdCommand::Keys(source) => {
+            output::line(pod::text(&read(&Source::new(source)?)?)?)?;
+            Ok(Outcome::Done)
         }
         EtcdCommand::Diff(args) => {
             let DiffArgs { source, with, options } = &**args;

@@ -1,6 +1,7 @@
 //! A mesh that is installed in Kubernetes, as a kubeconfig reaches it: its pods, and commands that run in them. All is done
 //! with the rights of the kubeconfig's user: list pods and nodes, and create and get pods/exec.
 
+mod bridge;
 mod failure;
 mod pods;
 
@@ -8,7 +9,10 @@ use std::{path::Path, sync::OnceLock, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod},
+    api::{
+        apps::v1::DaemonSet,
+        core::v1::{Node, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::Status,
 };
 use kube::{
@@ -19,12 +23,14 @@ use kube::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Runtime,
-    time::timeout,
+    sync::{Semaphore, SemaphorePermit},
+    time::{error::Elapsed, timeout},
 };
 
+pub(crate) use bridge::{Place, Remote, opening};
 use failure::sentence;
 pub(crate) use pods::MeshPod;
-use pods::{DeadNodes, pods_of};
+use pods::{DeadNodes, add_missing, pods_of};
 
 /// The contexts of a kubeconfig.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +58,12 @@ pub(crate) struct ExecOutput {
     pub(crate) code: i32,
 }
 
+/// A command that runs in a pod. It ends with this.
+pub(crate) struct Running {
+    pub(crate) process: AttachedProcess,
+    _permit: SemaphorePermit<'static>,
+}
+
 /// The kinds of pods of a mesh. The name is their label, and that of the Deployment or DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Component {
@@ -63,6 +75,8 @@ pub(crate) enum Component {
 /// does not answer much later.
 const CONNECT: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(10);
+/// The commands that run at a time: an API server and its nodes have other work too.
+static AT_ONCE: Semaphore = Semaphore::const_new(16);
 /// The bytes of a command's input and output that wait in memory.
 const BUFFER: usize = 64 * 1024;
 
@@ -132,9 +146,61 @@ impl Cluster {
         &self.namespace
     }
 
-    /// The client, for requests about other objects.
+    /// The client, for requests that take longer than [`Self::request`] allows.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Makes another request, for the namespace of the mesh or the whole cluster.
+    ///
+    /// # Errors
+    /// The API server does not answer in time, or refuses.
+    pub(crate) fn request<T: Send + 'static, F>(
+        &self,
+        ask: impl FnOnce(Client) -> F,
+    ) -> anyhow::Result<T>
+    where
+        F: Future<Output = kube::Result<T>> + Send + 'static,
+    {
+        let request = ask(self.client().clone());
+        self.in_words(wait(async { timeout(START, request).await })?)
+    }
+
+    /// As [`Self::request`], for a caller that waits for several answers.
+    pub(crate) async fn answer<T: Send + 'static, F>(
+        &self,
+        ask: impl FnOnce(Client) -> F,
+    ) -> anyhow::Result<T>
+    where
+        F: Future<Output = kube::Result<T>> + Send + 'static,
+    {
+        let request = ask(self.client().clone());
+        self.in_words(runtime()?.spawn(async { timeout(START, request).await }).await?)
+    }
+
+    fn in_words<T>(&self, answer: Result<kube::Result<T>, Elapsed>) -> anyhow::Result<T> {
+        let answer = answer.map_err(|_| anyhow!("no answer within {START:?}"));
+        let answer = answer.and_then(|answer| answer.map_err(|error| anyhow!(sentence(&error))));
+        answer.with_context(|| self.context.clone())
+    }
+
+    /// A pod of a component in which commands can run.
+    ///
+    /// # Errors
+    /// There is none; as [`Self::pods`].
+    pub(crate) fn usable(&self, component: Component) -> anyhow::Result<MeshPod> {
+        let pods = self.pods(component)?;
+        let usable = pods.iter().find(|pod| pod.unusable.is_none());
+        if let Some(usable) = usable {
+            return Ok(usable.clone());
+        }
+        let (context, namespace, name) = (&self.context, &self.namespace, component.name());
+        match pods.into_iter().next() {
+            Some(MeshPod { name, unusable, .. }) => {
+                bail!("{context}: {name}: {}", unusable.unwrap_or_default())
+            }
+            None => bail!("{context}: the namespace {namespace} has no pod of {name}"),
+        }
     }
 
     /// The pods of a component, by node and name. One in which nothing can run says why ([`MeshPod::unusable`]).
@@ -147,24 +213,43 @@ impl Cluster {
         wait(async move { cluster.list(component).await })?
     }
 
+    /// The pods of the apiserver and those of the agents, as [`Self::pods`].
+    pub(crate) fn daemons(&self) -> anyhow::Result<(Vec<MeshPod>, Vec<MeshPod>)> {
+        let cluster = self.clone();
+        wait(async move {
+            tokio::try_join!(cluster.list(Component::Apiserver), cluster.list(Component::Agent))
+        })?
+    }
+
     async fn list(&self, component: Component) -> anyhow::Result<Vec<MeshPod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let nodes: Api<Node> = Api::all(self.client.clone());
         let labels =
             ListParams::default().labels(&format!("app.kubernetes.io/name={}", component.name()));
         let everything = ListParams::default();
-        let (pods, nodes) = tokio::join!(
+        let (pods, nodes, wanted) = tokio::join!(
             timeout(START, pods.list(&labels)),
-            timeout(START, nodes.list(&everything))
+            timeout(START, nodes.list(&everything)),
+            self.wanted(component)
         );
-        let pods = pods.map_err(|_| anyhow!("no answer within {START:?}"));
-        let pods = pods.and_then(|pods| pods.map_err(|error| anyhow!(sentence(&error))));
-        let pods = pods.with_context(|| self.context.clone())?;
-        let dead = match nodes {
-            Ok(Ok(nodes)) => DeadNodes::of(&nodes.items),
-            _ => DeadNodes::default(),
-        };
-        Ok(pods_of(&pods.items, component, &dead))
+        let pods = self.in_words(pods)?;
+        let nodes = nodes.ok().and_then(Result::ok).map(|nodes| nodes.items).unwrap_or_default();
+        let mut found = pods_of(&pods.items, component, &DeadNodes::of(&nodes));
+        add_missing(&mut found, &nodes, wanted);
+        Ok(found)
+    }
+
+    /// How many nodes should have a pod of the component; 0 if that is not known, or not a matter of nodes.
+    async fn wanted(&self, component: Component) -> usize {
+        if component != Component::Agent {
+            return 0;
+        }
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), &self.namespace);
+        let set = timeout(START, sets.get(component.name())).await;
+        let status = set.ok().and_then(Result::ok).and_then(|set| set.status);
+        status
+            .and_then(|status| status.desired_number_scheduled.try_into().ok())
+            .unwrap_or_default()
     }
 
     /// Runs a command in a pod until it ends. Returns its output and exit code, also if it failed.
@@ -196,7 +281,7 @@ impl Cluster {
         command: Vec<String>,
         stdin: &[u8],
     ) -> anyhow::Result<ExecOutput> {
-        let mut process = self.start(pod, command).await?;
+        let Running { mut process, _permit } = self.start(pod, command).await?;
         let (Some(mut input), Some(mut output), Some(mut errors), Some(status)) =
             (process.stdin(), process.stdout(), process.stderr(), process.take_status())
         else {
@@ -227,7 +312,7 @@ impl Cluster {
         Ok(ExecOutput { stdout, stderr, code })
     }
 
-    /// Starts a command in a pod.
+    /// Starts a command in a pod, as soon as fewer than [`AT_ONCE`] run.
     ///
     /// # Errors
     /// As [`Self::exec`].
@@ -235,7 +320,7 @@ impl Cluster {
         &self,
         pod: &MeshPod,
         command: Vec<String>,
-    ) -> anyhow::Result<AttachedProcess> {
+    ) -> anyhow::Result<Running> {
         let place = || format!("{}: {}", self.context, pod.name);
         if let Some(why) = &pod.unusable {
             bail!("{}: {why}", place());
@@ -247,10 +332,12 @@ impl Cluster {
             .max_stdin_buf_size(BUFFER)
             .max_stdout_buf_size(BUFFER)
             .max_stderr_buf_size(BUFFER);
+        let permit = AT_ONCE.acquire().await?;
         let started = timeout(START, pods.exec(&pod.name, command, &parameters)).await;
         let late = || format!("{}: node {} does not answer within {START:?}", place(), pod.node);
         let started = started.with_context(late)?;
-        started.map_err(|error| anyhow!(sentence(&error))).with_context(place)
+        let process = started.map_err(|error| anyhow!(sentence(&error))).with_context(place)?;
+        Ok(Running { process, _permit: permit })
     }
 }
 

@@ -15,7 +15,7 @@ mod etcd;
 mod explain;
 mod export;
 mod identity;
-#[allow(dead_code, reason = "the commands that use it follow")]
+mod kube_context;
 mod kube_exec;
 mod lab;
 mod lab_pod;
@@ -38,6 +38,7 @@ use std::{env, process::ExitCode};
 use crate::{
     args::{Command, ServiceArgs, ServiceCommand, refuse},
     drain::Change,
+    kube_context::{Kubernetes, NAMESPACE},
     outcome::Outcome,
     output::{Format, Output},
 };
@@ -64,7 +65,8 @@ fn main() -> ExitCode {
     if args.watch && !args.command.is_list() && !matches!(args.command, Command::Status(_)) {
         refuse("--watch: this command shows no state: status and lists do")
     }
-    contexts::choose(args.contexts, args.lab);
+    let namespace = args.mesh_namespace.unwrap_or_else(|| NAMESPACE.into());
+    contexts::choose(args.contexts, args.lab, Kubernetes { file: args.kubeconfig, namespace });
     if let Some(limit) = args.request_timeout {
         mesh_admin::answer_within(limit);
     }

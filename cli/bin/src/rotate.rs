@@ -6,6 +6,7 @@
 
 mod cluster;
 mod plan;
+mod pods;
 
 use std::{
     net::SocketAddr,
@@ -53,6 +54,14 @@ enum Etcd {
 
 pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
     let mut report = Report::default();
+    let context = contexts::find(&args.context)?;
+    if let Some(cluster) = contexts::cluster_of(&context)? {
+        report.changes = pods::rotate(&cluster, args)?;
+        if output == Output::Text {
+            report.changes.iter().try_for_each(output::line)?;
+        }
+        return report.print(args, output);
+    }
     let cluster = Cluster::read(args)?;
     if args.server || args.clients {
         let aim = Aim::Young { server: args.server, clients: args.clients };

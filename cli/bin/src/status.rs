@@ -4,19 +4,25 @@ pub(crate) mod json;
 mod text;
 mod wide;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use mesh_admin::{
     Daemon,
     v1::{ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient},
 };
-use mesh_lab::{LabState, Liveness, PodState, ProcessState, contexts::Context};
+use mesh_lab::{
+    LabState, Liveness, PodState, ProcessState,
+    contexts::{AgentSocket, Context},
+};
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
 
 use crate::{
     args::StatusArgs,
-    contexts,
+    ask, contexts,
     outcome::Outcome,
     output::{self, Output},
     wait,
@@ -54,16 +60,17 @@ struct AgentStatus {
 }
 
 pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> {
-    let contexts = contexts::find_or_all(args.context.as_deref())?;
+    // Found anew for each look: pods come and go.
+    let find = || contexts::find_or_all(args.context.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut clusters = Vec::new();
     let waited = match args.wait_duration.limit(args.wait) {
         None => {
-            clusters = runtime.block_on(look(&contexts))?;
+            clusters = runtime.block_on(look(&find()?))?;
             Outcome::NotReady
         }
         Some(limit) => wait::until(limit, || {
-            clusters = runtime.block_on(look(&contexts))?;
+            clusters = runtime.block_on(look(&find()?))?;
             let waits = clusters.iter().find(|cluster| !is_done(cluster.state(), args));
             Ok(waits.map(ClusterStatus::first_problem))
         })?,
@@ -99,9 +106,8 @@ async fn look(contexts: &[Context]) -> anyhow::Result<Vec<ClusterStatus>> {
 
 impl ClusterStatus {
     async fn ask(context: &Context, lab: Option<&LabState>) -> anyhow::Result<Self> {
-        let mut apiservers = Vec::new();
-        for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
-        {
+        let sockets = [&context.apiserver].into_iter().chain(&context.replicas);
+        let apiserver = async |(number, socket): (u32, &PathBuf)| {
             let reported = match open(socket).await? {
                 Ok(mut client) => status(&mut client).await,
                 Err(error) => Err(error),
@@ -110,16 +116,19 @@ impl ClusterStatus {
                 1 => "apiserver".to_owned(),
                 number => format!("apiserver{number}"),
             };
-            apiservers.push(ApiserverStatus { name, reported });
-        }
-        let mut agents = Vec::new();
-        for agent in &context.agents {
+            anyhow::Ok(ApiserverStatus { name, reported })
+        };
+        let apiservers = ask::all((1..).zip(sockets).collect(), apiserver).await;
+        let apiservers = apiservers.into_iter().collect::<anyhow::Result<_>>()?;
+        let agent = async |agent: &AgentSocket| {
             let reported = match open(&agent.socket).await? {
                 Ok(client) => status_and_peers(client).await,
                 Err(error) => Err(error),
             };
-            agents.push(AgentStatus { node: agent.node.clone(), reported });
-        }
+            anyhow::Ok(AgentStatus { node: agent.node.clone(), reported })
+        };
+        let agents = ask::all(context.agents.iter().collect(), agent).await;
+        let agents = agents.into_iter().collect::<anyhow::Result<_>>()?;
         let texts = mesh_files::texts(&context.directory.join("peers")).unwrap_or_default();
         let is_peer = |(name, text): (String, io::Result<String>)| {
             let is_one = text.is_ok_and(|text| PeerFile::is_one(&text));

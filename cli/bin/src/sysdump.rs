@@ -1,6 +1,7 @@
 //! `clustermesh sysdump`: an archive for bug reports with the daemons' answers, the contents of etcds, the kernels' network
 //! settings, and logs. It has no keys and no passwords.
 
+mod pods;
 mod redact;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     args::SysdumpArgs,
     ask::{self, Which},
     contexts::{self, Origin},
+    kube_context::name_of,
     outcome::{Outcome, complain},
     output::{self, Output},
     status::json::counters_json,
@@ -55,7 +57,6 @@ struct Collected {
 }
 
 pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome> {
-    let origin = contexts::origin()?;
     let contexts = contexts::find_or_all(args.context.as_deref())?;
     let name = format!("clustermesh-sysdump-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let file = match &args.output_file {
@@ -64,18 +65,20 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
     };
     let progress = ProgressBar::new_spinner();
     let mut collected = Collected::default();
-    // A context that is a directory is in no contexts file.
-    let origin_asked = match args.context.as_deref().is_some_and(|name| name.contains('/')) {
-        true => &Origin::ThisHost,
-        false => &origin,
+    // A context that is a directory or a kubeconfig's is in no contexts file.
+    let origin_asked = match (args.context.as_deref(), contexts.as_slice()) {
+        (Some(_), [context]) => &contexts::origin_of(context)?,
+        _ => &contexts::origin()?,
     };
     collected.ask(origin_asked, &contexts, &progress)?;
     for context in &contexts {
         collected.configuration(context)?;
     }
     progress.set_message("looking at routes and packet filters");
-    match contexts::lab_of(&origin)? {
+    match contexts::lab_of(origin_asked)? {
         Some(lab) => collected.lab(&Lab::peek(&lab)?),
+        // Of daemons in pods this machine has nothing.
+        None if contexts.iter().all(|context| name_of(context).is_some()) => {}
         None => {
             collected.network("this-node", None);
             UNITS.iter().for_each(|unit| collected.journal(unit));
@@ -95,12 +98,17 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
 }
 
 /// The commands of this program to run, each with the file for its output. Without a contexts file, and for a context that
-/// is a directory, `--context` names the directory.
-fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<String>)> {
-    let choice: Vec<String> = match file {
+/// is a directory, `--context` names the directory. `flags`: those for clusters of a kubeconfig.
+fn commands(
+    file: Option<&Path>,
+    contexts: &[Context],
+    flags: &[String],
+) -> Vec<(String, Vec<String>)> {
+    let mut choice: Vec<String> = match file {
         Some(file) => vec!["--contexts".into(), file.display().to_string()],
         None => Vec::new(),
     };
+    choice.extend_from_slice(flags);
     let command = |words: &[&str]| {
         let words = words.iter().copied().chain(["-o", "json"]).map(str::to_owned);
         choice.iter().cloned().chain(words).collect::<Vec<String>>()
@@ -110,9 +118,11 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
         ("check.json".to_owned(), command(&["check"])),
         ("contexts.json".to_owned(), command(&["config", "get-contexts"])),
     ];
-    for Context { name, directory, .. } in contexts {
-        let directory = directory.display().to_string();
-        let context = if file.is_some() { name.as_str() } else { &directory };
+    for found in contexts {
+        let name = &found.name;
+        let directory = found.directory.display().to_string();
+        let is_named = file.is_some() || name_of(found).is_some();
+        let context = if is_named { name.as_str() } else { &directory };
         for (file, words) in [
             ("status", &["status"][..]),
             ("services", &["service", "list"]),
@@ -138,7 +148,8 @@ impl Collected {
         progress: &ProgressBar,
     ) -> anyhow::Result<()> {
         let own = std::env::current_exe()?.display().to_string();
-        for (file, words) in commands(origin.file()?.as_deref(), contexts) {
+        let flags = contexts::kubernetes_flags();
+        for (file, words) in commands(origin.file()?.as_deref(), contexts, &flags) {
             progress.set_message(format!("clustermesh {}", words.join(" ")));
             progress.tick();
             let words = words.iter().map(String::as_str);
@@ -151,6 +162,9 @@ impl Collected {
     /// The settings of a cluster, its peer files, and the flags of its daemons.
     fn configuration(&mut self, context: &Context) -> anyhow::Result<()> {
         self.directory(&context.name, &context.directory)?;
+        if let Some(cluster) = contexts::cluster_of(context)? {
+            self.pods(&cluster);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let replicas = [&context.apiserver].into_iter().chain(&context.replicas);
         for (number, socket) in (1..).zip(replicas) {
@@ -348,7 +362,7 @@ mod tests {
         for (file, named) in
             [(None, "/etc/clustermesh"), (Some(Path::new("/contexts.yaml")), "clustermesh")]
         {
-            let all = commands(file, std::slice::from_ref(&context));
+            let all = commands(file, std::slice::from_ref(&context), &contexts::kubernetes_flags());
             assert_eq!(all.len(), 3 + 7);
             for (path, words) in all {
                 let words = ["clustermesh".to_owned()].into_iter().chain(words);

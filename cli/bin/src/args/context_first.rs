@@ -6,7 +6,15 @@ use std::ffi::OsString;
 use clap::Command;
 
 /// Flags with a value that may come before a command.
-const WITH_VALUE: [&str; 5] = ["--output", "-o", "--contexts", "--lab", "--request-timeout"];
+const WITH_VALUE: [&str; 7] = [
+    "--output",
+    "-o",
+    "--contexts",
+    "--lab",
+    "--kubeconfig",
+    "--mesh-namespace",
+    "--request-timeout",
+];
 
 /// The same arguments, with each `--context` before the command's name moved to after it.
 pub(crate) fn context_after_command(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {

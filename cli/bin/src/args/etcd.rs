@@ -27,6 +27,9 @@ pub(crate) enum EtcdCommand {
         after_help = "Exit codes: 0 they are the same, 1 failed, 2 usage, 3 they differ"
     )]
     Diff(Box<DiffArgs>),
+    /// Print the keys as they are, for another process of this program
+    #[command(hide = true)]
+    Keys(SourceArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -43,7 +46,7 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, ClapArgs)]
 #[group(id = "source", required = true, multiple = true)]
 pub(crate) struct SourceArgs {
-    /// The etcd of a cluster, read as its agents do
+    /// The etcd of a cluster, read as its agents do; of a cluster of a kubeconfig, as its apiserver does
     #[arg(long, value_name = "CONTEXT", conflicts_with_all = ["keys", "endpoints"])]
     pub(crate) context: Option<String>,
     /// A keys file, as `export` writes it

@@ -1,4 +1,4 @@
-//! `drain --from`: drains a peer for the clients of one cluster, in `drained-peers.yaml` of its directory. The peer does not
+//! `drain --from`: drains a peer for the clients of one cluster, in `drained-peers.yaml` of its directory or ConfigMap. The peer does not
 //! have to be reachable.
 
 use std::{
@@ -13,7 +13,7 @@ use mesh_model::ClusterName;
 use mesh_wire::drained_peers::{DRAINED_PEERS_FILE, DrainedPeers};
 use serde_json::json;
 
-use super::{Change, wait};
+use super::{Change, config_map, wait};
 use crate::{
     connect::lock,
     contexts,
@@ -32,7 +32,10 @@ pub(super) fn run(
         bail!("{target:?} is not the name of a cluster: --from is for whole clusters");
     };
     let context = contexts::find(from)?;
-    let changed = set(&context.directory, &peer, change, dry_run)?;
+    let changed = match contexts::cluster_of(&context)? {
+        Some(cluster) => config_map::set(&cluster, &context, &peer, change, dry_run)?,
+        None => set(&context.directory, &peer, change, dry_run)?,
+    };
     let outcome = match limit {
         Some(limit) => wait::until_in_force_here(change, &context, peer.as_str(), limit)?,
         None => Outcome::Done,

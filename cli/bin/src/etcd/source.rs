@@ -6,20 +6,24 @@ use anyhow::{Context as _, bail};
 use mesh_certs::{Clock, CredentialFiles, Store};
 use mesh_etcd::{Connection, EtcdError, LastAddresses, Target, connect};
 use mesh_follow::KeyRange;
+use mesh_lab::contexts::Context;
 use mesh_offline::{EtcdContent, KeysFile};
 use mesh_wire::peer_file::{HostAlias, PeerFile};
 
+use super::pod::{self, EtcdRead};
 use crate::{
     args::{SourceArgs, WithArgs},
     contexts,
+    kube_exec::Cluster,
     rotate::within,
 };
 
 /// A source of keys.
-#[derive(Debug)]
 pub(crate) enum Source {
     /// A keys file.
     File(PathBuf),
+    /// The etcd of a cluster in Kubernetes, read in its apiserver's pod. Boxed, since it is large.
+    Pod(Box<(Cluster, Context)>),
     /// An etcd.
     Etcd {
         /// `https://host:port`.
@@ -29,14 +33,6 @@ pub(crate) enum Source {
         /// The network namespace from which it is reachable.
         netns: Option<String>,
     },
-}
-
-/// The keys of a source.
-#[derive(Debug)]
-pub(crate) struct EtcdRead {
-    pub(crate) holding: EtcdContent,
-    /// Notes about them, for the user.
-    pub(crate) notes: Vec<String>,
 }
 
 /// The peer file in a cluster directory that describes the local etcd.
@@ -93,6 +89,9 @@ impl Source {
 
     fn of_context(name: &str) -> anyhow::Result<Self> {
         let context = contexts::find(name)?;
+        if let Some(cluster) = contexts::cluster_of(&context)? {
+            return Ok(Self::Pod(Box::new((cluster, context))));
+        }
         let path = context.directory.join(LOCAL);
         let place = || path.display().to_string();
         let text = fs::read_to_string(&path).with_context(place)?;
@@ -123,6 +122,7 @@ pub(crate) fn read(source: &Source) -> anyhow::Result<EtcdRead> {
             let notes = file.lacks_config().into_iter().collect();
             Ok(EtcdRead { holding: EtcdContent::from(&file), notes })
         }
+        Source::Pod(pod) => pod::read(&pod.0, &pod.1),
         Source::Etcd { endpoints, host_aliases, credentials, netns } => {
             let (_store, receiver) = Store::open(credentials.clone(), SystemTime::now())?;
             let target = Target {

@@ -1,6 +1,6 @@
 //! The pods of the mesh, and why no command can run in some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Node, Pod};
 
@@ -43,8 +43,7 @@ pub(super) fn pods_of(pods: &[Pod], component: Component, dead: &DeadNodes) -> V
         .iter()
         .filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed"))
         .map(|pod| {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            let node = node.unwrap_or_default();
+            let node = node_of(pod).unwrap_or_default();
             let unusable = dead.0.get(&node).cloned().or_else(|| unusable(pod, component));
             let name = pod.metadata.name.clone().unwrap_or_default();
             MeshPod { component, name, node, unusable }
@@ -55,6 +54,36 @@ pub(super) fn pods_of(pods: &[Pod], component: Component, dead: &DeadNodes) -> V
         (&a.node, a.unusable.is_some(), &a.name).cmp(&(&b.node, b.unusable.is_some(), &b.name))
     });
     all
+}
+
+/// The node of a pod. A DaemonSet names it before the pod is scheduled.
+fn node_of(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if spec.node_name.is_some() {
+        return spec.node_name.clone();
+    }
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let mut fields =
+        required.node_selector_terms.iter().flat_map(|t| t.match_fields.iter().flatten());
+    let name = fields.find(|field| field.key == "metadata.name")?;
+    name.values.as_ref()?.first().cloned()
+}
+
+/// Adds the nodes without a pod, if a DaemonSet wants `wanted` of them and fewer have one.
+pub(super) fn add_missing(pods: &mut Vec<MeshPod>, nodes: &[Node], wanted: usize) {
+    let with: BTreeSet<String> = pods.iter().map(|pod| pod.node.clone()).collect();
+    if with.len() >= wanted {
+        return;
+    }
+    let names = nodes.iter().filter_map(|node| node.metadata.name.clone());
+    pods.extend(names.filter(|name| !with.contains(name)).map(|node| MeshPod {
+        component: Component::Agent,
+        name: "no pod".into(),
+        unusable: Some(format!("the DaemonSet clustermesh-agent has no pod on node {node}")),
+        node,
+    }));
+    pods.sort_by(|a, b| (&a.node, a.unusable.is_some()).cmp(&(&b.node, b.unusable.is_some())));
 }
 
 fn phase(pod: &Pod) -> &str {
@@ -195,6 +224,32 @@ mod tests {
             found.iter().map(|pod| (pod.node.as_str(), pod.unusable.as_deref())).collect();
         let says = "the node c is NotReady since 2026-11-30T10:00:00Z: its kubelet does not answer";
         assert_eq!(shown, [("a", None), ("b", None), ("c", Some(says))]);
+    }
+
+    #[test]
+    fn a_node_without_a_pod_is_a_row_if_it_should_have_one() {
+        let node = |name: &str| -> Node {
+            serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap()
+        };
+        let nodes = ["n1", "n2"].map(node);
+        // A pod that is not scheduled has the node that its DaemonSet made it for.
+        let field = json!({ "key": "metadata.name", "operator": "In", "values": ["n2"] });
+        let required = json!({ "nodeSelectorTerms": [{ "matchFields": [field] }] });
+        let affinity = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } });
+        let pending: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "p" }, "spec": { "containers": [], "affinity": affinity },
+            "status": { "phase": "Pending" },
+        }))
+        .unwrap();
+        let mut found = pods_of(&[pending], Component::Agent, &DeadNodes::default());
+        assert_eq!(found[0].node, "n2");
+        add_missing(&mut found, &nodes, 1);
+        assert_eq!(found.len(), 1);
+        add_missing(&mut found, &nodes, 2);
+        let shown: Vec<_> =
+            found.iter().map(|pod| (pod.node.as_str(), pod.unusable.as_deref())).collect();
+        assert_eq!(shown[0], ("n1", Some("the DaemonSet clustermesh-agent has no pod on node n1")));
+        assert_eq!(shown.len(), 2);
     }
 
     #[test]
