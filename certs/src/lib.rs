@@ -30,7 +30,7 @@ pub use expiry::{Expiring, expiring, rotated_by};
 pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name, server_names};
 pub use pki::{ClusterPki, PkiError};
 pub use probe::cas_of_server;
-pub use request::{Request, RequestError, request};
+pub use request::{Request, RequestError, request, request_again};
 pub use tls_failure::{is_refused_by_server, tls_failure};
 
 /// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.

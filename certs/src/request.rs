@@ -45,10 +45,20 @@ const MAX_BYTES: usize = 64 * 1024;
 pub fn request(user: &str) -> Result<Issued, RequestError> {
     let make = |source| RequestError::Make { subject: user.into(), source };
     let key = KeyPair::generate().map_err(make)?;
+    let request = write(user, &key).map_err(make)?;
+    Ok(Issued { certificate: request, key: key.serialize_pem() })
+}
+
+/// Makes the request again for a key that exists.
+pub fn request_again(user: &str, key: &str) -> Result<String, RequestError> {
+    let make = |source| RequestError::Make { subject: user.into(), source };
+    write(user, &KeyPair::from_pem(key).map_err(make)?).map_err(make)
+}
+
+fn write(user: &str, key: &KeyPair) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(user);
-    let request = params.serialize_request(&key).and_then(|request| request.pem()).map_err(make)?;
-    Ok(Issued { certificate: request, key: key.serialize_pem() })
+    params.serialize_request(key)?.pem()
 }
 
 impl Request {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod certs;
+mod connect;
 mod context_first;
 mod drain;
 mod etcd;
@@ -14,12 +15,11 @@ mod wait;
 
 use std::{env, path::PathBuf, time::Duration};
 
-use clap::{
-    Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
-};
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 pub(crate) use self::{
     bench::{BenchArgs, BenchCommand},
+    connect::{AddressKind, ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
     drain::DrainArgs,
     etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
     lab::{LabCommand, LabPodCommand},
@@ -196,52 +196,6 @@ impl Command {
     }
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ConnectArgs {
-    #[command(flatten)]
-    pub(crate) pair: Pair,
-    /// Which of the two clusters follow the other
-    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    pub(crate) connection_mode: ConnectionMode,
-    /// One of the clusters was rebuilt: replace the connection to the previous cluster of that name
-    #[arg(long)]
-    pub(crate) replace: bool,
-    /// Print what would be changed, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Wait until the agents of both clusters are connected, by default for at most 60s
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = of_flag, conflicts_with = "dry_run")]
-    pub(crate) wait: Option<Duration>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DisconnectArgs {
-    #[command(flatten)]
-    pub(crate) pair: Pair,
-    /// Print what would be changed, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// The two clusters of a connection.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Pair {
-    /// One of the two clusters: a context's name, or a cluster directory (with a slash in it)
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) context: Option<String>,
-    /// The other cluster
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) destination_context: String,
-}
-
-impl Pair {
-    /// The first cluster. Without it, exits with a usage error: clap cannot require an argument that may come before the
-    /// command.
-    pub(crate) fn context(&self) -> &str {
-        self.context.as_deref().unwrap_or_else(|| missing("--context CONTEXT: one of the clusters"))
-    }
-}
-
 /// Parses the name of a lab.
 fn lab_name(name: &str) -> Result<String, String> {
     mesh_lab::contexts::of_lab(name).map_err(|error| error.to_string())?;
@@ -262,15 +216,6 @@ pub(crate) fn missing(what: &str) -> ! {
 /// Exits with a usage error: an argument is invalid.
 pub(crate) fn refuse(what: &str) -> ! {
     usage(&Args::command().error(ErrorKind::ValueValidation, what))
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ConnectionMode {
-    /// Each cluster follows the other.
-    #[default]
-    Bidirectional,
-    /// Only the first cluster follows the second.
-    Unicast,
 }
 
 #[derive(Debug, ClapArgs)]

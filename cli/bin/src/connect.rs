@@ -2,8 +2,12 @@
 //!
 //! A connection from *a* to *b* consists of a user in *b*'s etcd, a certificate for it that *b* signed (the private key
 //! never leaves *a*), and a peer file in *a* with the address of *b* and what *b* may claim. Everything is checked before
-//! anything is written. The peer file is written last, so *a*'s agents see only complete connections.
+//! anything is written. The peer file is written last, so *a*'s agents see only complete connections. Clusters are
+//! directories, or in Kubernetes ([`kubernetes`]).
 
+mod check;
+mod facts;
+mod kubernetes;
 mod plan;
 mod side;
 
@@ -23,6 +27,7 @@ use crate::{
     args::{ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
     ask::{self, Answer, Answers, Which},
     contexts,
+    kube_exec::Cluster,
     outcome::{Outcome, note, warn},
     output::{self, Output},
     status, wait,
@@ -33,26 +38,62 @@ use plan::{Step, plan_connect, plan_disconnect, plan_leave};
 pub(crate) use side::{Side, lock};
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
+    let pair = &args.pair;
+    match (in_kubernetes(pair.context())?, in_kubernetes(&pair.destination_context)?) {
+        (Some(one), Some(other)) => {
+            let (names, changed) = kubernetes::connect(args, (one, other), output)?;
+            finish(args, names, changed, Outcome::Done)
+        }
+        (None, None) => connect_directories(args, output),
+        (Some(_), None) | (None, Some(_)) => bail!(mixed(pair)),
+    }
+}
+
+/// The cluster of a kubeconfig's context; `None` if the context is a cluster directory.
+fn in_kubernetes(name: &str) -> anyhow::Result<Option<Cluster>> {
+    contexts::cluster_of(&contexts::find(name)?)
+}
+
+fn mixed(pair: &Pair) -> String {
+    format!(
+        "{} and {}: one is in Kubernetes, the other is a cluster directory. Clusters of both kinds cannot be connected by this command",
+        pair.context(),
+        pair.destination_context
+    )
+}
+
+fn connect_directories(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (source, destination) = sides(&args.pair, !args.dry_run)?;
-    plan::check(&source, &destination, args.replace)?;
+    check::check(&source.facts, &destination.facts, args.replace)?;
     let mut steps = plan_connect(&source, &destination)?;
     if args.connection_mode == ConnectionMode::Bidirectional {
         steps.extend(plan_connect(&destination, &source)?);
     }
     let changes = !steps.is_empty() && !args.dry_run;
     let outcome = carry_out("Connect", steps, args.dry_run, output)?;
+    let names = [source.name().to_string(), destination.name().to_string()];
+    // Other commands may change the clusters while this one waits.
+    drop((source, destination));
+    finish(args, names, changes, outcome)
+}
+
+/// Waits until the agents are connected, if that is asked for, else says how to. `names`: those of the two clusters.
+fn finish(
+    args: &ConnectArgs,
+    [source, destination]: [String; 2],
+    changed: bool,
+    outcome: Outcome,
+) -> anyhow::Result<Outcome> {
     let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
     let both = args.connection_mode == ConnectionMode::Bidirectional;
     if let Some(limit) = args.wait {
-        let mut follows = vec![(contexts::find(one)?, destination.name().to_string())];
+        let mut follows = vec![(contexts::find(one)?, destination)];
         if both {
-            follows.push((contexts::find(other)?, source.name().to_string()));
+            follows.push((contexts::find(other)?, source));
         }
-        // Other commands may change the clusters while this one waits.
-        drop((source, destination));
         return Ok(outcome.and(wait::until(limit, || not_connected(&follows))?));
     }
-    if changes {
+    if changed {
         let waits = match both {
             true => format!(
                 "waiting for {other} and {one} to accept each other: clustermesh status --wait"
@@ -91,6 +132,17 @@ fn missing(agents: &Answers<Vec<Peer>>, name: &str) -> Option<String> {
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
+    match (in_kubernetes(one), in_kubernetes(other)) {
+        (Ok(Some(_)), Ok(None)) | (Ok(None), Ok(Some(_))) => bail!(mixed(&args.pair)),
+        (Ok(Some(here)), there) => {
+            let there = there.map(|there| there.context("no cluster")).flatten();
+            return kubernetes::disconnect(args, (Ok(here), there), output);
+        }
+        (Err(why), Ok(Some(there))) => {
+            return kubernetes::disconnect(args, (Err(why), Ok(there)), output);
+        }
+        (Ok(None) | Err(_), Ok(None) | Err(_)) => {}
+    }
     match (at_hand(one), at_hand(other)) {
         (Ok(here), Err(why)) => return leave((one, &here), other, &why, args.dry_run, output),
         (Err(why), Ok(here)) => return leave((other, &here), one, &why, args.dry_run, output),
@@ -161,6 +213,12 @@ fn carry_out(
     if !dry_run {
         steps.into_iter().try_for_each(Step::carry_out)?;
     }
+    show(kind, &shown, dry_run, output)?;
+    Ok(Outcome::Done)
+}
+
+/// Writes the steps that were made, or would be.
+fn show(kind: &str, shown: &[String], dry_run: bool, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Text => {
             shown.iter().try_for_each(output::line)?;
@@ -174,7 +232,7 @@ fn carry_out(
             output::json(kind, json!({ "changes": shown, "items": shown, "dryRun": dry_run }))?
         }
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 #[cfg(test)]

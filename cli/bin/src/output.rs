@@ -202,7 +202,7 @@ pub(crate) fn is_wide() -> bool {
     is(Format::Wide)
 }
 
-fn is(format: Format) -> bool {
+pub(crate) fn is(format: Format) -> bool {
     FORMAT.get() == Some(&format)
 }
 

@@ -217,7 +217,7 @@ impl Report {
 /// Asks every replica's etcd whether it trusts the CAs that the step requires.
 fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
     let netns = contexts::find(&args.context)?.netns;
-    for addresses in &cluster.local.settings.endpoints {
+    for addresses in &cluster.local.facts.settings.endpoints {
         let endpoints: Vec<SocketAddr> = addresses.iter().map(|&address| address.into()).collect();
         let found = look_at(netns.as_deref(), &endpoints, cluster, todo)?;
         if found != Etcd::AsItShould {

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     AdminProxy(ProxyArgs),
     /// Make the cluster directory of a pod: cluster.yaml from flags, and certificates of the CA in Secret clustermesh-ca
     Init(InitArgs),
+    /// Read and change this cluster's part of a connection: `clustermesh connect` runs it in the apiserver's pod
+    Peer(PeerArgs),
 }
 
 /// Where the API server is.
@@ -206,6 +208,50 @@ impl ApiArgs {
             },
         }
     }
+}
+
+/// The flags of `peer`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PeerArgs {
+    /// The cluster directory: cluster.yaml, pki/
+    #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
+    pub(crate) config_dir: PathBuf,
+    /// Where the API server is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: PeerCommand,
+}
+
+/// The subcommands of `peer`. They print JSON.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Print what a connection needs to know of this cluster, and the peers that it has
+    Describe {
+        /// Print private keys too
+        #[arg(long)]
+        include_keys: bool,
+    },
+    /// Make a private key for a peer's etcd, keep it in the Secret clustermesh-peers, and print the certificate request
+    Request {
+        /// The cluster to follow
+        #[arg(long, value_name = "NAME")]
+        peer: String,
+    },
+    /// Add the etcd user of a peer, and sign its certificate request, which standard input has
+    Sign,
+    /// Write a peer's file and certificate, which standard input has, to the Secret clustermesh-peers
+    Accept,
+    /// Remove a peer from the Secret clustermesh-peers
+    Remove {
+        /// The cluster that is not followed any more
+        #[arg(long, value_name = "NAME")]
+        peer: String,
+        /// Also remove the etcd user of that cluster, which then cannot follow this one
+        #[arg(long)]
+        user: bool,
+    },
 }
 
 impl Args {

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use mesh_export::Exporter;
 use mesh_files::LockError;
 use mesh_source::Drain;
-use mesh_source_kube::DrainConfigMapError;
+use mesh_source_kube::ConfigMapError;
 
 /// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) enum NotChanged {
     #[error("{}: {reason}: correct or remove it first", path.display())]
     Broken { path: PathBuf, reason: String },
     #[error(transparent)]
-    ConfigMap(#[from] DrainConfigMapError),
+    ConfigMap(#[from] ConfigMapError),
     #[error(
         "the ConfigMap with what is drained changed five times meanwhile: give the command again"
     )]

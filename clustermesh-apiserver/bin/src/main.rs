@@ -12,6 +12,7 @@ mod init;
 mod installation;
 mod local_access;
 mod metrics;
+mod peer;
 mod run;
 mod source;
 mod users_file;
@@ -41,5 +42,6 @@ fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {
             mesh_admin::logs::init(&args.log)?;
             init::run(&args)
         }
+        Some(args::Command::Peer(peer)) => peer::run(peer),
     }
 }

@@ -17,7 +17,7 @@ use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
-use mesh_source_kube::{Connection, DrainConfigMap};
+use mesh_source_kube::{Connection, DrainConfigMap, FollowedUsers};
 use mesh_wire::users_file::UsersFile;
 use tokio::{
     runtime::Handle,
@@ -104,10 +104,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             )?;
             let looked = Arc::clone(&cluster);
             let wake = move || looked.look();
-            (cluster, Some(mesh_source_kube::follow(connection, sender, receiver, wake)))
+            let (users, followed) = mpsc::channel(EVENTS);
+            let following = mesh_source_kube::follow(connection, sender, users, receiver, wake);
+            (cluster, Some((following, followed)))
         }
     };
     let follows = following.is_some();
+    let (following, config_map) = following.unzip();
     let following = async {
         match following {
             Some(following) => following.await,
@@ -157,7 +160,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = cluster.ended() => bail!("the cluster's thread failed: see the log"),
         () = watch_manifests(&cluster, watches), if !follows => {}
         () = following => bail!("following the API server ended: see the log"),
-        () = users_file::follow(&users_path, users_sender, &store) => {}
+        () = follow_users(&users_path, config_map, users_sender, &store) => {}
         () = installation => {}
         // In its own task, so that its computations over all keys do not delay the others.
         () = task(writing) => tracing::info!("everything is written"),
@@ -169,6 +172,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
     }
     Ok(())
+}
+
+/// Follows the users of peers: in the ConfigMap that an API server has, else in the file.
+async fn follow_users(
+    path: &Path,
+    config_map: Option<mpsc::Receiver<FollowedUsers>>,
+    users: watch::Sender<Option<UsersFile>>,
+    state: &Mutex<StoreState>,
+) {
+    match config_map {
+        Some(config_map) => users_file::follow_config_map(config_map, users, state).await,
+        None => users_file::follow(path, users, state).await,
+    }
 }
 
 /// Runs work in its own task, which is aborted when this future is dropped.

@@ -1,13 +1,15 @@
-//! Reads `users.yaml`, which has the users of peers.
+//! Reads `users.yaml`, which has the users of peers: a file of the cluster directory, or in a ConfigMap.
 
 use std::{
+    fmt,
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, until};
+use mesh_source_kube::{FollowedUsers, Problems};
 use mesh_wire::users_file::UsersFile;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::writer::StoreState;
 
@@ -33,18 +35,43 @@ pub(crate) async fn follow(
             },
             Err(error) => Some(error.to_string()),
         };
-        let problem = problem
-            .map(|why| format!("{}: {why}; the peers' users stay as they are", path.display()));
-        if let Some(problem) = &problem {
-            tracing::warn!(problem, "users.yaml cannot be used");
-        }
-        state.lock().unwrap_or_else(PoisonError::into_inner).users_file = problem;
+        report(problem.map(|why| kept(&path.display(), &why)), state);
         let next_look = files.next_look();
         tokio::select! {
             () = watch.changed() => {}
             () = until(next_look) => {}
         }
     }
+}
+
+/// The same for the ConfigMap, until its follower ends.
+pub(crate) async fn follow_config_map(
+    mut followed: mpsc::Receiver<FollowedUsers>,
+    users: watch::Sender<Option<UsersFile>>,
+    state: &Mutex<StoreState>,
+) {
+    let (mut problems, mut invalid) = (Problems::default(), None);
+    while let Some(FollowedUsers { text, problems: found }) = followed.recv().await {
+        if let Some(found) = found {
+            problems = found;
+        }
+        if let Some(text) = text {
+            let published = publish(&text, &users);
+            invalid = published.err().map(|why| kept(&"ConfigMap clustermesh-users", &why));
+        }
+        report(invalid.clone().or_else(|| problems.sentences("ConfigMap ").next()), state);
+    }
+}
+
+fn kept(place: &dyn fmt::Display, why: &str) -> String {
+    format!("{place}: {why}; the peers' users stay as they are")
+}
+
+fn report(problem: Option<String>, state: &Mutex<StoreState>) {
+    if let Some(problem) = &problem {
+        tracing::warn!(problem, "users.yaml cannot be used");
+    }
+    state.lock().unwrap_or_else(PoisonError::into_inner).users_file = problem;
 }
 
 fn publish(text: &str, users: &watch::Sender<Option<UsersFile>>) -> Result<(), String> {

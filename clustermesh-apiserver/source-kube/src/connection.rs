@@ -136,7 +136,8 @@ impl Connection {
             WATCH.as_secs()
         );
         let path = with_query(resource.path(), &query);
-        let response = within(CONNECT * 2, self.send(Method::GET, &path, None)).await?;
+        let response = self.send(Method::GET, &path, "application/json", None);
+        let response = within(CONNECT * 2, response).await?;
         match response.status() {
             StatusCode::OK => Ok(WatchStream { body: response.into_body(), buffer: Vec::new() }),
             status => Err(Failure::refused(status, text(response).await?)),
@@ -159,8 +160,28 @@ impl Connection {
         body: Option<Vec<u8>>,
         patience: Duration,
     ) -> Result<(StatusCode, String), Failure> {
+        let content = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
         within(patience, async {
-            let response = self.send(method, path, body).await?;
+            let response = self.send(method, path, content, body).await?;
+            Ok((response.status(), text(response).await?))
+        })
+        .await
+    }
+
+    /// Server-side apply. The path names the field manager.
+    pub(crate) async fn apply(
+        &self,
+        path: &str,
+        object: Vec<u8>,
+        patience: Duration,
+    ) -> Result<(StatusCode, String), Failure> {
+        within(patience, async {
+            // JSON is YAML.
+            let content = "application/apply-patch+yaml";
+            let response = self.send(Method::PATCH, path, content, Some(object)).await?;
             Ok((response.status(), text(response).await?))
         })
         .await
@@ -170,12 +191,9 @@ impl Connection {
         &self,
         method: Method,
         path: &str,
+        content: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Response<Body>, Failure> {
-        let content = match method {
-            Method::PATCH => "application/merge-patch+json",
-            _ => "application/json",
-        };
         let request = Request::builder().method(method).uri(path);
         let request = request.header(http::header::ACCEPT, "application/json");
         let request = request.header(http::header::CONTENT_TYPE, content);

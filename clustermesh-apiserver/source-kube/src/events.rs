@@ -40,9 +40,8 @@ pub struct FollowedKind {
 }
 
 /// Where events go.
-#[derive(Clone)]
-pub(crate) struct Events {
-    pub(crate) sender: mpsc::Sender<KubeEvent>,
+pub(crate) struct Events<E = KubeEvent> {
+    pub(crate) sender: mpsc::Sender<E>,
     /// Called after each event that was sent.
     pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -52,8 +51,14 @@ pub(crate) struct Closed;
 
 // === impl Events ===
 
-impl Events {
-    pub(crate) async fn send(&self, event: KubeEvent) -> Result<(), Closed> {
+impl<E> Clone for Events<E> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), wake: Arc::clone(&self.wake) }
+    }
+}
+
+impl<E> Events<E> {
+    pub(crate) async fn send(&self, event: E) -> Result<(), Closed> {
         self.sender.send(event).await.map_err(|_| Closed)?;
         (self.wake)();
         Ok(())

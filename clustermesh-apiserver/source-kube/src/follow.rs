@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use crate::{
+    config_map::ConfigMapResource,
     connection::Connection,
-    drain::{DrainResource, FollowedDrain},
+    drain::{self, FollowedDrain},
     events::{Closed, Events, FollowedKind, KubeEvent},
     failure::Failure,
     follower::{Event, Followed, Follower, Problems, Request},
@@ -24,32 +25,41 @@ use crate::{
     identity_requests,
     liveness::{self, Liveness},
     resource::{FOLLOWED, Resource},
+    users::{self, FollowedUsers},
 };
 
-/// Follows all kinds and the objects of identities, and executes requests about these, until the receiver of the events is
-/// dropped. `wake` is called after each that was sent.
+/// Follows all kinds and the objects of identities, and executes requests about these, until a receiver of events is
+/// dropped. `wake` is called after each that was sent to `sender`.
 pub async fn follow(
     connection: Connection,
     sender: mpsc::Sender<KubeEvent>,
+    users: mpsc::Sender<FollowedUsers>,
     requests: mpsc::UnboundedReceiver<IdentityRequest>,
     wake: impl Fn() + Send + Sync + 'static,
 ) {
     let events = Events { sender, wake: Arc::new(wake) };
-    let (drain, drain_listed) = watch::channel(false);
+    let (drained_sender, drain_listed) = watch::channel(false);
     // Other versions than before: the history that watches go on from is not the API server's any more.
     let (restores, restored) = watch::channel(0_u64);
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_liveness(connection.clone(), events.clone(), restores));
     tasks.spawn(identity_requests::execute(connection.clone(), events.clone(), requests));
+    let of_users = Events { sender: users, wake: Arc::new(|| ()) };
+    let of_users =
+        Shared { connection: connection.clone(), events: of_users, restored: restored.clone() };
+    let config_map = ConfigMapResource::new(&users::FILE, connection.namespace());
+    let users = |followed, _: &ConfigMapResource<_>| FollowedUsers::new(followed);
+    tasks.spawn(Task::new(&of_users, config_map, 8, users).run(None, None));
     let shared = Shared { connection, events, restored };
     let identities = |followed, _: &MeshIdentityResource| {
         KubeEvent::Identities(FollowedIdentities::new(followed))
     };
     tasks.spawn(Task::new(&shared, MeshIdentityResource, 0, identities).run(None, None));
     // Before the objects, so that an endpoint on a drained node is never exported as ready.
-    let config_map = DrainResource::new(shared.connection.namespace());
-    let drained = |followed, _: &DrainResource| KubeEvent::Drain(FollowedDrain::new(followed));
-    tasks.spawn(Task::new(&shared, config_map, 7, drained).run(Some(drain), None));
+    let config_map = ConfigMapResource::new(&drain::FILE, shared.connection.namespace());
+    let drained =
+        |followed, _: &ConfigMapResource<_>| KubeEvent::Drain(FollowedDrain::new(followed));
+    tasks.spawn(Task::new(&shared, config_map, 7, drained).run(Some(drained_sender), None));
     // A kind is listed after those that its records depend on. So none is written that lacks something, such as a service
     // without its backends, which would replace what the etcd has.
     let mut listed = BTreeMap::from([(None, drain_listed)]);
@@ -76,32 +86,27 @@ fn of_kind(followed: Followed<Kind>, kind: &Kind) -> KubeEvent {
 }
 
 /// What all tasks have.
-struct Shared {
+struct Shared<E> {
     connection: Connection,
-    events: Events,
+    events: Events<E>,
     /// Changes whenever the API server's history is another one.
     restored: watch::Receiver<u64>,
 }
 
 /// One resource's.
-struct Task<R: Resource> {
+struct Task<R: Resource, E> {
     connection: Connection,
     follower: Follower<R>,
-    events: Events,
+    events: Events<E>,
     restored: watch::Receiver<u64>,
     /// Makes an event of what the follower reports.
-    event: fn(Followed<R>, &R) -> KubeEvent,
+    event: fn(Followed<R>, &R) -> E,
     /// The problems that were reported.
     reported: Option<Problems<R::Key>>,
 }
 
-impl<R: Resource> Task<R> {
-    fn new(
-        shared: &Shared,
-        resource: R,
-        seed: u64,
-        event: fn(Followed<R>, &R) -> KubeEvent,
-    ) -> Self {
+impl<R: Resource, E> Task<R, E> {
+    fn new(shared: &Shared<E>, resource: R, seed: u64, event: fn(Followed<R>, &R) -> E) -> Self {
         Self {
             connection: shared.connection.clone(),
             follower: Follower::new(resource, seed),

@@ -197,7 +197,7 @@ impl<R: Resource> Follower<R> {
             (_, true) => Some(Event::Bookmark { version }),
             ("ADDED" | "MODIFIED", _) => match self.resource.decode(object) {
                 Ok(object) => {
-                    self.problems.unreadable.remove(&R::key(&object));
+                    self.problems.unreadable.remove(&self.resource.key(&object));
                     Some(Event::Applied { version, object })
                 }
                 // What it was before stays.

@@ -145,7 +145,7 @@ impl Resource for MeshIdentityResource {
         Metadata::of(json)?.into_name()
     }
 
-    fn key(object: &MeshIdentity) -> String {
+    fn key(&self, object: &MeshIdentity) -> String {
         object.id.to_string()
     }
 }

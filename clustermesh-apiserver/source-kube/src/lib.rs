@@ -4,8 +4,10 @@
 //! (`docs/adr/0004-one-source-interface.md`). [`follow`] runs one for each kind and one for the identities' objects, executes
 //! requests about these, and says whether the API server answers.
 
+mod config_map;
 mod connection;
 mod drain;
+mod etcd_addresses;
 mod events;
 mod failure;
 mod follow;
@@ -13,15 +15,21 @@ mod follower;
 mod identities;
 mod identity_requests;
 mod liveness;
+mod peers_secret;
 mod resource;
 mod response;
 mod stored;
+mod users;
 
+pub use config_map::{ConfigMapError, Versioned};
 pub use connection::{ConnectError, Connection, KubeconfigChoice};
-pub use drain::{DrainConfigMap, DrainConfigMapError, FollowedDrain, VersionedDrain};
+pub use drain::{DrainConfigMap, FollowedDrain, VersionedDrain};
+pub use etcd_addresses::etcd_addresses;
 pub use events::{FollowedKind, KubeEvent};
 pub use follow::follow;
 pub use follower::Problems;
 pub use identities::{FollowedIdentities, IdentityEvent, IdentityOutcome};
-pub use liveness::{Answer, Liveness};
+pub use liveness::{Answer, Liveness, cluster_uid};
+pub use peers_secret::{PeersSecret, PeersSecretError, SecretState};
 pub use stored::{Stored, StoredContent, StoredError, StoredKind};
+pub use users::{FollowedUsers, UsersConfigMap, VersionedUsers};

@@ -58,6 +58,14 @@ pub(crate) async fn ask(connection: &Connection) -> Result<Answer, String> {
     read(&answer)
 }
 
+/// The UID of the namespace kube-system, by which a cluster is known.
+///
+/// # Errors
+/// When the API server does not answer, or refuses: a sentence.
+pub async fn cluster_uid(connection: &Connection) -> Result<String, String> {
+    ask(connection).await.map(|answer| answer.cluster)
+}
+
 fn read(text: &str) -> Result<Answer, String> {
     let page: Page<'_> =
         serde_json::from_str(text).map_err(|error| format!("the API server: {error}"))?;

@@ -34,7 +34,7 @@ pub(crate) trait Resource {
     fn key_of(&self, json: &str) -> Option<Self::Key>;
 
     /// What an object is known by.
-    fn key(object: &Self::Object) -> Self::Key;
+    fn key(&self, object: &Self::Object) -> Self::Key;
 }
 
 /// An object that cannot be read.
@@ -94,7 +94,7 @@ impl Resource for Kind {
         mesh_source::key_of(*self, json)
     }
 
-    fn key(object: &Object) -> ObjectKey {
+    fn key(&self, object: &Object) -> ObjectKey {
         object.key()
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct StatusDetails {
 #[serde(default)]
 pub(crate) struct StatusCause {
     pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) field: String,
 }
 
 // === impl Page ===

@@ -25,6 +25,7 @@ mod node;
 mod peer;
 pub mod peer_file;
 pub mod peer_folder;
+pub mod peering;
 mod position;
 mod record;
 mod service;

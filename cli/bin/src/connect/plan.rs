@@ -1,7 +1,5 @@
 //! The changes that a connection needs, as steps that can be printed before they are made.
 
-mod check;
-
 use std::{
     fmt, fs, io,
     path::PathBuf,
@@ -12,17 +10,16 @@ use anyhow::Context as _;
 use mesh_certs::{Bundle, Ca, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
 use mesh_model::ClusterName;
-use mesh_wire::{
-    peer_file::{Grant, HostAlias, PeerFile},
-    users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
-};
+use mesh_wire::users_file::{REMOTE_ROLE, User, UsersFile, remote_user};
 
 use crate::{
-    connect::side::{PeerPaths, Side},
+    connect::{
+        check::known_uuid,
+        facts::{addresses, peer_file},
+        side::{PeerPaths, Side},
+    },
     drain::here,
 };
-pub(crate) use check::check;
-use check::known_uuid;
 
 /// A change to a cluster directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +49,7 @@ pub(crate) enum Step {
 }
 
 /// A certificate that expires sooner is replaced.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The steps that make `source` follow `destination`; none if it does already.
 pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
@@ -67,7 +64,7 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
         steps.push(write_users(destination, &users, format!("users with {user}"))?);
     }
     steps.extend(credentials(source, destination, &paths, &user)?);
-    let file = peer_file(destination, &paths, source.peer(destination.name()));
+    let file = peer_file(&destination.facts, source.peer(destination.name()));
     if source.peer(destination.name()) != Some(&file) {
         // Last: it makes the agents connect.
         steps.push(Step::Write {
@@ -75,7 +72,11 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
             path: paths.file,
             content: file.to_yaml()?,
             access: Access::All,
-            what: format!("peer {} at {}", destination.name(), addresses(destination)),
+            what: format!(
+                "peer {} at {}",
+                destination.name(),
+                addresses(&destination.facts.settings)
+            ),
         });
     }
     Ok(steps)
@@ -144,7 +145,8 @@ fn credentials(
     let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
     let trusted = Bundle::parse(&trusted)?;
     // If the destination was rebuilt, the credentials for the previous cluster of that name are useless.
-    let replaced = known_uuid(source, destination).is_some_and(|it| Some(it) != destination.uuid);
+    let replaced = known_uuid(&source.facts, &destination.facts)
+        .is_some_and(|it| Some(it) != destination.facts.uuid);
     if !replaced && usable(paths, &ca, &trusted, user, now) {
         return Ok(Vec::new());
     }
@@ -188,48 +190,6 @@ fn usable(paths: &PeerPaths, ca: &Ca, trusted: &Bundle, user: &str, now: SystemT
     same_ca && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
-/// The peer file for a cluster. What an operator granted in the existing file is kept.
-fn peer_file(destination: &Side, paths: &PeerPaths, known: Option<&PeerFile>) -> PeerFile {
-    let known = known.and_then(|file| file.clustermesh.as_ref());
-    // Relative to the file: the directory may be copied, and the path to it may be relative.
-    let beside = |path: &PathBuf| path.file_name().map(PathBuf::from);
-    let settings = &destination.settings;
-    let mut endpoints = Vec::new();
-    let mut host_aliases = Vec::new();
-    for (addresses, number) in settings.endpoints.iter().zip(1..) {
-        let hostname = hostname(settings.name.as_str(), number);
-        let mut ports: Vec<u16> = addresses.iter().map(|(_, port)| *port).collect();
-        ports.dedup();
-        endpoints.extend(ports.iter().map(|port| format!("https://{hostname}:{port}")));
-        let ips = addresses.iter().map(|(ip, _)| *ip).collect();
-        host_aliases.push(HostAlias { hostname, ips });
-    }
-    PeerFile {
-        endpoints,
-        trusted_ca_file: beside(&paths.ca),
-        cert_file: beside(&paths.certificate),
-        key_file: beside(&paths.key),
-        host_aliases,
-        clustermesh: Some(Grant {
-            uuid: destination.uuid,
-            id: Some(settings.id.get()),
-            pod_cidrs: settings.pod_cidrs.clone(),
-            node_cidrs: settings.node_cidrs.clone(),
-            external_backends: known.is_some_and(|grant| grant.external_backends),
-            budget: known.and_then(|grant| grant.budget.clone()),
-        }),
-    }
-}
-
-/// The host name of the etcd of a replica, counted from 1. Each replica has a name of its own, so that a client that
-/// cannot use one replica changes to another.
-fn hostname(cluster: &str, replica: usize) -> String {
-    match replica {
-        1 => format!("{cluster}.mesh.cilium.io"),
-        _ => format!("{cluster}-replica-{replica}.mesh.cilium.io"),
-    }
-}
-
 fn write_users(side: &Side, users: &UsersFile, what: String) -> anyhow::Result<Step> {
     Ok(Step::Write {
         cluster: side.name().to_string(),
@@ -238,14 +198,6 @@ fn write_users(side: &Side, users: &UsersFile, what: String) -> anyhow::Result<S
         access: Access::All,
         what,
     })
-}
-
-fn addresses(side: &Side) -> String {
-    let endpoints = side.settings.endpoints.iter().flatten();
-    endpoints
-        .map(|address| std::net::SocketAddr::from(*address).to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 impl Step {

@@ -11,9 +11,10 @@ use mesh_alloc::read_uuid;
 use mesh_certs::ClusterPki;
 use mesh_files::{Lock, LockError};
 use mesh_model::ClusterName;
-use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
-use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
-use uuid::Uuid;
+use mesh_source::cluster_directory::ClusterDirectory;
+use mesh_wire::{peer_file::PeerFile, peering::PeerEntries, users_file::UsersFile};
+
+use crate::connect::facts::Facts;
 
 /// How long to wait for another command that changes the same cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,11 +23,7 @@ pub(crate) struct Side {
     /// Keeps other commands from changing the cluster meanwhile.
     _lock: Option<Lock>,
     pub(crate) directory: ClusterDirectory,
-    pub(crate) settings: ClusterSettings,
-    /// Its UUID, which never changes; `None` if its apiserver never ran.
-    pub(crate) uuid: Option<Uuid>,
-    /// The peers that it has.
-    pub(crate) peers: Vec<(ClusterName, PeerFile)>,
+    pub(crate) facts: Facts,
     pub(crate) users: UsersFile,
 }
 
@@ -55,13 +52,25 @@ impl Side {
             Err(error) if error.kind() == io::ErrorKind::NotFound => UsersFile::default(),
             Err(error) => return Err(error).context(directory.users_file().display().to_string()),
         };
-        let uuid = read_uuid(&directory.journal())?;
-        let peers = read_peers(&directory.peers())?;
-        Ok(Self { _lock: lock, directory, settings, uuid, peers, users })
+        let file = directory.settings_file();
+        let facts = Facts {
+            settings,
+            uuid: read_uuid(&directory.journal())?,
+            peers: read_peers(&directory.peers())?,
+            no_endpoints: format!(
+                "{} names no `endpoints`: add where its etcd is reached by other clusters",
+                file.display()
+            ),
+            no_ranges: format!(
+                "{} names no `podCIDRs` or no `nodeCIDRs`: they are what the cluster may claim",
+                file.display()
+            ),
+        };
+        Ok(Self { _lock: lock, directory, facts, users })
     }
 
     pub(crate) fn name(&self) -> &ClusterName {
-        &self.settings.name
+        self.facts.name()
     }
 
     pub(crate) fn pki(&self) -> ClusterPki {
@@ -71,16 +80,14 @@ impl Side {
     /// The files of a peer.
     pub(crate) fn paths(&self, peer: &ClusterName) -> PeerPaths {
         let folder = self.directory.peers();
-        PeerPaths {
-            file: folder.join(peer.as_str()),
-            ca: folder.join(format!("{peer}.etcd-client-ca.crt")),
-            certificate: folder.join(format!("{peer}.etcd-client.crt")),
-            key: folder.join(format!("{peer}.etcd-client.key")),
-        }
+        let PeerEntries { file, ca, certificate, key, .. } = PeerEntries::new(peer);
+        let [file, ca, certificate, key] =
+            [file, ca, certificate, key].map(|name| folder.join(name));
+        PeerPaths { file, ca, certificate, key }
     }
 
     pub(crate) fn peer(&self, name: &ClusterName) -> Option<&PeerFile> {
-        self.peers.iter().find(|(peer, _)| peer == name).map(|(_, file)| file)
+        self.facts.peer(name)
     }
 }
 

@@ -51,7 +51,7 @@ const NEXT: &str = "ca-next";
 fn follows_us(local: &Side, directory: &Path) -> bool {
     let Ok(side) = Side::read(directory, false) else { return false };
     let grant = side.peer(local.name()).and_then(|peer| peer.clustermesh.as_ref());
-    grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == local.uuid)
+    grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == local.facts.uuid)
 }
 
 impl Cluster {

@@ -271,7 +271,7 @@ impl Source for Kubernetes {
                 Err(_) => break,
             }
         }
-        exporter.set_drain(&self.drain.drain, &mut self.ids);
+        exporter.set_drain(&self.drain.value, &mut self.ids);
         self.publish(exporter);
     }
 
@@ -311,7 +311,7 @@ impl Source for Kubernetes {
         change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
     ) -> Result<Changed, NotChanged> {
         for _ in 0..CONTENDED {
-            let VersionedDrain { mut drain, version } =
+            let VersionedDrain { value: mut drain, version } =
                 self.runtime.block_on(self.config_map.read())?;
             let before = drain.clone();
             change(&mut drain)?;

@@ -6,6 +6,7 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 
 use super::*;
+use crate::connect::check::check;
 
 pub(crate) fn make(
     root: &Path,
@@ -37,7 +38,7 @@ pub(crate) fn make(
 
 pub(crate) fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
     let (one, other) = (Side::read(one, false)?, Side::read(other, false)?);
-    check(&one, &other, false)?;
+    check(&one.facts, &other.facts, false)?;
     plan_connect(&one, &other)
 }
 
@@ -72,7 +73,7 @@ fn connected_once_and_taken_back() {
     let (a, b) = (make(root.path(), "a", 1, |_| {}), make(root.path(), "b", 2, |_| {}));
     let steps = connect(&a, &b).unwrap();
     assert_eq!(steps.len(), 5);
-    assert!(Side::read(&a, false).unwrap().peers.is_empty(), "a plan changes nothing");
+    assert!(Side::read(&a, false).unwrap().facts.peers.is_empty(), "a plan changes nothing");
     carry_out(steps);
     assert!(connect(&a, &b).unwrap().is_empty(), "done already");
 
@@ -117,7 +118,7 @@ fn what_an_operator_granted_outlives_connecting_again() {
         text.replace("externalBackends: false", "externalBackends: true\n  budget: {keys: 7}");
     assert_ne!(granted, text);
     fs::write(&path, granted).unwrap();
-    let grant = || Side::read(&a, false).unwrap().peers.remove(0).1.clustermesh.unwrap();
+    let grant = || Side::read(&a, false).unwrap().facts.peers.remove(0).1.clustermesh.unwrap();
     let before = grant();
     // Another setting changed: the peer file is written again.
     let settings = b.join("cluster.yaml");
@@ -203,7 +204,7 @@ fn a_cluster_that_was_rebuilt_takes_the_place_of_the_one_before() {
 
     let replace = || {
         let (one, other) = (Side::read(&a, false).unwrap(), Side::read(&b, false).unwrap());
-        check(&one, &other, true).unwrap();
+        check(&one.facts, &other.facts, true).unwrap();
         plan_connect(&one, &other).unwrap()
     };
     let steps = replace();

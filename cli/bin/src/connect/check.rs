@@ -4,11 +4,11 @@ use anyhow::bail;
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use crate::connect::side::Side;
+use crate::connect::facts::Facts;
 
 /// Refuses clusters that cannot be in one mesh, before anything is changed. With `replace`, a cluster may have another UUID
 /// than the cluster of its name that was connected before.
-pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<()> {
+pub(crate) fn check(one: &Facts, other: &Facts, replace: bool) -> anyhow::Result<()> {
     if one.name() == other.name() {
         bail!("both clusters are called {}: give one of them another name", one.name());
     }
@@ -31,16 +31,10 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
     for (here, there) in [(one, other), (other, one)] {
         let settings = &there.settings;
         if settings.endpoints.is_empty() {
-            bail!(
-                "{} names no `endpoints`: add where its etcd is reached by other clusters",
-                there.directory.settings_file().display()
-            );
+            bail!("{}", there.no_endpoints);
         }
         if settings.pod_cidrs.is_empty() || settings.node_cidrs.is_empty() {
-            bail!(
-                "{} names no `podCIDRs` or no `nodeCIDRs`: they are what the cluster may claim",
-                there.directory.settings_file().display()
-            );
+            bail!("{}", there.no_ranges);
         }
         // An address must belong to the pods of one cluster only, and not to another cluster's nodes.
         overlap(here, &here.settings.pod_cidrs, there, &settings.pod_cidrs, "pod")?;
@@ -87,14 +81,14 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
 }
 
 /// The UUID that the other cluster had when it was connected.
-pub(super) fn known_uuid(here: &Side, there: &Side) -> Option<Uuid> {
+pub(crate) fn known_uuid(here: &Facts, there: &Facts) -> Option<Uuid> {
     here.peer(there.name())?.clustermesh.as_ref()?.uuid
 }
 
 fn overlap(
-    here: &Side,
+    here: &Facts,
     ours: &[IpNet],
-    there: &Side,
+    there: &Facts,
     theirs: &[IpNet],
     kind: &str,
 ) -> anyhow::Result<()> {
@@ -110,7 +104,7 @@ fn overlap(
     Ok(())
 }
 
-fn services_apart(here: &Side, there: &Side, theirs: &[IpNet], kind: &str) -> anyhow::Result<()> {
+fn services_apart(here: &Facts, there: &Facts, theirs: &[IpNet], kind: &str) -> anyhow::Result<()> {
     for range in &here.settings.service_cidrs {
         if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
             bail!(

@@ -1,0 +1,218 @@
+//! Connections of clusters that kubeconfig contexts name.
+//!
+//! The work is done by `clustermesh-apiserver peer` in a pod of each cluster; this only carries requests, certificates and
+//! peer files from one to the other, and decides what is missing. No private key passes through here unless it is asked for.
+
+mod addresses;
+mod follow;
+mod peer_commands;
+mod side;
+
+use std::time::Duration;
+
+use anyhow::bail;
+use k8s_openapi::{ByteString, api::core::v1::Pod};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use mesh_model::ClusterName;
+use mesh_wire::peering::{Description, Removed, SECRET};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use follow::{Follow, plan};
+use peer_commands::{InPod, PeerCommands, ask};
+use side::KubeSide;
+
+use crate::{
+    args::{AddressKind, ConnectArgs, ConnectionMode, DisconnectArgs},
+    connect::check::check,
+    kube_exec::{self, Cluster, Component},
+    outcome::{Outcome, note, warn},
+    output::{self, Format, Output},
+};
+
+/// The annotation of agents' pods by which their kubelets look for changes at once. They do within 90 s by themselves.
+const HURRY: &str = "clustermesh.dev/peers-changed";
+/// How long that may take for all of them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects two clusters. Returns their names, and whether anything was changed.
+pub(super) fn connect(
+    args: &ConnectArgs,
+    clusters: (Cluster, Cluster),
+    output: Output,
+) -> anyhow::Result<([String; 2], bool)> {
+    let (one, other) = (InPod::new(clusters.0), InPod::new(clusters.1));
+    let (names, shown, changed) = {
+        let source =
+            KubeSide::read(&one, args.addresses_from, &args.source_endpoint, "--source-endpoint")?;
+        let destination = KubeSide::read(
+            &other,
+            args.addresses_from,
+            &args.destination_endpoint,
+            "--destination-endpoint",
+        )?;
+        check(&source.facts, &destination.facts, args.replace)?;
+        let mut follows = vec![plan(&source, &destination)?];
+        if args.connection_mode == ConnectionMode::Bidirectional {
+            follows.push(plan(&destination, &source)?);
+        }
+        let shown: Vec<String> = follows.iter().flat_map(Follow::steps).collect();
+        if !args.dry_run {
+            follows.iter().try_for_each(Follow::carry_out)?;
+        }
+        let changed = !shown.is_empty() && !args.dry_run;
+        ([source.name().to_string(), destination.name().to_string()], shown, changed)
+    };
+    if changed {
+        [&one, &other].into_iter().for_each(|side| hurry(&side.cluster));
+    }
+    match output {
+        Output::Json if output::is(Format::Yaml) => {
+            shown.iter().for_each(|step| note(step));
+            for side in [&one, &other] {
+                output::line(document(side, args.include_keys)?)?;
+            }
+        }
+        Output::Json | Output::Text => super::show("Connect", &shown, args.dry_run, output)?,
+    }
+    Ok((names, changed))
+}
+
+/// Disconnects two clusters. If only one is at hand, it gives up the other.
+pub(super) fn disconnect(
+    args: &DisconnectArgs,
+    clusters: (anyhow::Result<Cluster>, anyhow::Result<Cluster>),
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
+    let at = |cluster: anyhow::Result<Cluster>| cluster.map(InPod::new);
+    let ends = (at(clusters.0), at(clusters.1));
+    let read = |end: &anyhow::Result<InPod>| match end {
+        Ok(end) => ask::<Description>(end, &["describe"]).map(drop),
+        Err(why) => bail!("{why:#}"),
+    };
+    let reached = (read(&ends.0), read(&ends.1));
+    let side = |end| KubeSide::read(end, AddressKind::Auto, &[], "");
+    let (steps, gone) = match (&ends, reached) {
+        ((Ok(here), Ok(there)), (Ok(()), Ok(()))) => {
+            let (here, there) = (side(here)?, side(there)?);
+            let names = (here.name().clone(), there.name().clone());
+            let steps =
+                [leave(&here, &names.1, args.dry_run)?, leave(&there, &names.0, args.dry_run)?];
+            (steps.concat(), None)
+        }
+        ((Ok(here), _), (Ok(()), Err(why))) => {
+            (leave_gone(&side(here)?, other, &why, args.dry_run)?, Some((one, other, why)))
+        }
+        ((_, Ok(there)), (Err(why), Ok(()))) => {
+            (leave_gone(&side(there)?, one, &why, args.dry_run)?, Some((other, one, why)))
+        }
+        (_, (Err(why), _)) => return Err(why),
+        (_, (_, why)) => return why.map(|()| Outcome::NotReady),
+    };
+    super::show("Disconnect", &steps, args.dry_run, output)?;
+    if !args.dry_run && !steps.is_empty() {
+        let at_hand = [&ends.0, &ends.1].into_iter().flatten();
+        at_hand.for_each(|side| hurry(&side.cluster));
+    }
+    Ok(match gone {
+        None => Outcome::Done,
+        Some((here, gone, why)) => {
+            warn(format!(
+                "{gone} is not at hand ({why:#}): if it still exists, run `clustermesh disconnect --context {gone} --destination-context {here}` where it is"
+            ));
+            Outcome::NotReady
+        }
+    })
+}
+
+/// Removes a peer from a cluster. Returns the steps.
+fn leave(side: &KubeSide<'_>, peer: &ClusterName, dry_run: bool) -> anyhow::Result<Vec<String>> {
+    let (name, namespace) = (side.name(), &side.described.namespace);
+    let mut steps = Vec::new();
+    if side.has_entries(peer) {
+        steps.push(format!("{name}: remove peer {peer} (Secret {namespace}/{SECRET})"));
+    }
+    if side.has_user(peer) {
+        steps.push(format!(
+            "{name}: remove user remote-{peer} (ConfigMap {namespace}/clustermesh-users)"
+        ));
+    }
+    if dry_run || steps.is_empty() {
+        return Ok(steps);
+    }
+    let removed: Removed = ask(side.at, &["remove", "--user", "--peer", peer.as_str()])?;
+    for (entry, managers) in removed.kept {
+        warn(format!(
+            "{}: Secret {namespace}/{SECRET} keeps {entry}, which {} manages: remove it there",
+            side.at.context(),
+            managers.join(" and ")
+        ));
+    }
+    Ok(steps)
+}
+
+/// The same where the peer's cluster is not at hand. `gone` is its name.
+fn leave_gone(
+    side: &KubeSide<'_>,
+    gone: &str,
+    why: &anyhow::Error,
+    dry_run: bool,
+) -> anyhow::Result<Vec<String>> {
+    let peer = ClusterName::new(gone).ok().filter(|peer| side.has(peer));
+    let Some(peer) = peer else {
+        let peers: Vec<&str> = side.facts.peers.iter().map(|(peer, _)| peer.as_str()).collect();
+        let peers = if peers.is_empty() { "none".into() } else { peers.join(", ") };
+        bail!(
+            "{gone} is not at hand: {why:#}. {} has no peer of that name (it has: {peers}); to remove a peer there, give its name as --destination-context",
+            side.at.context()
+        )
+    };
+    leave(side, &peer, dry_run)
+}
+
+/// Has the kubelets of a cluster's agents look at the Secret at once. If the user may not, they look by themselves.
+fn hurry(cluster: &Cluster) {
+    let patched = || -> anyhow::Result<()> {
+        let agents = cluster.pods(Component::Agent)?;
+        let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), cluster.namespace());
+        let now = mesh_certs::rfc_3339(std::time::SystemTime::now());
+        let patch = json!({ "metadata": { "annotations": { HURRY: now } } });
+        kube_exec::runtime()?.block_on(timeout(PATIENCE, async {
+            for agent in agents.iter().filter(|agent| agent.unusable.is_none()) {
+                pods.patch(&agent.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            }
+            Ok(())
+        }))?
+    };
+    if let Err(why) = patched() {
+        note(&format!(
+            "{}: its agents see the change within 90 s; sooner with the right to patch pods ({why:#})",
+            cluster.context()
+        ));
+    }
+}
+
+/// The Secret of a cluster, as YAML.
+fn document(at: &dyn PeerCommands, include_keys: bool) -> anyhow::Result<String> {
+    let flags: &[&str] = if include_keys { &["--include-keys"] } else { &[] };
+    let described: Description = ask(at, &[&["describe"], flags].concat())?;
+    let data = described.secret.entries.into_iter();
+    let data: serde_json::Map<String, Value> = data
+        .map(|(name, text)| Ok((name, serde_json::to_value(ByteString(text.into_bytes()))?)))
+        .collect::<Result<_, serde_json::Error>>()?;
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": SECRET, "namespace": described.namespace },
+        "data": data,
+    });
+    let yaml = serde_saphyr::to_string(&secret)?;
+    Ok(format!("---\n# cluster {} (context {})\n{}", described.name, at.context(), yaml.trim_end()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,357 @@
+//! Connections of clusters in Kubernetes: `clustermesh-apiserver peer` with real API servers, and the rights of its manifest only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use mesh_certs::{Ca, ClusterPki, CredentialFiles, request};
+use mesh_e2e::{Apiserver, Etcd, Kubernetes, json, mesh::within, netns::binary};
+use mesh_wire::peer_file::PeerFile;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longer than the longest pause between two attempts.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "clustermesh-system";
+const SECRET: &str = "secret/clustermesh-peers";
+const USERS: &str = "configmap/clustermesh-users";
+
+/// A cluster: an API server with the apiserver's manifests, and a cluster directory.
+struct Cluster {
+    kubernetes: Kubernetes,
+    directory: PathBuf,
+    /// Of a cluster without an etcd of the mesh.
+    _folder: Option<TempDir>,
+}
+
+impl Cluster {
+    /// With the cluster directory of an etcd.
+    fn at(directory: &Path) -> Self {
+        let kubernetes = Kubernetes::start();
+        for name in ["meshidentities.yaml", "apiserver-rbac.yaml"] {
+            let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests");
+            kubernetes.apply(&fs::read_to_string(manifests.join(name)).unwrap());
+        }
+        let crd = "crd/meshidentities.clustermesh.dev";
+        kubernetes.must(&["wait", "--for=condition=Established", crd]);
+        Self { kubernetes, directory: directory.into(), _folder: None }
+    }
+
+    /// Without an etcd.
+    fn new(name: &str, id: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pki = ClusterPki::new(&folder.path().join("pki"));
+        pki.create(name, "clustermesh", &[], Ca::ISSUED_LIFETIME).unwrap();
+        let settings = format!(
+            "name: {name}\nid: {id}\npodCIDRs: [10.{id}.0.0/16]\nnodeCIDRs: [172.31.{id}.0/24]\n"
+        );
+        fs::write(folder.path().join("cluster.yaml"), settings).unwrap();
+        let directory = folder.path().to_owned();
+        Self { _folder: Some(folder), ..Self::at(&directory) }
+    }
+
+    /// Runs `peer` as the apiserver's service account. Returns its answer, or its error.
+    fn run(&self, args: &[&str], input: &Value) -> Result<Value, String> {
+        let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
+        command.arg("peer").arg("--config-dir").arg(&self.directory);
+        command.arg("--kubeconfig").arg(self.kubernetes.kubeconfig());
+        command.args(["--kube-context", "mesh"]).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that needs no input may end before.
+        let _ = child.stdin.take().unwrap().write_all(input.to_string().as_bytes());
+        let output = child.wait_with_output().unwrap();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
+    }
+
+    fn must(&self, args: &[&str], input: &Value) -> Value {
+        self.run(args, input).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    }
+
+    fn describe(&self) -> Value {
+        self.must(&["describe"], &Value::Null)
+    }
+
+    /// The entries of its Secret, keys included.
+    fn entries(&self) -> serde_json::Map<String, Value> {
+        let described = self.must(&["describe", "--include-keys"], &Value::Null);
+        described["secret"]["entries"].as_object().unwrap().clone()
+    }
+
+    fn users(&self) -> Value {
+        self.describe()["users"]["users"].clone()
+    }
+
+    fn patch(&self, object: &str, patch: &Value) {
+        let patch = patch.to_string();
+        self.kubernetes.must(&["patch", "-n", NAMESPACE, object, "--type=merge", "-p", &patch]);
+    }
+
+    /// The managers of entries of its Secret.
+    fn managers(&self) -> Vec<String> {
+        let secret = self.kubernetes.get(&["-n", NAMESPACE, SECRET, "--show-managed-fields"]);
+        let fields = secret["metadata"]["managedFields"].as_array().unwrap().clone();
+        let of_data = fields.into_iter().filter(|entry| entry["fieldsV1"]["f:data"].is_object());
+        of_data.map(|entry| entry["manager"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Sends it everything by which it follows `a`, from the answers of `a`.
+    fn follow(&self, a: &Self) {
+        let requested = self.must(&["request", "--peer", "a"], &Value::Null);
+        let asked = json!({ "peer": "b", "request": requested["request"] });
+        let signed = a.must(&["sign"], &asked);
+        self.must(&["accept"], &json!({ "peer": "a", "file": FILE, "signed": signed }));
+    }
+}
+
+const FILE: &str = "endpoints: ['https://a.mesh.cilium.io:12379']
+trusted-ca-file: a.etcd-client-ca.crt
+cert-file: a.etcd-client.crt
+key-file: a.etcd-client.key
+cilium-host-aliases: [{hostname: a.mesh.cilium.io, ips: [127.0.0.1]}]
+clustermesh: {id: 1, podCIDRs: [10.1.0.0/16], nodeCIDRs: [172.31.1.0/24]}
+";
+
+fn apiserver(etcd: &Etcd, kubernetes: &Kubernetes) -> Apiserver {
+    let kubeconfig = format!("CLUSTERMESH_KUBECONFIG={}", kubernetes.kubeconfig().display());
+    let wrapper =
+        ["env", "CLUSTERMESH_SOURCE=kubernetes", &kubeconfig, "CLUSTERMESH_KUBE_CONTEXT=mesh"];
+    Apiserver::wrapped(etcd, etcd.port(), &wrapper)
+}
+
+fn wait_for_user(etcd: &Etcd, apiserver: &Apiserver, user: &str, wanted: bool) {
+    within(PATIENCE, &format!("user {user} in the etcd: {wanted}"), || {
+        let users = etcd.etcdctl("admin", &["user", "list"]);
+        match users.as_ref().is_ok_and(|users| users.lines().any(|found| found == user) == wanted) {
+            true => Ok(()),
+            false => Err(format!("{users:?} {}", apiserver.log_text())),
+        }
+    });
+}
+
+/// From nothing to a cluster that reads the other's etcd, and back. Each step may be repeated: a command that is stopped after
+/// any of them is given again.
+#[test]
+fn a_cluster_follows_another_and_gives_it_up() {
+    let mut etcd = Etcd::protected(&[]);
+    let a = Cluster::at(etcd.folder());
+    let b = Cluster::new("b", 2);
+    let running = apiserver(&etcd, &a.kubernetes);
+    running.wait_ready();
+
+    let described = b.describe();
+    let uid = b.kubernetes.get(&["namespace/kube-system"])["metadata"]["uid"].clone();
+    assert_eq!((&described["name"], &described["uuid"]), (&json!("b"), &uid), "{described}");
+    assert_eq!(described["podCIDRs"], json!(["10.2.0.0/16"]));
+    assert_eq!(described["secret"]["entries"], json!({}));
+
+    // A key is made in b, and stays there.
+    let requested = b.must(&["request", "--peer", "a"], &Value::Null);
+    let entries = b.entries();
+    let key = entries["a.etcd-client.key.next"].as_str().unwrap();
+    assert!(key.contains("PRIVATE KEY") && !requested.to_string().contains("PRIVATE KEY"));
+    let described = b.describe();
+    assert_eq!(described["secret"]["pending"], json!(["a"]));
+    assert!(!described.to_string().contains("PRIVATE KEY"), "{described}");
+    b.must(&["request", "--peer", "a"], &Value::Null);
+    assert_eq!(b.entries(), entries, "the key that waits is used again");
+
+    // It is signed for the user of b, and no other.
+    let asked = |peer: &str| json!({ "peer": peer, "request": requested["request"] });
+    let refused = a.run(&["sign"], &asked("c")).unwrap_err();
+    assert!(refused.contains("remote-b") && refused.contains("remote-c"), "{refused}");
+    assert!(a.run(&["sign"], &asked("a")).unwrap_err().contains("this cluster"));
+    assert_eq!(a.users(), json!([]));
+    let signed = a.must(&["sign"], &asked("b"));
+    a.must(&["sign"], &asked("b"));
+    assert_eq!(a.users(), json!([{ "name": "remote-b", "role": "remote" }]));
+    wait_for_user(&etcd, &running, "remote-b", true);
+
+    // Only what fits the key is accepted.
+    let accept = |signed: &Value, file: &str| {
+        b.run(&["accept"], &json!({ "peer": "a", "file": file, "signed": signed }))
+    };
+    let other = request("remote-b").unwrap().certificate;
+    let other = a.must(&["sign"], &json!({ "peer": "b", "request": other }));
+    let mut other_ca = signed.clone();
+    other_ca["ca"] = b.describe()["ca"].clone();
+    for (signed, file, says) in [
+        (&other, FILE, "another private key"),
+        (&other_ca, FILE, "did not sign"),
+        (&signed, "endpoints: []", "peer file"),
+        (&signed, &FILE.replace("a.etcd-client.key", "c.etcd-client.key"), "c.etcd-client.key"),
+        (&signed, &FILE.replace("10.1.0.0/16", ""), "podCIDRs"),
+        (&Value::Null, FILE, "request a certificate first"),
+    ] {
+        let refused = accept(signed, file).unwrap_err();
+        assert!(refused.contains(says), "{says}: {refused}");
+        assert_eq!(b.entries(), entries, "nothing is changed");
+    }
+    accept(&signed, FILE).unwrap();
+    let accepted = b.entries();
+    accept(&signed, FILE).unwrap();
+    assert_eq!(b.entries(), accepted);
+    assert_eq!(accepted["a.etcd-client.key"].as_str().unwrap(), key);
+    assert_eq!(accepted.len(), 4);
+    assert_eq!(b.describe()["secret"]["keys"], json!(["a"]));
+    assert_eq!(b.managers(), ["clustermesh-peer-a"]);
+
+    // The folder that agents mount has a peer, whose etcd can be read with it.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in &accepted {
+        fs::write(folder.path().join(name), text.as_str().unwrap()).unwrap();
+    }
+    let file = PeerFile::parse(accepted["a"].as_str().unwrap()).unwrap();
+    assert_eq!(file.clustermesh.unwrap().id, Some(1));
+    let of = |name: &str| folder.path().join(format!("a.etcd-client{name}"));
+    let files = CredentialFiles { ca: of("-ca.crt"), certificate: of(".crt"), key: of(".key") };
+    assert_eq!(files.load(SystemTime::now()).unwrap().subject(), "CN=remote-b");
+    let read = || {
+        let mut dump = Command::new(binary());
+        dump.args(["etcd", "dump", "--endpoints", running.endpoint()]);
+        dump.arg("--cacert").arg(&files.ca);
+        dump.arg("--cert").arg(&files.certificate).arg("--key").arg(&files.key);
+        dump.args(["--prefix", "cilium/state/"]);
+        json::run(dump)
+    };
+    within(PATIENCE, "b reads a's etcd", || match read() {
+        (0, _, _) => Ok(()),
+        (code, value, stderr) => Err(format!("{code} {value} {stderr}")),
+    });
+
+    // A broken, empty or missing list removes no user, and is named. After the etcd lost its data, the user is made again.
+    a.patch(USERS, &json!({ "data": { "users.yaml": "users: [" } }));
+    running.wait_problem("clustermesh-users");
+    assert!(a.run(&["sign"], &asked("b")).unwrap_err().contains("correct it first"));
+    a.patch(USERS, &json!({ "data": { "users.yaml": "" } }));
+    running.wait_problem("for no users");
+    a.kubernetes.must(&["delete", "-n", NAMESPACE, USERS]);
+    etcd.kill();
+    fs::remove_dir_all(etcd.data()).unwrap();
+    etcd.start_again();
+    wait_for_user(&etcd, &running, "remote-b", true);
+    let missing = a.run(&["sign"], &asked("b")).unwrap_err();
+    assert!(missing.contains("apply deploy/manifests/apiserver-rbac.yaml"), "{missing}");
+    a.kubernetes.apply(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: clustermesh-users, namespace: clustermesh-system}\n",
+    );
+
+    // Both give the other up.
+    b.follow(&a);
+    let removed = b.must(&["remove", "--peer", "a", "--user"], &Value::Null);
+    assert_eq!((&removed["user"], &removed["kept"]), (&json!(false), &json!({})), "{removed}");
+    assert_eq!(removed["entries"].as_array().unwrap().len(), 4);
+    assert_eq!(b.entries(), serde_json::Map::new());
+    assert_eq!(b.managers(), Vec::<String>::new());
+    b.must(&["remove", "--peer", "a", "--user"], &Value::Null);
+    let removed = a.must(&["remove", "--peer", "b", "--user"], &Value::Null);
+    assert_eq!(removed["user"], json!(true), "{removed}");
+    wait_for_user(&etcd, &running, "remote-b", false);
+}
+
+#[test]
+fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
+    let (a, b) = (Cluster::new("a", 1), Cluster::new("b", 2));
+    // Another manager has the peer's entries: nothing is overwritten.
+    b.kubernetes.must(&[
+        "patch",
+        "-n",
+        NAMESPACE,
+        SECRET,
+        "--field-manager=flux",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"a":"eA=="}}"#,
+    ]);
+    let requested = b.must(&["request", "--peer", "a"], &Value::Null);
+    let signed = a.must(&["sign"], &json!({ "peer": "b", "request": requested["request"] }));
+    let accept = || b.run(&["accept"], &json!({ "peer": "a", "file": FILE, "signed": signed }));
+    let conflict = accept().unwrap_err();
+    assert!(conflict.contains("flux") && conflict.contains(".data.a"), "{conflict}");
+    assert_eq!(b.entries()["a"], json!("x"));
+    let removed = b.must(&["remove", "--peer", "a"], &Value::Null);
+    assert_eq!(removed["kept"], json!({ "a": ["flux"] }), "{removed}");
+    b.patch(SECRET, &json!({ "data": { "a": null } }));
+    b.follow(&a);
+
+    // A peer beside it is left alone, and each has a manager of its own.
+    b.must(&["request", "--peer", "c"], &Value::Null);
+    assert_eq!(b.managers().len(), 2);
+    b.must(&["remove", "--peer", "c"], &Value::Null);
+    assert_eq!(b.entries().len(), 4);
+
+    // 1 MiB is the end: another peer finds no room, what is there can still be changed and removed.
+    let filler =
+        "x".repeat(1024 * 1024 - b.describe()["secret"]["bytes"].as_u64().unwrap() as usize - 64);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "clustermesh-peers", "namespace": NAMESPACE },
+        "stringData": { "filler": filler },
+    });
+    b.kubernetes.apply(&secret.to_string());
+    let full = b.run(&["request", "--peer", "c"], &Value::Null).unwrap_err();
+    assert!(full.contains("is full") && full.contains("1048576"), "{full}");
+    assert!(b.run(&["request", "--peer", "a"], &Value::Null).unwrap_err().contains("is full"));
+    b.must(&["remove", "--peer", "a"], &Value::Null);
+    b.patch(SECRET, &json!({ "data": { "filler": null } }));
+
+    // With one right missing at a time, the message names it.
+    let role = |kind: &str| b.kubernetes.get(&["-n", NAMESPACE, kind]);
+    let sign = json!({ "peer": "a", "request": request("remote-a").unwrap().certificate });
+    let describe: &[&str] = &["describe"];
+    for (kind, resource, verb, command, says) in [
+        ("role", "secrets", "get", describe, "get on secrets named clustermesh-peers"),
+        (
+            "role",
+            "secrets",
+            "patch",
+            &["request", "--peer", "a"],
+            "patch on secrets named clustermesh-peers",
+        ),
+        ("role", "configmaps", "get", describe, "get on configmaps named clustermesh-users"),
+        ("role", "configmaps", "patch", &["sign"], "patch on configmaps named clustermesh-users"),
+        ("clusterrole", "services", "list", describe, "list on services"),
+        ("clusterrole", "pods", "list", describe, "list on pods"),
+        ("clusterrole", "nodes", "list", describe, "list on nodes"),
+        ("clusterrole", "namespaces", "list", describe, "namespaces"),
+    ] {
+        let name = format!("{kind}/clustermesh-apiserver");
+        let whole = role(&name);
+        let mut less = whole.clone();
+        for rule in less["rules"].as_array_mut().unwrap() {
+            let rules = rule["resources"].as_array_mut().unwrap();
+            // A rule of several resources is as two.
+            if rules.contains(&json!(resource)) && rules.len() > 1 && kind == "clusterrole" {
+                rules.retain(|found| found != resource);
+            } else if rules.contains(&json!(resource)) {
+                rule["verbs"].as_array_mut().unwrap().retain(|found| found != verb);
+            }
+        }
+        let rules = less["rules"].as_array_mut().unwrap();
+        rules.retain(|rule| !rule["verbs"].as_array().unwrap().is_empty());
+        less["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        b.kubernetes.replace(&less);
+        within(PATIENCE, &format!("{verb} {resource} is missed"), || match b.run(command, &sign) {
+            Err(error) if error.contains(says) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let mut whole = whole;
+        whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        b.kubernetes.replace(&whole);
+        within(PATIENCE, "the right is back", || b.run(describe, &Value::Null).map(drop));
+    }
+}
