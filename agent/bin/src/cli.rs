@@ -23,6 +23,9 @@ pub(crate) enum Once {
     MountBpffs,
     /// Connect standard input and output with the admin API of the agent that runs here
     AdminProxy(ProxyArgs),
+    /// How the agent sees that its programs run for other processes: it starts this one, in another cgroup
+    #[command(name = mesh_hooks::CONNECT_ONCE, hide = true)]
+    ConnectOnce,
 }
 
 // === impl Cli ===

@@ -37,6 +37,10 @@ fn main() -> ExitCode {
         Cli::Serve(args) => start(Args { in_force, ..*args }),
         Cli::Once(Once::MountBpffs) => mount_bpffs(),
         Cli::Once(Once::AdminProxy(proxy)) => proxy.run(args::ADMIN_SOCKET).map_err(Into::into),
+        Cli::Once(Once::ConnectOnce) => {
+            mesh_hooks::connect_once();
+            Ok(())
+        }
     })
 }
 

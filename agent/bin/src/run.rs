@@ -27,12 +27,13 @@ use mesh_admin::health::Health;
 use mesh_balance::Rules;
 use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{
-    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
+    Bypass, Forecast, ForeignCgroups, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver,
+    take_over,
 };
 use mesh_files::{Lock, cgroup2_in, first_cgroup2};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
-use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};
+use mesh_hooks::{Place, ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask, Waits};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::LocalRanges;
 use mesh_metrics::Metrics;
@@ -116,7 +117,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         last_addresses: addresses.addresses(),
     };
     let peers = Peers::new(config, sender.clone(), follower_thread()?);
-    let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
+    let (attachments, looks) =
+        AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
     let programs = driver.programs();
     let admin = AgentAdmin {
         args: args.clone(),
@@ -226,8 +228,16 @@ fn open(
     let unbalanced = tables.unbalanced()?;
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
-    let upgrade = match former {
-        Former::Nothing | Former::Same | Former::Resized(_) => {
+    let attached = match (former, ForeignCgroups::find(&cgroup)) {
+        (Former::OtherLayout, _) => {
+            tracing::info!("programs of another release stay in place until the tables are filled");
+            Err(Waits::Exchange("the local cluster".into()))
+        }
+        (_, Err(why)) => {
+            tracing::error!(%why, "the programs would have no effect and are not attached");
+            Err(Waits::Effect(why.to_string()))
+        }
+        (Former::Nothing | Former::Same | Former::Resized(_), Ok(foreign)) => {
             programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
             let Inherited { frontends, backends } = inherited;
             tracing::info!(
@@ -237,11 +247,7 @@ fn open(
                 agent_cgroup = bypass.cgroup,
                 "the programs are in place, with what the previous run left"
             );
-            None
-        }
-        Former::OtherLayout => {
-            tracing::info!("programs of another release stay in place until the tables are filled");
-            Some(cgroup)
+            Ok(foreign)
         }
     };
     let list = programs.take_sockets().map_err(|error| error.to_string());
@@ -285,7 +291,8 @@ fn open(
     };
     let (health, verdicts) = parts.probing;
     health.order(Order::States(Box::new(Words(tables.peer_states()))));
-    let (programs, programs_task) = ProgramsHandle::new(programs, bypass, upgrade);
+    let (programs, programs_task) =
+        ProgramsHandle::new(programs, bypass, Place { root: cgroup, attached });
     let by_kernel = args.probe_answer == ProbeAnswerer::Kernel;
     let (probe_answer, probe_answer_task) =
         ProbeAnswerHandle::new(pins, args.probe_port, by_kernel);

@@ -9,9 +9,11 @@
 //! [`mesh_model::lb::Change`].
 
 mod capabilities;
+mod container;
 mod convert;
 mod error;
 mod forecast;
+mod foreign_cgroups;
 mod hooks;
 mod kernel;
 mod kernel_trial;
@@ -31,8 +33,10 @@ mod takeover;
 mod ungrouped;
 
 pub use capabilities::missing_capabilities;
+pub use container::is_container;
 pub use error::{MapsError, ProgramsError};
 pub use forecast::{Forecast, Level};
+pub use foreign_cgroups::{ForeignCgroups, NoEffect};
 pub use kernel::{Kernel, Listed, Sizes};
 pub use kernel_trial::{KernelTrial, TrialError, try_kernel};
 pub use lb_writer::{LbKey, LbValue, LbWriter};

@@ -2,13 +2,16 @@
 //! that it fills could lock itself out.
 //!
 //! The agent opts out only if it is alone in its cgroup. Other processes in the same cgroup, as in the root, would be
-//! taken out of the mesh with it.
+//! taken out of the mesh with it. In a container, all processes of its process namespace are the agent's: one that
+//! `kubectl exec` started there costs it nothing.
 
 use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::container::is_container;
 
 /// What the programs leave alone, and why not if nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +27,17 @@ pub struct Bypass {
 struct Processes<'a> {
     proc: &'a Path,
     own: u32,
+    in_container: bool,
 }
 
 impl Bypass {
     /// Looks at the cgroup that this process is in now.
     pub fn find() -> Self {
-        let processes = Processes { proc: Path::new("/proc"), own: std::process::id() };
+        let processes = Processes {
+            proc: Path::new("/proc"),
+            own: std::process::id(),
+            in_container: is_container(),
+        };
         match processes.own_cgroup() {
             Ok(cgroup) => Self { cgroup: Some(cgroup), problem: None },
             Err(reason) => Self {
@@ -91,6 +99,9 @@ impl Processes<'_> {
         if pid.parse() == Ok(self.own) {
             return true;
         }
+        if self.in_container {
+            return pid != "0";
+        }
         let Ok(stat) = fs::read_to_string(self.proc.join(pid).join("stat")) else {
             // It has ended meanwhile; one of another process namespace is none of ours.
             return pid != "0";
@@ -109,6 +120,14 @@ mod tests {
 
     /// A `/proc` with a process in `/a/agent`, whose cgroup has these members: each with its parent.
     fn looked_at(root: &str, members: &[(u32, u32)]) -> (Result<u64, String>, u64) {
+        looked_at_in(root, members, false)
+    }
+
+    fn looked_at_in(
+        root: &str,
+        members: &[(u32, u32)],
+        in_container: bool,
+    ) -> (Result<u64, String>, u64) {
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: String| {
             let path = folder.path().join(path);
@@ -131,7 +150,7 @@ mod tests {
             write(&format!("{pid}/stat"), format!("{pid} (a (b) c) S {parent} 1 1"));
         }
         let inode = fs::metadata(folder.path().join(below)).unwrap().ino();
-        (Processes { proc: folder.path(), own: OWN }.own_cgroup(), inode)
+        (Processes { proc: folder.path(), own: OWN, in_container }.own_cgroup(), inode)
     }
 
     #[test]
@@ -146,5 +165,14 @@ mod tests {
         assert_eq!(found, Err("its cgroup /a/agent is in no cgroup2 mount".into()));
         let (found, _) = looked_at("/", &[(7, 1)]);
         assert!(found.is_err(), "a mount that shows others' cgroups");
+    }
+
+    #[test]
+    fn in_a_container_every_process_that_is_seen_is_the_agents() {
+        // What was started by `kubectl exec` has a parent outside of the process namespace.
+        let (found, inode) = looked_at_in("/a/agent", &[(OWN, 0), (501, OWN), (600, 0)], true);
+        assert_eq!(found, Ok(inode));
+        let (found, _) = looked_at_in("/a/agent", &[(OWN, 0), (0, 0)], true);
+        assert!(found.unwrap_err().contains("other processes in it (0)"));
     }
 }

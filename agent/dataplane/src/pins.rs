@@ -16,7 +16,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use crate::{hooks::HOOKS, kernel::Sizes};
+use crate::{container::is_container, hooks::HOOKS, kernel::Sizes};
 
 /// A folder on a BPF file system, of root's alone. Each group of maps has a folder of its own in it, named by the hash of
 /// its layout: `lb-<hash>-<sizes>` has the tables, `<group>-<hash>` the maps of every other group. `links/<program>` and
@@ -47,7 +47,9 @@ pub enum PinError {
     },
     /// It is on another file system.
     #[error(
-        "{} is not on a BPF file system. Mount one: mount -t bpf bpf {}", path.display(), BPF_FS
+        "{} is not on a BPF file system. Mount one: mount -t bpf bpf {}. For a container, do so on the node, as \
+         `clustermesh-agent mount-bpffs` does in an init container, and mount the node's into the container",
+        path.display(), BPF_FS
     )]
     NotBpf {
         /// The folder.
@@ -96,15 +98,17 @@ const STICKY: u32 = 0o1000;
 // === impl PinRoot ===
 
 impl PinRoot {
-    /// Makes the folder, and mounts a BPF file system at the usual place if there is none.
+    /// Makes the folder, and mounts a BPF file system at the usual place if there is none; not in a container, with which
+    /// the mount would end, and with it all that is pinned there.
     pub fn open(root: &Path) -> Result<Self, PinError> {
-        if root.starts_with(BPF_FS) {
+        if root.starts_with(BPF_FS) && !is_container() {
             mount_bpf_fs().map_err(|e| io_error(Path::new(BPF_FS), e))?;
         }
-        fs::create_dir_all(root).map_err(|e| io_error(root, e))?;
-        if !is_bpf(root)? {
+        let present = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
+        if !is_bpf(present)? {
             return Err(PinError::NotBpf { path: root.into() });
         }
+        fs::create_dir_all(root).map_err(|e| io_error(root, e))?;
         for folder in root.ancestors() {
             if !is_bpf(folder)? {
                 break;

@@ -1,16 +1,20 @@
 //! The task of the programs: replaces those of another release by ours when the tables are filled, checks each second
-//! whether they are still at their hooks and which others are, and exempts the agent's own sockets.
+//! whether they are still at their hooks, whether they have an effect and which others are there, and exempts the agent's own
+//! sockets.
 
 use std::{
+    mem,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use mesh_dataplane::{Bypass, HookAudit, Programs};
+use mesh_dataplane::{Bypass, ForeignCgroups, HookAudit, Programs};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
+
+use crate::effect::Effect;
 
 /// How others see the task.
 #[derive(Clone, Debug)]
@@ -22,7 +26,7 @@ pub struct ProgramsHandle {
 /// How the programs are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramsReport {
-    /// Why programs of another release are still in place.
+    /// Why ours are not in place, or are not seen to have an effect.
     pub unready: Option<String>,
     /// Problems for an operator.
     pub problems: Vec<String>,
@@ -39,13 +43,35 @@ enum Order {
     Counters(oneshot::Sender<Vec<u64>>),
 }
 
+/// Where programs are, or are to be.
+#[derive(Debug)]
+pub struct Place {
+    /// The cgroup.
+    pub root: PathBuf,
+    /// The cgroups of others there if the programs are attached, or what that waits for.
+    pub attached: Result<ForeignCgroups, Waits>,
+}
+
+/// What attaching the programs waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Programs of another release are in place until the tables are filled, which waits for this.
+    Exchange(String),
+    /// They would have no effect, for this reason. What is in place stays.
+    Effect(String),
+}
+
 /// The task.
 pub struct ProgramsTask {
     programs: Programs,
     bypass: Bypass,
-    bypass_looked: Instant,
-    /// Programs of another release are still in place at this cgroup.
-    upgrade: Option<(PathBuf, String)>,
+    bypass_due: Instant,
+    /// At the last look another process was in the agent's cgroup.
+    is_bypass_doubted: bool,
+    root: PathBuf,
+    effect: Result<Effect, Waits>,
+    /// Why the programs are not seen to have an effect.
+    unproved: Option<String>,
     failure: Option<String>,
     others: Option<String>,
     repairs: u64,
@@ -62,19 +88,20 @@ const BYPASS: Duration = Duration::from_secs(30);
 // === impl ProgramsHandle ===
 
 impl ProgramsHandle {
-    /// Programs that are in place, or are to be once the tables are filled; and what must run for them.
-    pub fn new(
-        programs: Programs,
-        bypass: Bypass,
-        upgrade: Option<PathBuf>,
-    ) -> (Self, ProgramsTask) {
+    /// Programs that are in place, or are to be once nothing is waited for; and what must run for them.
+    pub fn new(programs: Programs, bypass: Bypass, place: Place) -> (Self, ProgramsTask) {
+        let Place { root, attached } = place;
+        let effect = attached.map(|foreign| Effect::new(&root, foreign, &programs));
         let (sender, orders) = mpsc::unbounded_channel();
         let (report, receiver) = watch::channel(ProgramsReport::default());
         let task = ProgramsTask {
             programs,
             bypass,
-            bypass_looked: Instant::now(),
-            upgrade: upgrade.map(|cgroup| (cgroup, "the local cluster".into())),
+            bypass_due: Instant::now() + BYPASS,
+            is_bypass_doubted: false,
+            root,
+            effect,
+            unproved: Some("it is not checked yet whether the programs have an effect".into()),
             failure: None,
             others: None,
             repairs: 0,
@@ -126,8 +153,9 @@ impl ProgramsTask {
                 },
                 _ = audit.tick() => {
                     self.audit();
-                    if self.bypass_looked.elapsed() >= BYPASS {
-                        self.bypass_looked = Instant::now();
+                    self.check_effect();
+                    if Instant::now() >= self.bypass_due {
+                        self.bypass_due = Instant::now() + BYPASS;
                         self.look_at_own_cgroup();
                     }
                 }
@@ -137,21 +165,50 @@ impl ProgramsTask {
     }
 
     fn exchange(&mut self, waits_for: Option<String>) {
-        let Some((cgroup, reason)) = &mut self.upgrade else { return };
-        if let Some(waits_for) = waits_for {
-            *reason = waits_for;
-            return;
+        let Err(Waits::Exchange(reason)) = &mut self.effect else { return };
+        match waits_for {
+            Some(waits_for) => *reason = waits_for,
+            None => self.attach(),
         }
-        match self.programs.attach(cgroup) {
+    }
+
+    fn attach(&mut self) {
+        let cgroup = self.root.display();
+        let foreign = match ForeignCgroups::find(&self.root) {
+            Ok(foreign) => foreign,
+            Err(why) => {
+                self.effect = Err(Waits::Effect(why.to_string()));
+                return;
+            }
+        };
+        match self.programs.attach(&self.root) {
             Ok(()) => {
-                tracing::info!(cgroup = %cgroup.display(), "the programs are in place");
-                self.upgrade = None;
+                tracing::info!(%cgroup, "the programs are in place");
+                self.effect = Ok(Effect::new(&self.root, foreign, &self.programs));
             }
             Err(error) => {
-                tracing::error!(%error, "the programs cannot be replaced; trying again");
-                *reason = error.to_string();
+                tracing::error!(%error, "the programs cannot be attached or replaced; trying again");
+                self.effect = Err(Waits::Effect(error.to_string()));
             }
         }
+    }
+
+    /// Attaches the programs once they would have an effect, and checks it where they are.
+    fn check_effect(&mut self) {
+        if let Err(Waits::Effect(_)) = self.effect {
+            self.attach();
+        }
+        let unproved = self.effect.as_mut().ok().and_then(|e| e.check(&mut self.programs).err());
+        if unproved != self.unproved {
+            match &unproved {
+                Some(why) => tracing::warn!(why, "the programs are not seen to have an effect"),
+                None if self.effect.is_ok() => {
+                    tracing::info!("the programs run for other processes than the agent");
+                }
+                None => {}
+            }
+        }
+        self.unproved = unproved;
     }
 
     /// Restores what was removed from the hooks: no event reports it, so they are checked.
@@ -185,7 +242,14 @@ impl ProgramsTask {
     /// A process that has joined the agent's cgroup since is balanced again.
     fn look_at_own_cgroup(&mut self) {
         let bypass = Bypass::find();
+        let was_doubted = mem::take(&mut self.is_bypass_doubted);
         if bypass == self.bypass {
+            return;
+        }
+        // A process that `kubectl exec` starts is in the cgroup before it is in the container's process namespace.
+        if bypass.problem.is_some() && !was_doubted {
+            self.is_bypass_doubted = true;
+            self.bypass_due = Instant::now();
             return;
         }
         tracing::warn!(
@@ -201,12 +265,14 @@ impl ProgramsTask {
     }
 
     fn publish(&self) {
-        let unready = self.upgrade.as_ref().map(|(_, waits_for)| {
-            format!(
+        let unready = match &self.effect {
+            Ok(_) => self.unproved.clone(),
+            Err(Waits::Exchange(waits_for)) => Some(format!(
                 "the programs and tables of another release are still in place, as they were when this agent started: \
                  waiting for {waits_for}"
-            )
-        });
+            )),
+            Err(Waits::Effect(why)) => Some(format!("the programs are not attached: {why}")),
+        };
         let problems = [&self.bypass.problem, &self.failure, &self.others];
         let report = ProgramsReport {
             unready,

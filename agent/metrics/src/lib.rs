@@ -1,6 +1,9 @@
 //! The agent's metrics. `docs/metrics.md` has their names, which a test compares.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use mesh_admin::metrics::{self, Counters, Gauges};
 use mesh_layout::{COUNTERS, Counter as ProgramCounter};
@@ -103,6 +106,7 @@ pub struct Metrics {
     /// Network namespaces that could not be scanned.
     pub socket_failures: Counter,
     connections: Counters<KindLabel>,
+    connect_calls: Counter,
 }
 
 /// The metrics of each followed cluster.
@@ -231,18 +235,23 @@ impl Metrics {
         all.register("socket_scan_failures", help, self.socket_failures.clone());
         let help = "Connections and datagrams to services as the kernel programs counted them, by what became of them";
         all.register("connections", help, self.connections.clone());
+        let help = "Calls of connect by processes outside of the agent's cgroup, to whatever address, as the kernel programs counted them";
+        all.register("connect_calls", help, self.connect_calls.clone());
         all
     }
 
     /// Sets the kernel programs' counters, by [`ProgramCounter`]; empty if the map cannot be read.
     pub fn set_connections(&self, counted: &[u64]) {
+        let called = counted.get(ProgramCounter::Called as usize);
+        self.connect_calls.inner().store(called.copied().unwrap_or_default(), Ordering::Relaxed);
         let counted = PROGRAM_COUNTERS.iter().zip(counted);
         self.connections.set(counted.map(|((_, kind), count)| (KindLabel { kind }, *count)));
     }
 }
 
-/// The programs' counters in their order, and what each is called here.
-const PROGRAM_COUNTERS: [(ProgramCounter, &str); COUNTERS] = [
+/// The programs' counters of what became of connections, in their order, and what each is called here. The last counter is
+/// of another kind.
+const PROGRAM_COUNTERS: [(ProgramCounter, &str); COUNTERS - 1] = [
     (ProgramCounter::Translated, "translated"),
     (ProgramCounter::Retried, "retried"),
     (ProgramCounter::Scanned, "scanned"),

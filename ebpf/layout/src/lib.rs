@@ -51,10 +51,12 @@ pub enum Counter {
     Datagram = 7,
     /// A socket asked for more services than its storage has room for.
     Overflowed = 8,
+    /// A process outside of the agent's cgroup called `connect`, whatever for: the programs run for others than the agent.
+    Called = 9,
 }
 
 /// The number of counters that there are; the map has room for [`default_sizes::COUNTERS`].
-pub const COUNTERS: usize = 9;
+pub const COUNTERS: usize = 10;
 const _: () = assert!(COUNTERS <= default_sizes::COUNTERS);
 
 /// The state of a cluster in `cm_peer_state`, by cluster id: 0 is in use, 1 is unreachable.

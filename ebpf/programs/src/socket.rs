@@ -44,7 +44,11 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     let Some(protocol) = protocol(ctx) else { return PASS };
     let to = address::read(ctx, family);
     let key = FrontendKey::new(to.ip, to.port, protocol);
-    let Some(asked) = asked(ctx, &key) else {
+    let is_ours = maps::is_bypassed();
+    if !is_ours {
+        maps::count(Counter::Called);
+    }
+    let Some(asked) = asked(ctx, &key, || is_ours) else {
         forget(ctx, protocol, &to);
         return PASS;
     };
@@ -87,7 +91,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     // It names the service that it is connected to, and stays with its peer, whatever the service would choose now:
     // from another it would never receive.
     if let Some(pair) = connected_to(ctx, family, &to) {
-        if let Some(asked) = asked(ctx, &key) {
+        if let Some(asked) = asked(ctx, &key, maps::is_bypassed) {
             refresh(ctx, &asked, service::again(asked.header, found(pair.slot(), pair.backend())));
         }
         let (ip, port) = pair.backend_address();
@@ -95,7 +99,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
         maps::count(Counter::Datagram);
         return PASS;
     }
-    let Some(asked) = asked(ctx, &key) else {
+    let Some(asked) = asked(ctx, &key, maps::is_bypassed) else {
         datagrams::asked_for(ctx, &to);
         return PASS;
     };
@@ -159,12 +163,16 @@ pub fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
     PASS
 }
 
-/// The service of an address, unless it passes untouched.
+/// The service of an address, unless it passes untouched. `is_ours`: the caller is the agent.
 #[inline(always)]
-fn asked(ctx: &SockAddrContext, key: &FrontendKey) -> Option<Asked> {
+fn asked(
+    ctx: &SockAddrContext,
+    key: &FrontendKey,
+    is_ours: impl FnOnce() -> bool,
+) -> Option<Asked> {
     let index = maps::service(key)?;
     let (header, settings) = maps::entry(index)?;
-    if maps::is_bypassed() {
+    if is_ours() {
         return None;
     }
     let local_state = maps::local_state();

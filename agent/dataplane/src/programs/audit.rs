@@ -69,6 +69,27 @@ impl Programs {
         failed.map_or(Ok(found), Err)
     }
 
+    /// Which of the programs do not run for processes in a cgroup, whatever was attached above it. None before
+    /// [`Programs::attach`].
+    ///
+    /// # Errors
+    /// Where that cannot be asked, as of a cgroup that is gone.
+    pub fn missing_at(&mut self, cgroup: &Path) -> Result<Vec<&'static str>, ProgramsError> {
+        if self.cgroup.is_none() {
+            return Ok(Vec::new());
+        }
+        let io = |source| ProgramsError::Io { path: cgroup.into(), source };
+        let directory = File::open(cgroup).map_err(io)?;
+        let mut missing = Vec::new();
+        for Hook { program, at } in HOOKS {
+            let ours = id(&mut self.ebpf, program)?;
+            if !programs_at(&directory, at).map_err(io)?.contains(&ours) {
+                missing.push(program);
+            }
+        }
+        Ok(missing)
+    }
+
     /// Whether a hook runs our program; else it does now.
     fn audit_hook(
         &mut self,

@@ -76,6 +76,34 @@ fn connections_reach_backends_and_see_the_service() {
     assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 6);
 }
 
+/// What proves that the programs have an effect: where they run for processes, and that others than the agent have called.
+#[test]
+fn calls_of_others_are_counted_and_cgroups_beside_are_not_reached() {
+    let place = Place::new("effect");
+    let (mut programs, _tables) = place.load();
+    let below = place.cgroup.join("below");
+    fs::create_dir(&below).unwrap();
+    let id = fs::metadata(&place.cgroup).unwrap().ino();
+    let server = tcp_server("127.0.0.1");
+    let calls = |programs: &Programs| programs.counters().unwrap()[Counter::Called as usize];
+
+    assert_eq!(programs.missing_at(&below).unwrap(), Vec::<&str>::new());
+    let beside = place.cgroup.parent().unwrap();
+    assert_eq!(programs.missing_at(beside).unwrap().len(), 8);
+    assert!(programs.missing_at(&below.join("gone")).is_err());
+    assert_eq!(calls(&programs), 0);
+    ask_tcp(server).unwrap();
+    assert_eq!(calls(&programs), 1, "an address that is no service's counts too");
+    programs.set_bypass(&[id]).unwrap();
+    ask_tcp(server).unwrap();
+    assert_eq!(calls(&programs), 1, "the agent's own");
+    enter(&below);
+    ask_tcp(server).unwrap();
+    enter(&place.cgroup);
+    assert_eq!(calls(&programs), 2);
+    fs::remove_dir(below).unwrap();
+}
+
 /// The agent's own sockets reach the address that they ask for, and all others a backend; nothing is left of a previous
 /// agent's cgroup.
 #[test]
