@@ -77,6 +77,10 @@ pub(crate) struct Args {
     /// socket. Put it on a tmpfs: nothing in it is valid after a boot
     #[arg(long, env = "CLUSTERMESH_PODS_DIR")]
     pub(crate) pods_dir: Option<PathBuf>,
+    /// The folder where the container runtime mounts the network namespaces of pods: pods that the CNI plugin did not report
+    /// are found there
+    #[arg(long, default_value = mesh_files::NETNS_FOLDER, env = "CLUSTERMESH_NETNS_DIR")]
+    pub(crate) netns_dir: PathBuf,
     /// The socket of the admin API
     #[arg(long, default_value = ADMIN_SOCKET, env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,
@@ -105,7 +109,9 @@ pub(crate) struct Args {
     /// Make routes to the local cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
-    /// Balance all of the cluster's services, not only global ones: for a cluster without a kube-proxy
+    /// Balance all of the cluster's services, not only global ones, where processes connect to their cluster IPs. A kube-proxy
+    /// must run beside it: it serves node ports, load balancers' and external addresses, host ports, SCTP, and what no
+    /// process of this node sends
     #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
     pub(crate) replace_kube_proxy: bool,
     /// Whether a kube-proxy runs on this node: services that are not global are left to it while the local apiserver is

@@ -157,9 +157,15 @@ impl Driver {
                 let _ = answer.send(self.node.core.lift_quarantine(&name));
                 self.carry_out(Instant::now());
             }
-            Message::Attachments(AttachmentsRead { found, complete, problems, waiter }) => {
+            Message::Attachments(AttachmentsRead {
+                found,
+                complete,
+                namespaces,
+                problems,
+                waiter,
+            }) => {
                 self.node.attachment_problems = problems;
-                self.input(Input::Attachments { found, complete });
+                self.input(Input::Attachments { found, complete, namespaces });
                 if let Some((key, answer)) = waiter {
                     self.wait_for_pod(key, answer);
                 }

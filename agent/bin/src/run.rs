@@ -118,7 +118,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let peers = Peers::new(config, sender.clone(), follower_thread()?);
     let (attachments, looks) =
-        AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
+        AttachmentsTask::new(args.pods_dir(), args.netns_dir.clone(), remembered, sender.clone());
     let programs = driver.programs();
     let admin = AgentAdmin {
         args: args.clone(),

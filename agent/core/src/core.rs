@@ -141,7 +141,10 @@ impl Core {
                 self.prune_moved = true;
             }
             Input::Verdict(verdict) => self.verdict(verdict),
-            Input::Attachments { found, complete } => {
+            Input::Attachments { found, complete, namespaces } => {
+                if let Some(namespaces) = namespaces {
+                    self.pods.set_namespaces(namespaces, &self.merge, &mut self.wanted);
+                }
                 self.pods.found(found, complete, &self.merge, &mut self.wanted);
                 return;
             }

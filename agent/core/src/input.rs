@@ -11,7 +11,7 @@ use mesh_model::{
     ClusterId, ClusterName, Identity, Record,
     lb::{Backend, Change, RouteDelta},
 };
-use mesh_pods::{Attachment, AttachmentFound, AttachmentKey, PodAnswer};
+use mesh_pods::{Attachment, AttachmentFound, AttachmentKey, PodAnswer, PodNetns};
 use uuid::Uuid;
 
 /// Something happened.
@@ -42,6 +42,8 @@ pub enum Input {
         found: Vec<AttachmentFound>,
         /// The whole folder was scanned.
         complete: bool,
+        /// All network namespaces of pods, if they are others than before.
+        namespaces: Option<Vec<PodNetns>>,
     },
     /// Whether a kube-proxy runs on this node.
     KubeProxy(KubeProxy),

@@ -10,6 +10,7 @@
 
 mod choice;
 mod core;
+mod found_pods;
 mod input;
 mod local_pods;
 mod local_readiness;

@@ -4,16 +4,20 @@
 //! ([`LocalPods`]), and either may come first. [`Pods`] joins the two by the pod's name, and [`staleness`] finds the
 //! plugin's files of containers that no longer exist.
 //!
-//! Architecture invariant: no time, and no IO but in [`Attachments`], which reads the plugin's folder, and in
-//! [`AttachmentsTask`], which runs that. A pod keeps its identity until it gets another or is detached.
+//! Pods that the plugin did not report are known from their network namespaces and addresses ([`PodNetns`]).
+//!
+//! Architecture invariant: no time, and no IO but in [`Attachments`], which reads the plugin's folder, in `Namespaces`, which
+//! looks into network namespaces, and in [`AttachmentsTask`], which runs both. A pod keeps its identity until it gets another or is detached.
 
 mod attachments_task;
 mod folder;
+mod namespaces;
 mod pods;
 mod staleness;
 
 pub use attachments_task::{AttachmentsRead, AttachmentsTask, Look, PodAnswer};
 pub use folder::{AttachmentFound, Attachments};
-pub use mesh_cni::{Attachment, AttachmentKey, PodName, Remembered};
+pub use mesh_cni::{Attachment, AttachmentKey, Netns, PodName, Remembered};
+pub use namespaces::PodNetns;
 pub use pods::{Bound, Counts, Detached, LocalPod, LocalPods, Pods, State};
 pub use staleness::{NetnsSeen, Stale, staleness};

@@ -66,11 +66,11 @@ impl Driver {
             }
         }
         if attachments_changed {
-            let pods = self.node.core.pods().iter().map(|(attachment, _)| Netns {
-                path: attachment.netns.path.clone(),
-                inode: attachment.netns.inode,
-            });
-            sockets.set_namespaces(pods.collect());
+            let namespaces = self.node.core.namespaces();
+            let namespaces = namespaces
+                .map(|netns| Netns { path: netns.path.clone(), inode: netns.inode })
+                .collect();
+            sockets.set_namespaces(namespaces);
         }
         endings.iter().for_each(|ending| self.end_sockets(ending, now));
         if let Some(unbalanced) = unbalanced

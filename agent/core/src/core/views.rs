@@ -11,7 +11,7 @@ use mesh_model::{
     ClusterId, ClusterName, Record, RecordKey, ServiceName,
     lb::{Backend, Content, Frontend},
 };
-use mesh_pods::{Counts, Pods};
+use mesh_pods::{Counts, Netns, Pods};
 
 use super::Core;
 use crate::{
@@ -45,6 +45,11 @@ impl Core {
     /// The attachments of this node, each with its identity.
     pub fn pods(&self) -> &Pods {
         self.pods.table()
+    }
+
+    /// The network namespaces of all pods of this node, also of those that are not known by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Netns> {
+        self.pods.namespaces()
     }
 
     /// How many there are.
