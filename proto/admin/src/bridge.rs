@@ -88,11 +88,11 @@ fn proxy(
     output.write_all(GREETING)?;
     // It ends with the process, where the daemon ends the connection first.
     thread::Builder::new().name("requests".into()).spawn(move || {
-        let _ = io::copy(&mut input, &mut requests);
+        let _ = copy(&mut input, &mut requests);
         let _ = requests.set_read_timeout(Some(REST));
         let _ = requests.shutdown(Shutdown::Write);
     })?;
-    let copied = io::copy(&mut answers, &mut output).and_then(|_| output.flush());
+    let copied = copy(&mut answers, &mut output);
     match copied.map_err(|error| error.kind()) {
         // The client has gone, or the daemon answers nothing more to it.
         Err(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock) => Ok(()),
@@ -101,9 +101,28 @@ fn proxy(
     }
 }
 
+/// Copies to the end, each piece at once. The standard library would splice: while that waits for a socket, it holds the lock
+/// of the pipe, and what was written to the pipe cannot be read.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(buffer.get(..read).unwrap_or_default())?;
+        to.flush()?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{io::BufRead as _, os::unix::net::UnixListener};
+    use std::{
+        io::BufRead as _,
+        os::{fd::OwnedFd, unix::net::UnixListener},
+    };
 
     use super::*;
 
@@ -154,6 +173,34 @@ mod tests {
         proxied.join().unwrap().unwrap();
         client.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "two\n2");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// As in a pod: standard input and output are pipes. What was answered can be read while the daemon is waited for.
+    #[test]
+    fn answers_leave_a_pipe_at_once() {
+        let folder = folder("pipe");
+        let socket = daemon(&folder);
+        let (input, mut requests) = io::pipe().unwrap();
+        let (answers, output) = io::pipe().unwrap();
+        let files = [File::from(OwnedFd::from(input)), File::from(OwnedFd::from(output))];
+        thread::spawn(move || {
+            let [input, output] = files;
+            proxy(&socket, input, output)
+        });
+        let (sender, received) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for line in io::BufReader::new(answers).lines() {
+                sender.send(line.unwrap()).unwrap();
+            }
+        });
+        let next = || received.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(next().as_bytes(), GREETING.trim_ascii_end());
+        for line in ["one", "two", "three"] {
+            writeln!(requests, "{line}").unwrap();
+            assert_eq!(next(), line);
+        }
+        drop(requests);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
