@@ -188,9 +188,9 @@ impl Command {
             Self::Connect(_) | Self::Disconnect(_) | Self::Status(_) | Self::Pod(_) => true,
             Self::Node(_) | Self::Identity(_) | Self::Drain(_) | Self::Undrain(_) => true,
             Self::Quarantine(_) | Self::Etcd(_) | Self::Sysdump(_) | Self::Config(_) => true,
-            Self::Check(_) => true,
+            Self::Check(_) | Self::Connectivity(_) => true,
             Self::Export(_) | Self::Import(_) | Self::Lab(_) | Self::Bench(_) => false,
-            Self::Connectivity(_) | Self::Completions { .. } | Self::Version => false,
+            Self::Completions { .. } | Self::Version => false,
             Self::LabPod(_) => false,
         }
     }

@@ -1,6 +1,9 @@
 //! `clustermesh connectivity test`: tests connections within a mesh and between its clusters.
 
 mod check;
+mod in_lab;
+mod in_pods;
+mod site;
 mod skip;
 
 use std::{
@@ -9,24 +12,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use indicatif::ProgressBar;
-use mesh_lab::{Lab, need_root, workload::Source};
+use mesh_lab::{contexts::Context, need_root};
 use serde_json::json;
 
 use crate::{
-    args::ConnectivityCommand,
-    contexts,
+    args::{ConnectivityCommand, refuse},
+    contexts::{self, Origin},
     outcome::{Outcome, warn},
     output::{self, Output},
 };
 use check::{Check, CheckOutcome, CheckResult, Goal, checks};
+use in_lab::LabSite;
+use in_pods::PodsSite;
+use site::Site;
 use skip::Layout;
 
 /// The namespace of all objects that the test creates.
 const NAMESPACE: &str = "clustermesh-test";
-/// How long a removed pod keeps running.
-const GRACE: Duration = Duration::from_millis(200);
 /// The shortest and the longest time of an attempt: the time of a check, within these limits. A shorter attempt would fail
 /// on a busy machine, and a lost connection needs no longer one.
 const ATTEMPT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
@@ -37,21 +41,61 @@ const PAUSE: Duration = Duration::from_millis(100);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Result<Outcome> {
-    let ConnectivityCommand::Test { timeout } = command;
-    need_root()?;
-    let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
-        bail!(
-            "the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab. In a cluster of a kubeconfig, apply deploy/examples/echo.yaml and client.yaml, and ask `clustermesh service explain` from where they are answered"
-        )
-    };
-    let clusters: Vec<String> =
-        Lab::peek(&lab)?.clusters.into_iter().map(|cluster| cluster.name).collect();
+    let ConnectivityCommand::Test { context, destination_contexts, timeout } = command;
+    match (context, contexts::origin()) {
+        (None, Ok(Origin::Kubeconfig(name))) => {
+            in_pods(&name, destination_contexts, *timeout, output)
+        }
+        (Some(name), _) => in_pods(name, destination_contexts, *timeout, output),
+        (None, origin) => {
+            if !destination_contexts.is_empty() {
+                refuse("--destination-context needs --context")
+            }
+            need_root()?;
+            let Some(lab) = contexts::lab_of(&origin?)? else {
+                bail!(
+                    "the contexts are not those of a lab: name a lab with --lab, or clusters of a kubeconfig with --context and --destination-context"
+                )
+            };
+            let site = LabSite::new(lab)?;
+            report(&site, &contexts::all()?, *timeout, output)
+        }
+    }
+}
+
+/// The test in clusters of a kubeconfig.
+fn in_pods(
+    name: &str,
+    others: &[String],
+    timeout: Duration,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let names = [name].into_iter().chain(others.iter().map(String::as_str));
+    let found = names.map(contexts::find).collect::<anyhow::Result<Vec<_>>>()?;
+    for context in &found {
+        if contexts::cluster_of(context)?.is_none() {
+            bail!(
+                "{} is no context of a kubeconfig. In a lab, all clusters are tested, without --context; elsewhere the test has no pods",
+                context.name
+            );
+        }
+    }
+    let site = PodsSite::new(found)?;
+    report(&site, site.contexts(), timeout, output)
+}
+
+fn report(
+    site: &dyn Site,
+    contexts: &[Context],
+    timeout: Duration,
+    output: Output,
+) -> anyhow::Result<Outcome> {
     stop_on_signal()?;
     let progress = ProgressBar::new_spinner();
-    let tested = test(&lab, &clusters, *timeout, &progress);
+    let tested = test(site, contexts, timeout, &progress);
     progress.set_message("removing what the test made");
     progress.tick();
-    let removed = remove(&lab, &clusters);
+    let removed = site.remove();
     progress.finish_and_clear();
     for left in removed {
         warn(format!("not everything was removed: {left:#}"));
@@ -73,21 +117,20 @@ pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Resu
 }
 
 fn test(
-    lab: &str,
-    clusters: &[String],
+    site: &dyn Site,
+    contexts: &[Context],
     timeout: Duration,
     progress: &ProgressBar,
 ) -> anyhow::Result<Vec<CheckResult>> {
     progress.set_message(format!("creating pods in namespace {NAMESPACE}"));
     progress.tick();
-    for cluster in clusters {
-        apply(lab, cluster, clusters, 1)?;
+    for cluster in site.clusters() {
+        site.apply(cluster, 1)?;
     }
-    let contexts = contexts::all()?;
-    let layout = Layout::find(&Lab::open(lab)?, &contexts)?;
+    let layout = Layout::find(site, contexts)?;
     let mut results = Vec::new();
     let mut without_pods = None;
-    let all = checks(clusters);
+    let all = checks(site.clusters());
     // Checks that differ only in address family and protocol run at the same time.
     let same = |one: &Check, other: &Check| {
         (&one.cluster, one.goal, &one.to) == (&other.cluster, other.goal, &other.to)
@@ -101,17 +144,14 @@ fn test(
         let wanted = (first.goal == Goal::Failover).then(|| first.cluster.clone());
         if without_pods != wanted && skipped.iter().any(Option::is_none) {
             for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
-                cluster
-                    .as_ref()
-                    .map(|cluster| apply(lab, cluster, clusters, replicas))
-                    .transpose()?;
+                cluster.as_ref().map(|cluster| site.apply(cluster, replicas)).transpose()?;
             }
             without_pods = wanted;
         }
         let outcomes = thread::scope(|scope| {
             let make = |(check, skipped): (&'_ Check, Option<String>)| match skipped {
                 Some(why) => CheckOutcome::Skipped(why),
-                None => attempt(lab, check, timeout),
+                None => attempt(site, check, timeout),
             };
             let made = group.iter().zip(skipped).map(|one| scope.spawn(move || make(one)));
             let made: Vec<_> = made.collect();
@@ -127,11 +167,11 @@ fn test(
 }
 
 /// Tries until the check passes or its time is over. A failure has the reason of the last attempt.
-fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
+fn attempt(site: &dyn Site, check: &Check, timeout: Duration) -> CheckOutcome {
     let deadline = Instant::now() + timeout;
     let [shortest, longest] = ATTEMPT;
     loop {
-        match check.run(lab, timeout.clamp(shortest, longest)) {
+        match check.run(site, timeout.clamp(shortest, longest)) {
             Err(_) if Instant::now() < deadline && !STOP.load(Ordering::Relaxed) => {
                 thread::sleep(PAUSE);
             }
@@ -139,25 +179,6 @@ fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
             Err(error) => return CheckOutcome::Failed(format!("{error:#}")),
         }
     }
-}
-
-fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow::Result<()> {
-    let manifest = check::manifest(NAMESPACE, cluster, clusters, replicas);
-    let mut lab = Lab::open(lab)?;
-    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE, &mut |_| {})
-        .with_context(|| format!("cluster {cluster}"))?;
-    Ok(())
-}
-
-/// Removes all objects from all clusters, even if one of them fails.
-fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
-    let remove = |cluster: &String| {
-        let manifest = check::manifest(NAMESPACE, cluster, clusters, 1);
-        let removed =
-            Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE, &mut |_| {}));
-        removed.map(drop).with_context(|| format!("cluster {cluster}")).err()
-    };
-    clusters.iter().filter_map(remove).collect()
 }
 
 /// A signal ends the test after the current check. The test's objects are removed all the same.

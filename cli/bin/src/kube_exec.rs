@@ -74,7 +74,7 @@ pub(crate) enum Component {
 /// How long a connection may take to be made, and a list or the start of a command. An API server gives up on a node that
 /// does not answer much later.
 const CONNECT: Duration = Duration::from_secs(5);
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(15);
 /// The commands that run at a time: an API server and its nodes have other work too.
 static AT_ONCE: Semaphore = Semaphore::const_new(16);
 /// The bytes of a command's input and output that wait in memory.
@@ -144,6 +144,11 @@ impl Cluster {
     /// The namespace of the mesh.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The same cluster, for pods in another namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self.clone() }
     }
 
     /// The client, for requests that take longer than [`Self::request`] allows.
@@ -252,7 +257,7 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// Runs a command in a pod until it ends. Returns its output and exit code, also if it failed.
+    /// Runs a command in a pod of the mesh until it ends. Returns its output and exit code, also if it failed.
     ///
     /// # Errors
     /// The command did not start or did not end within `limit`, or the user may not run commands in pods.
@@ -263,25 +268,39 @@ impl Cluster {
         stdin: &[u8],
         limit: Duration,
     ) -> anyhow::Result<ExecOutput> {
-        let (cluster, pod, stdin) = (self.clone(), pod.clone(), stdin.to_vec());
+        if let Some(why) = &pod.unusable {
+            bail!("{}: {}: {why}", self.context, pod.name);
+        }
+        self.exec_in((&pod.name, pod.component.container()), command, stdin, limit)
+    }
+
+    /// The same in a container of any pod, `(pod, container)`.
+    pub(crate) fn exec_in(
+        &self,
+        (pod, container): (&str, &str),
+        command: &[&str],
+        stdin: &[u8],
+        limit: Duration,
+    ) -> anyhow::Result<ExecOutput> {
+        let (cluster, stdin) = (self.clone(), stdin.to_vec());
+        let (pod, container) = (pod.to_owned(), container.to_owned());
         let command: Vec<String> = command.iter().map(ToString::to_string).collect();
         wait(async move {
             let what = command.join(" ");
-            let ended = timeout(limit, cluster.run(&pod, command, &stdin)).await;
+            let ended = timeout(limit, cluster.run((&pod, &container), command, &stdin)).await;
             ended.with_context(|| {
-                let Cluster { context, .. } = &cluster;
-                format!("{context}: {}: no end of `{what}` within {limit:?}", pod.name)
+                format!("{}: {pod}: no end of `{what}` within {limit:?}", cluster.context)
             })?
         })?
     }
 
     async fn run(
         &self,
-        pod: &MeshPod,
+        (pod, container): (&str, &str),
         command: Vec<String>,
         stdin: &[u8],
     ) -> anyhow::Result<ExecOutput> {
-        let Running { mut process, _permit } = self.start(pod, command).await?;
+        let Running { mut process, _permit } = self.start((pod, container), command).await?;
         let (Some(mut input), Some(mut output), Some(mut errors), Some(status)) =
             (process.stdin(), process.stdout(), process.stderr(), process.take_status())
         else {
@@ -304,37 +323,34 @@ impl Cluster {
             std::future::pending::<()>().await
         };
         let (.., status) = tokio::select! {
-            ended = ended => ended.with_context(|| format!("{}: {}", self.context, pod.name))?,
+            ended = ended => ended.with_context(|| format!("{}: {pod}", self.context))?,
             () = feed => bail!("unreachable"),
         };
-        let code = exit_code(&status).with_context(|| format!("{}: {}", self.context, pod.name))?;
+        let code = exit_code(&status).with_context(|| format!("{}: {pod}", self.context))?;
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
         Ok(ExecOutput { stdout, stderr, code })
     }
 
-    /// Starts a command in a pod, as soon as fewer than [`AT_ONCE`] run.
+    /// Starts a command in a container of a pod, as soon as fewer than [`AT_ONCE`] run.
     ///
     /// # Errors
     /// As [`Self::exec`].
-    pub(crate) async fn start(
+    async fn start(
         &self,
-        pod: &MeshPod,
+        (pod, container): (&str, &str),
         command: Vec<String>,
     ) -> anyhow::Result<Running> {
-        let place = || format!("{}: {}", self.context, pod.name);
-        if let Some(why) = &pod.unusable {
-            bail!("{}: {why}", place());
-        }
+        let place = || format!("{}: {pod}", self.context);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let parameters = AttachParams::default()
-            .container(pod.component.container())
+            .container(container)
             .stdin(true)
             .max_stdin_buf_size(BUFFER)
             .max_stdout_buf_size(BUFFER)
             .max_stderr_buf_size(BUFFER);
         let permit = AT_ONCE.acquire().await?;
-        let started = timeout(START, pods.exec(&pod.name, command, &parameters)).await;
-        let late = || format!("{}: node {} does not answer within {START:?}", place(), pod.node);
+        let started = timeout(START, pods.exec(pod, command, &parameters)).await;
+        let late = || format!("{}: its node does not answer within {START:?}", place());
         let started = started.with_context(late)?;
         let process = started.map_err(|error| anyhow!(sentence(&error))).with_context(place)?;
         Ok(Running { process, _permit: permit })

@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_lab::{
-    Lab, printed_json,
+    printed_json,
     workload::call::{Called, Transport},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::NAMESPACE;
+use super::site::Site;
 use crate::output::Listed;
 
 /// The cluster that must answer.
@@ -169,12 +169,9 @@ pub(super) fn manifest(
 
 impl Check {
     /// Makes one request, and checks the answer.
-    pub(super) fn run(&self, lab: &str, limit: Duration) -> anyhow::Result<()> {
-        let lab = Lab::open(lab)?;
-        let address = self.service_address(&lab)?;
-        let pod = format!("{}/{NAMESPACE}/client", self.cluster);
-        let (_, client) = lab.state().pod(&pod)?;
-        let client = client.ips.clone();
+    pub(super) fn run(&self, site: &dyn Site, limit: Duration) -> anyhow::Result<()> {
+        let address = self.service_address(site)?;
+        let client = site.client(&self.cluster)?;
         let to = SocketAddr::from((address, PORT)).to_string();
         let limit = format!("{}ms", limit.as_millis());
         let mut words = vec!["clustermesh", "lab-pod", "call", &to, "-o", "json"];
@@ -182,25 +179,15 @@ impl Check {
         if self.transport == Transport::Udp {
             words.push("--udp");
         }
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let mut command = lab.command_in_pod(&pod, &words)?;
-        // Other commands may use the lab meanwhile.
-        drop(lab);
-        let ended = command.output().context("the client")?;
-        if !ended.status.success() {
-            let complaint = String::from_utf8_lossy(&ended.stderr);
-            // It names the address.
-            bail!("{}", complaint.trim().trim_start_matches("error: "));
-        }
-        let calls = printed_json("lab-pod call", &ended.stdout);
-        let calls: Calls = calls.map_err(anyhow::Error::msg)?;
+        let printed = site.run(&self.cluster, &words)?;
+        let calls: Calls = printed_json("lab-pod call", &printed).map_err(anyhow::Error::msg)?;
         let called = calls.calls.first().context("the client did not call")?;
         self.judge(called, &client)
     }
 
-    fn service_address(&self, lab: &Lab) -> anyhow::Result<IpAddr> {
+    fn service_address(&self, site: &dyn Site) -> anyhow::Result<IpAddr> {
         let name = self.to.as_deref().map_or_else(|| LOCAL.to_owned(), service_in);
-        let all = lab.service_addresses(&self.cluster, NAMESPACE, &name)?;
+        let all = site.service(&self.cluster, &name)?;
         let wanted = |ip: &IpAddr| ip.is_ipv4() == (self.family == Family::V4);
         all.into_iter().find(wanted).with_context(|| format!("{name} has no such address"))
     }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_lab::{Lab, contexts::Context};
+use mesh_lab::contexts::Context;
 
 use super::{
-    NAMESPACE,
     check::{Check, Family, Goal},
+    site::Site,
 };
 use crate::ask::{self, Answer, Which};
 
@@ -22,14 +22,14 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Asks the daemons what is drained, and the lab for the addresses of the test's clients.
-    pub(super) fn find(lab: &Lab, contexts: &[Context]) -> anyhow::Result<Self> {
+    /// Asks the daemons what is drained, and the site for the addresses of the test's clients.
+    pub(super) fn find(site: &dyn Site, contexts: &[Context]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut layout = Self::default();
         for context in contexts {
             let name = &context.name;
-            let (_, client) = lab.state().pod(&format!("{name}/{NAMESPACE}/client"))?;
-            let has = |v4| client.ips.iter().any(|ip| ip.is_ipv4() == v4);
+            let client = site.client(name)?;
+            let has = |v4| client.iter().any(|ip| ip.is_ipv4() == v4);
             let families = [(Family::V4, has(true)), (Family::V6, has(false))];
             let families = families.into_iter().filter(|(_, has)| *has).map(|(family, _)| family);
             layout.families.insert(name.clone(), families.collect());

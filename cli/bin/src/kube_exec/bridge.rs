@@ -29,7 +29,11 @@ impl Cluster {
     /// In full: why the command cannot run in the pod, or what it said.
     pub(crate) async fn connect(&self, pod: &MeshPod) -> anyhow::Result<DuplexStream> {
         let command = vec![pod.component.name().to_owned(), "admin-proxy".to_owned()];
-        let mut running = self.start(pod, command).await?;
+        if let Some(why) = &pod.unusable {
+            anyhow::bail!("{}: {}: {why}", self.context, pod.name);
+        }
+        let container = (pod.name.as_str(), pod.component.container());
+        let mut running = self.start(container, command).await?;
         let process = &mut running.process;
         let (Some(input), Some(output), Some(errors), Some(status)) =
             (process.stdin(), process.stdout(), process.stderr(), process.take_status())
