@@ -42,7 +42,8 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
     match (in_kubernetes(pair.context())?, in_kubernetes(&pair.destination_context)?) {
         (Some(one), Some(other)) => {
             let (names, changed) = kubernetes::connect(args, (one, other), output)?;
-            finish(args, names, changed, Outcome::Done)
+            let status = format!("clustermesh status --context {} --wait", pair.context());
+            finish(args, names, changed.then_some(status), Outcome::Done)
         }
         (None, None) => connect_directories(args, output),
         (Some(_), None) | (None, Some(_)) => bail!(mixed(pair)),
@@ -74,14 +75,15 @@ fn connect_directories(args: &ConnectArgs, output: Output) -> anyhow::Result<Out
     let names = [source.name().to_string(), destination.name().to_string()];
     // Other commands may change the clusters while this one waits.
     drop((source, destination));
-    finish(args, names, changes, outcome)
+    finish(args, names, changes.then(|| "clustermesh status --wait".into()), outcome)
 }
 
-/// Waits until the agents are connected, if that is asked for, else says how to. `names`: those of the two clusters.
+/// Waits until the agents are connected, if that is asked for, else says how to: by `status`, if anything was changed. The
+/// names are those of the two clusters.
 fn finish(
     args: &ConnectArgs,
     [source, destination]: [String; 2],
-    changed: bool,
+    status: Option<String>,
     outcome: Outcome,
 ) -> anyhow::Result<Outcome> {
     let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
@@ -93,12 +95,10 @@ fn finish(
         }
         return Ok(outcome.and(wait::until(limit, || not_connected(&follows))?));
     }
-    if changed {
+    if let Some(status) = status {
         let waits = match both {
-            true => format!(
-                "waiting for {other} and {one} to accept each other: clustermesh status --wait"
-            ),
-            false => format!("waiting for {other} to accept {one}: clustermesh status --wait"),
+            true => format!("waiting for {other} and {one} to accept each other: {status}"),
+            false => format!("waiting for {other} to accept {one}: {status}"),
         };
         note(&contexts::hint(&waits));
     }

@@ -109,9 +109,9 @@ fn contended<T>(object: &str) -> anyhow::Result<T> {
 }
 
 fn input<T: DeserializeOwned>() -> anyhow::Result<T> {
-    let mut text = String::new();
-    io::stdin().lock().take(INPUT).read_to_string(&mut text)?;
-    serde_json::from_str(&text).context("standard input")
+    // One value: the other end may keep its side open, as a connection to a pod does.
+    let mut input = serde_json::Deserializer::from_reader(io::stdin().lock().take(INPUT));
+    T::deserialize(&mut input).context("standard input")
 }
 
 fn print(answer: &impl Serialize) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ mod follow;
 mod peer_commands;
 mod side;
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use anyhow::bail;
 use k8s_openapi::{ByteString, api::core::v1::Pod};
@@ -19,7 +19,6 @@ use kube::{
 use mesh_model::ClusterName;
 use mesh_wire::peering::{Description, Removed, SECRET};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use follow::{Follow, plan};
 use peer_commands::{InPod, PeerCommands, ask};
@@ -28,15 +27,13 @@ use side::KubeSide;
 use crate::{
     args::{AddressKind, ConnectArgs, ConnectionMode, DisconnectArgs},
     connect::check::check,
-    kube_exec::{self, Cluster, Component},
+    kube_exec::{Cluster, Component},
     outcome::{Outcome, note, warn},
     output::{self, Format, Output},
 };
 
 /// The annotation of agents' pods by which their kubelets look for changes at once. They do within 90 s by themselves.
 const HURRY: &str = "clustermesh.dev/peers-changed";
-/// How long that may take for all of them.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects two clusters. Returns their names, and whether anything was changed.
 pub(super) fn connect(
@@ -54,6 +51,9 @@ pub(super) fn connect(
             &args.destination_endpoint,
             "--destination-endpoint",
         )?;
+        if source.facts.uuid == destination.facts.uuid {
+            bail!("{} and {} are the same cluster", one.context(), other.context());
+        }
         check(&source.facts, &destination.facts, args.replace)?;
         let mut follows = vec![plan(&source, &destination)?];
         if args.connection_mode == ConnectionMode::Bidirectional {
@@ -178,15 +178,18 @@ fn leave_gone(
 fn hurry(cluster: &Cluster) {
     let patched = || -> anyhow::Result<()> {
         let agents = cluster.pods(Component::Agent)?;
-        let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), cluster.namespace());
-        let now = mesh_certs::rfc_3339(std::time::SystemTime::now());
-        let patch = json!({ "metadata": { "annotations": { HURRY: now } } });
-        kube_exec::runtime()?.block_on(timeout(PATIENCE, async {
-            for agent in agents.iter().filter(|agent| agent.unusable.is_none()) {
-                pods.patch(&agent.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let agents = agents.into_iter().filter(|agent| agent.unusable.is_none());
+        let names: Vec<String> = agents.map(|agent| agent.name).collect();
+        let now = mesh_certs::rfc_3339(SystemTime::now());
+        let namespace = cluster.namespace().to_owned();
+        cluster.request(move |client| async move {
+            let pods = Api::<Pod>::namespaced(client, &namespace);
+            let patch = json!({ "metadata": { "annotations": { HURRY: now } } });
+            for name in names {
+                pods.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
             }
             Ok(())
-        }))?
+        })
     };
     if let Err(why) = patched() {
         note(&format!(
