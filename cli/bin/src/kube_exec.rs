@@ -28,7 +28,7 @@ use tokio::{
 };
 
 pub(crate) use bridge::{Place, Remote, opening};
-use failure::sentence;
+use failure::{of_exec, sentence};
 pub(crate) use pods::MeshPod;
 use pods::{DeadNodes, add_missing, pods_of};
 
@@ -352,7 +352,8 @@ impl Cluster {
         let started = timeout(START, pods.exec(pod, command, &parameters)).await;
         let late = || format!("{}: its node does not answer within {START:?}", place());
         let started = started.with_context(late)?;
-        let process = started.map_err(|error| anyhow!(sentence(&error))).with_context(place)?;
+        let process = started.map_err(|error| anyhow!(of_exec(&error, &self.namespace)));
+        let process = process.with_context(place)?;
         Ok(Running { process, _permit: permit })
     }
 }

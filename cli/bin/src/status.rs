@@ -5,6 +5,7 @@ mod text;
 mod wide;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::StatusArgs,
-    ask, contexts,
+    ask, contexts, kube_context,
     outcome::Outcome,
     output::{self, Output},
     wait,
@@ -35,7 +36,7 @@ struct ClusterStatus {
     /// One for each replica.
     apiservers: Vec<ApiserverStatus>,
     agents: Vec<AgentStatus>,
-    /// The peers that its directory has a file for.
+    /// The peers that its directory has a file for; in Kubernetes those that an agent follows.
     configured: Vec<String>,
     /// Of a lab's pods, those whose process ended by itself.
     died: Vec<DiedPod>,
@@ -128,13 +129,17 @@ impl ClusterStatus {
             anyhow::Ok(AgentStatus { node: agent.node.clone(), reported })
         };
         let agents = ask::all(context.agents.iter().collect(), agent).await;
-        let agents = agents.into_iter().collect::<anyhow::Result<_>>()?;
+        let agents = agents.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         let texts = mesh_files::texts(&context.directory.join("peers")).unwrap_or_default();
         let is_peer = |(name, text): (String, io::Result<String>)| {
             let is_one = text.is_ok_and(|text| PeerFile::is_one(&text));
             (is_one && name != context.name).then_some(name)
         };
-        let configured = texts.into_iter().filter_map(is_peer).collect();
+        // A cluster in Kubernetes has its peer files in a Secret, which only its agents read.
+        let configured = match kube_context::name_of(context) {
+            Some(_) => followed(&agents),
+            None => texts.into_iter().filter_map(is_peer).collect(),
+        };
         let pods = lab.and_then(|lab| Some(&lab.cluster(&context.name).ok()?.pods));
         let died = pods.into_iter().flatten().filter_map(DiedPod::of).collect();
         Ok(Self { name: context.name.clone(), apiservers, agents, configured, died })
@@ -215,6 +220,14 @@ impl ClusterStatus {
     }
 }
 
+/// The other clusters that any agent follows.
+fn followed(agents: &[AgentStatus]) -> Vec<String> {
+    let answered = agents.iter().filter_map(|agent| agent.reported.as_ref().ok());
+    let peers = answered.flat_map(|(_, peers)| peers).filter(|peer| !peer.own);
+    let names: BTreeSet<&str> = peers.map(|peer| peer.name.as_str()).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
 impl DiedPod {
     fn of(pod: &PodState) -> Option<Self> {
         let process = pod.process.clone()?;
@@ -263,5 +276,26 @@ fn peer_state(peer: &Peer) -> State {
     match peer.state() {
         State::Unspecified => State::of(peer.ready, false),
         state => state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_in_kubernetes_are_those_that_an_agent_follows() {
+        let peer = |name: &str, own| Peer { name: name.into(), own, ..Peer::default() };
+        let agent = |peers: Vec<Peer>| AgentStatus {
+            node: "n".into(),
+            reported: Ok((StatusResponse::default(), peers)),
+        };
+        let silent = AgentStatus { node: "n".into(), reported: Err("the pod is Pending".into()) };
+        let all = [
+            agent(vec![peer("a", true), peer("c", false)]),
+            silent,
+            agent(vec![peer("a", true), peer("b", false), peer("c", false)]),
+        ];
+        assert_eq!(followed(&all), ["b", "c"]);
     }
 }

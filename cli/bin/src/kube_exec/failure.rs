@@ -25,6 +25,16 @@ pub(crate) fn sentence(error: &Error) -> String {
     }
 }
 
+/// What happened to a command that was to run in a pod. The API server asks for two rights, and does not name the second.
+pub(crate) fn of_exec(error: &Error, namespace: &str) -> String {
+    match error {
+        Error::Api(status) if status.code == 403 => format!(
+            "commands in pods are forbidden: give the user create and get of pods/exec in the namespace {namespace} (docs/kubernetes.md, \"Commands\")"
+        ),
+        error => sentence(error),
+    }
+}
+
 fn innermost(error: &Error) -> String {
     let mut innermost: &(dyn std::error::Error + 'static) = error;
     while let Some(cause) = innermost.source() {
@@ -55,6 +65,9 @@ mod tests {
                 && said.contains("give this right"),
             "{said}"
         );
+        let said = of_exec(&refused(403, "pods \"x\" is forbidden: "), "mesh");
+        assert!(said.contains("create and get of pods/exec in the namespace mesh"), "{said}");
+        assert_eq!(of_exec(&refused(404, "pods \"x\" not found"), "mesh"), "pods \"x\" not found");
         assert!(sentence(&refused(401, "Unauthorized")).contains("credentials"));
         assert_eq!(sentence(&refused(404, "pods \"x\" not found")), "pods \"x\" not found");
         assert_eq!(sentence(&refused(500, "")), "the API server refuses it (HTTP 500)");
