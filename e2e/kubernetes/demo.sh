@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=e2e/kubernetes/kind/fleet.sh
 . "$here/kind/fleet.sh"
-export PATH=$root/target/debug:$PATH KUBECONFIG=$state/kubeconfig
+export PATH=$root/target/debug:$PATH KUBECONFIG=$state/kubeconfig CLUSTERMESH_CONTEXTS=$state/contexts.yaml
 cd "$root"
 work=$(mktemp -d)
 
@@ -18,7 +18,7 @@ end() {
     fi
     if [ "${KEEP:-0}" = 1 ]; then
         echo "The clusters stay up. To continue, run:"
-        echo "  export PATH=$root/target/debug:$state/bin:\$PATH KUBECONFIG=$state/kubeconfig"
+        echo "  export PATH=$root/target/debug:$state/bin:\$PATH KUBECONFIG=$state/kubeconfig CLUSTERMESH_CONTEXTS=$state/contexts.yaml"
         echo "  make kind-down    # when done"
     else
         "$here/kind/down.sh" || status=1

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, Once, PoisonError},
     time::Duration,
 };
 
@@ -35,6 +35,8 @@ pub struct Kind {
 
 /// One scenario at a time has the fleet.
 static TURN: Mutex<()> = Mutex::new(());
+/// The fleet is brought up once a run.
+static UP: Once = Once::new();
 /// The namespace of the mesh.
 const SYSTEM: &str = "clustermesh-system";
 /// How long pods may take to run or to go, on a loaded machine.
@@ -48,9 +50,12 @@ impl Kind {
     /// Brings up the clusters with the mesh installed, if they do not run yet, and removes what earlier scenarios left.
     pub fn up(clusters: &[&str]) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut up = Command::new(repository().join("e2e/kubernetes/mesh/up.sh"));
-        up.env("CLUSTERS", clusters.join(" ")).stdout(Stdio::null());
-        assert!(up.status().expect("the script runs").success(), "the fleet does not come up");
+        UP.call_once(|| {
+            let mut up = Command::new(repository().join("e2e/kubernetes/mesh/up.sh"));
+            up.env("CLUSTERS", clusters.join(" ")).stdout(Stdio::null());
+            let status = up.status().expect("the script runs");
+            assert!(status.success(), "the fleet does not come up: {status}");
+        });
         let state =
             env::var_os("CLUSTERMESH_KIND").map_or("/run/clustermesh-kind".into(), PathBuf::from);
         let clusters = clusters.iter().map(|&name| name.to_owned()).collect();
@@ -128,14 +133,8 @@ impl Kind {
             }
         }
         for cluster in &self.clusters {
-            let delete = [
-                "delete",
-                "deployments,services,pods",
-                "--namespace",
-                "default",
-                "--all",
-                "--wait=false",
-            ];
+            let delete =
+                ["delete", "deployments,services,pods", "--namespace", "default", "--wait=false"];
             self.kubectl_done(
                 cluster,
                 &[&delete[..], &["--field-selector", "metadata.name!=kubernetes"]].concat(),
@@ -209,6 +208,8 @@ impl Mesh for Kind {
     fn clustermesh(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).env("KUBECONFIG", self.state.join("kubeconfig"));
+        // Labs may have contexts of the same names.
+        command.env("CLUSTERMESH_CONTEXTS", self.state.join("contexts.yaml"));
         command
     }
 
@@ -379,8 +380,11 @@ impl Mesh for Kind {
     fn heal(&self) {
         for cluster in &self.clusters {
             for node in self.nodes(cluster) {
-                let done =
-                    output(self.on_node(cluster, &node, &["nft", "destroy table inet e2e_cut"]));
+                let done = output(self.on_node(
+                    cluster,
+                    &node,
+                    &["nft", "add table inet e2e_cut; delete table inet e2e_cut"],
+                ));
                 done.unwrap_or_else(|e| panic!("cannot heal {node}: {e}"));
             }
         }

@@ -152,7 +152,9 @@ pub fn output(mut command: Command) -> Result<String, String> {
 pub fn peer_files(mesh: &impl Mesh, cluster: &str) -> Vec<String> {
     let folder = mesh.peer_folder(cluster);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // A kubelet keeps a Secret in a folder `..data`.
+    names.filter(|name| !name.starts_with("..")).collect()
 }
 
 /// Every daemon of a mesh.
@@ -175,7 +177,17 @@ pub fn connect(mesh: &impl Mesh, one: &str, other: &str) {
 
 /// Waits until the whole mesh is ready (`status --wait`).
 pub fn wait_ready(mesh: &impl Mesh) {
-    json::of(mesh.clustermesh(&["status", "--wait", "--allow-degraded"]));
+    for cluster in mesh.clusters() {
+        let status = ["status", "--context", &cluster, "--wait", "--allow-degraded"];
+        json::of(mesh.clustermesh(&status));
+    }
+}
+
+/// Whether `status` says of each cluster that it is ready.
+pub fn is_ready(mesh: &impl Mesh) -> bool {
+    let is_ready =
+        |cluster: String| json::run(mesh.clustermesh(&["status", "--context", &cluster])).0 == 0;
+    mesh.clusters().into_iter().all(is_ready)
 }
 
 /// The frontends of a service in `cluster` with an IP protocol (`TCP`, `UDP`).

@@ -4,10 +4,25 @@ use mesh_e2e::{Kind, scenario};
 
 #[test]
 fn spread() {
-    scenario::connections_spread_over_both_clusters(&Kind::up(&["a", "b"]));
+    scenario::connections_spread_over_both_clusters(&Kind::up(&["b", "c"]));
 }
 
 #[test]
 fn failover() {
-    scenario::the_other_cluster_takes_over_and_gives_back(&Kind::up(&["a", "b"]));
+    scenario::the_other_cluster_takes_over_and_gives_back(&Kind::up(&["b", "c"]));
+}
+
+#[test]
+fn killed_daemons() {
+    scenario::traffic_outlives_every_daemon(&Kind::up(&["b", "c"]));
+}
+
+#[test]
+fn disconnect() {
+    scenario::disconnect_takes_everything_back(&Kind::up(&["b", "c"]));
+}
+
+#[test]
+fn access() {
+    scenario::peers_read_and_no_peer_writes(&Kind::up(&["b", "c"]));
 }

@@ -18,7 +18,8 @@ docker tag "$image" clustermesh:dev
 system=clustermesh-system
 
 for cluster in "${chosen[@]}"; do
-    kind load docker-image --quiet --name "$cluster" "$image" clustermesh:dev
+    # It prints much, also if nothing is wrong.
+    loaded=$(kind load docker-image --name "$cluster" "$image" clustermesh:dev 2>&1) || fail "cluster $cluster does not take the image: $loaded"
     say "installing the mesh on $cluster"
     # Once more, because a namespace or a kind may not be there at the first attempt.
     manifests=$(of_cluster "$cluster" kustomize "$here/$cluster" | sed "s/image: clustermesh:dev/image: $image/")
@@ -39,4 +40,7 @@ for cluster in "${chosen[@]}"; do
     files+=("$state/$cluster.context")
 done
 KUBECONFIG=$(IFS=:; echo "${files[*]}") kubectl config view --flatten > "$state/kubeconfig"
-say "the mesh is installed, after $((SECONDS - began)) s: export KUBECONFIG=$state/kubeconfig"
+# Labs on this machine may have clusters of the same names: with this file of contexts, they are not looked at.
+echo 'contexts: []' > "$state/contexts.yaml"
+say "the mesh is installed, after $((SECONDS - began)) s:"
+say "  export KUBECONFIG=$state/kubeconfig CLUSTERMESH_CONTEXTS=$state/contexts.yaml"
