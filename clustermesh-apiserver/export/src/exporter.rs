@@ -1,7 +1,7 @@
 //! The exporter: its inputs are objects, its outputs are changed keys.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -22,6 +22,7 @@ use drain::{Drained, Leaving};
 use identities::Identities;
 use label_sets::LabelSets;
 use namespaces::Namespaces;
+use shared_labels::SharedLabels;
 
 mod cilium;
 mod dependents;
@@ -30,6 +31,7 @@ mod identities;
 mod keys;
 mod label_sets;
 mod namespaces;
+mod shared_labels;
 mod translate;
 
 /// A key's value. Clones share the bytes.
@@ -103,10 +105,11 @@ pub struct Exporter {
     /// What Cilium's objects report about pods and label sets.
     cilium: Cilium,
     label_sets: LabelSets,
+    shared_labels: SharedLabels,
     /// The keys and values of each object.
     made: HashMap<ObjectKey, Vec<(String, Value)>>,
     /// The objects that have each key, in the order of their arrival. The first one's value is used.
-    owners: HashMap<String, VecDeque<ObjectKey>>,
+    owners: HashMap<String, Vec<ObjectKey>>,
     /// The keys and values that the etcd should have.
     desired: BTreeMap<String, Value>,
     changed: BTreeSet<String>,
@@ -140,6 +143,7 @@ impl Exporter {
             granted: GrantedRanges::default(),
             cilium: Cilium::default(),
             label_sets: LabelSets::default(),
+            shared_labels: SharedLabels::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
             desired,
@@ -249,7 +253,7 @@ impl Exporter {
 
     /// The object from which a key's value was made; `None` for the cluster config and for keys that are not exported.
     pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
-        self.owners.get(key)?.front()
+        self.owners.get(key)?.first()
     }
 
     /// The keys whose value may have changed since the last call.

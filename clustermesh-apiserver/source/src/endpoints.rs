@@ -198,6 +198,8 @@ fn slice(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mesh_model::{NamedPort, Port, Protocol};
 
     use super::*;
@@ -222,7 +224,7 @@ mod tests {
         Pod {
             namespace: "shop".into(),
             name: name.into(),
-            labels: BTreeMap::from([("app".into(), "web".into()), ("x".into(), "y".into())]),
+            labels: BTreeMap::from([("app".into(), "web".into()), ("x".into(), "y".into())]).into(),
             node: "n1".into(),
             ips: vec![
                 format!("10.1.1.{last}").parse().unwrap(),
@@ -275,7 +277,7 @@ mod tests {
         for (change, selected) in [
             (&(|_: &mut Pod| {}) as &dyn Fn(&mut Pod), true),
             (&|p| p.namespace = "other".into(), false),
-            (&|p| p.labels.clear(), false),
+            (&|p| p.labels = Arc::default(), false),
             (&|p| p.finished = true, false),
             (&|p| p.ips.clear(), false),
             (&|p| p.ready = false, true),

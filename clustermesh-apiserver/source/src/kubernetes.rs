@@ -3,7 +3,7 @@
 //! Unknown fields are ignored, and absent ones have Kubernetes' defaults, so objects of any version are accepted. What an API
 //! server would refuse is refused here too, and the error names the field.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
@@ -308,7 +308,7 @@ impl Pod {
             namespace,
             name: metadata.name,
             uid: metadata.uid.unwrap_or_default(),
-            labels: metadata.labels.unwrap_or_default(),
+            labels: Arc::new(metadata.labels.unwrap_or_default()),
             service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
             node: spec.node_name.unwrap_or_default(),
             host_network: spec.host_network,

@@ -200,7 +200,8 @@ mod tests {
                 ("pod-template-hash", "6d9f"),
                 ("io.cilium.k8s.policy.cluster", "beta"),
                 ("io.cilium.k8s.namespace.labels.team", "payments"),
-            ]),
+            ])
+            .into(),
             ..Pod::default()
         };
         let labels = LabelFilter::new([]).unwrap().identity(&pod, &namespace, "alpha");

@@ -1,6 +1,6 @@
 //! The objects of a cluster: the Kubernetes kinds that the exporter reads, with the fields that the mesh uses.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -109,8 +109,8 @@ pub struct Pod {
     pub name: String,
     /// Distinguishes it from earlier and later pods of the same name, or empty.
     pub uid: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels. Pods of one workload may share them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Its service account.
     pub service_account: String,
     /// The node it is scheduled to, or empty.

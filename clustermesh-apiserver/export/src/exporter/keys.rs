@@ -44,17 +44,32 @@ impl Exporter {
         allocate: &mut A,
     ) {
         let before = match object {
-            Some(object) => self.objects.insert(key.clone(), object),
+            Some(mut object) => {
+                self.shared_labels.share(&mut object);
+                self.objects.insert(key.clone(), object)
+            }
             None => self.objects.remove(&key),
         };
-        if before.as_ref() == self.objects.get(&key) {
-            return;
+        if before.as_ref() != self.objects.get(&key) {
+            self.changed_from(key, before.as_ref(), allocate);
         }
-        let decides = self.namespaces.index(before.as_ref(), self.objects.get(&key));
-        self.index_slice(&key, before.as_ref());
-        self.count_leaving(&key, before.as_ref());
+        if let Some(before) = before {
+            self.shared_labels.forget(before);
+        }
+    }
+
+    /// Makes the records that depend on an object that was another before.
+    fn changed_from<A: Allocate>(
+        &mut self,
+        key: ObjectKey,
+        before: Option<&Object>,
+        allocate: &mut A,
+    ) {
+        let decides = self.namespaces.index(before, self.objects.get(&key));
+        self.index_slice(&key, before);
+        self.count_leaving(&key, before);
         let counted = self.cilium.counts_endpoints();
-        self.cilium.index(before.as_ref(), self.objects.get(&key));
+        self.cilium.index(before, self.objects.get(&key));
         let counts = self.cilium.counts_endpoints();
         let is_node = matches!(key.kind, Kind::Node | Kind::CiliumNode);
         let drains = is_node && self.settle_drained(&key.name);
@@ -65,7 +80,7 @@ impl Exporter {
             // No records are made until all Namespaces are known.
             return;
         }
-        let mut affected = self.affected_by(before.as_ref(), self.objects.get(&key));
+        let mut affected = self.affected_by(before, self.objects.get(&key));
         affected.insert(key.clone());
         if decides == Changed::All {
             let inside = self.objects.iter().filter(|(_, object)| namespace_of(object).is_some());
@@ -205,9 +220,10 @@ impl Exporter {
             }
         }
         for (etcd_key, _) in now {
-            let owners = self.owners.entry(etcd_key.clone()).or_default();
+            // Nearly always there is one.
+            let owners = self.owners.entry(etcd_key.clone()).or_insert_with(|| vec![key.clone()]);
             if !owners.contains(&key) {
-                owners.push_back(key.clone());
+                owners.push(key.clone());
             }
             self.settle(etcd_key);
         }
@@ -225,7 +241,7 @@ impl Exporter {
 
     /// Sets a key to the value of its first owner, or removes it if it has none.
     fn settle(&mut self, etcd_key: String) {
-        let owner = self.owners.get(&etcd_key).and_then(|owners| owners.front());
+        let owner = self.owners.get(&etcd_key).and_then(|owners| owners.first());
         let made = owner.and_then(|owner| self.made.get(owner));
         let value = made.and_then(|made| made.iter().find(|(key, _)| *key == etcd_key));
         let changed = match value {
