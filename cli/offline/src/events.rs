@@ -232,7 +232,7 @@ fn deleted(value: &Value) -> Result<ObjectKey, String> {
             .filter(|namespace| !namespace.is_empty())
             .unwrap_or_else(|| "default".into()),
     };
-    Ok(ObjectKey { kind, namespace, name })
+    Ok(ObjectKey { kind, namespace: namespace.into(), name: name.into() })
 }
 
 #[cfg(test)]

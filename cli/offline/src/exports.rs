@@ -69,8 +69,8 @@ impl Offers {
         all.offers.values_mut().for_each(|offer| offer.records.push(v1.clone()));
         let key = ObjectKey {
             kind: Kind::Service,
-            namespace: service.namespace.to_string(),
-            name: service.name.to_string(),
+            namespace: (*service.namespace).into(),
+            name: (*service.name).into(),
         };
         let object = cluster.objects().get(&key);
         all.has_service = object.is_some();

@@ -259,8 +259,8 @@ enum Local {
 fn local_service(cluster: &Cluster, service: &ServiceName) -> Local {
     let key = ObjectKey {
         kind: Kind::Service,
-        namespace: service.namespace.to_string(),
-        name: service.name.to_string(),
+        namespace: (*service.namespace).into(),
+        name: (*service.name).into(),
     };
     match (cluster.objects().get(&key), cluster.local(RecordKey::LocalService(service.clone()))) {
         (Some(Object::Service(object)), _) if object.external_name => Local::ExternalName,

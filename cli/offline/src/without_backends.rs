@@ -42,8 +42,8 @@ fn of_objects(
     let ServiceName { namespace, name: service_name } = service;
     let key = ObjectKey {
         kind: Kind::Service,
-        namespace: namespace.to_string(),
-        name: service_name.to_string(),
+        namespace: (**namespace).into(),
+        name: (**service_name).into(),
     };
     let Some(Object::Service(object)) = cluster.objects().get(&key) else {
         return format!("{name} has no service {service}");

@@ -51,7 +51,7 @@ mod tests {
         let key = |number: usize| ObjectKey {
             kind: Kind::Pod,
             namespace: "shop".into(),
-            name: format!("p-{number}"),
+            name: format!("p-{number}").into(),
         };
         let said = |count: usize| -> Vec<String> {
             let mut copies = Copies::default();

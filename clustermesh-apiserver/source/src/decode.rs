@@ -248,7 +248,7 @@ impl Decoded {
             }
             Err(reason) => {
                 let (kind, namespace, name) = (&header.kind, &key.namespace, &key.name);
-                let reason = match (namespace.as_str(), name.as_str()) {
+                let reason = match (&**namespace, &**name) {
                     ("", "") => format!("{kind}: {reason}"),
                     ("", name) => format!("{kind} {name}: {reason}"),
                     (namespace, name) => format!("{kind} {namespace}/{name}: {reason}"),

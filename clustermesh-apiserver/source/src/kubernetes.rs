@@ -170,7 +170,8 @@ impl Header {
             true => self.metadata.namespace(),
             false => String::new(),
         };
-        ObjectKey { kind, namespace, name: self.metadata.name.clone() }
+        let (namespace, name) = (namespace.into(), self.metadata.name.as_str().into());
+        ObjectKey { kind, namespace, name }
     }
 
     /// Takes kind and version from a List of one kind, such as a PodList, whose items need not have them.

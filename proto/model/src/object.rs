@@ -36,15 +36,15 @@ pub enum Kind {
     Endpoints,
 }
 
-/// The key of an object, unique in its cluster.
+/// The key of an object, unique in its cluster. Copies share the texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace; empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// An object of any kind.
@@ -361,7 +361,7 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.namespace.as_str() {
+        match &*self.namespace {
             "" => write!(f, "{} {}", self.kind, self.name),
             namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
         }
@@ -385,6 +385,6 @@ impl Object {
             Self::Service(o) => (Kind::Service, o.namespace.as_str(), &o.name),
             Self::EndpointSlice(o) => (Kind::EndpointSlice, o.namespace.as_str(), &o.name),
         };
-        ObjectKey { kind, namespace: namespace.into(), name: name.clone() }
+        ObjectKey { kind, namespace: namespace.into(), name: name.as_str().into() }
     }
 }

@@ -82,7 +82,7 @@ impl Exporter {
 
     /// The objects of a kind in a namespace.
     fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
-        let first = ObjectKey { kind, namespace: namespace.to_owned(), name: String::new() };
+        let first = ObjectKey { kind, namespace: namespace.into(), name: "".into() };
         let keys = self.objects.range(first.clone()..).map(|(key, _)| key);
         keys.take_while(move |key| key.kind == kind && key.namespace == first.namespace)
     }
@@ -107,8 +107,8 @@ impl Exporter {
         let names = self.slices.get(&name).into_iter().flatten();
         names.map(|slice| ObjectKey {
             kind: Kind::EndpointSlice,
-            namespace: service.namespace.clone(),
-            name: slice.clone(),
+            namespace: service.namespace.as_str().into(),
+            name: slice.as_str().into(),
         })
     }
 
@@ -121,34 +121,34 @@ impl Exporter {
         if let Some(service) = service_of(before)
             && let Some(names) = self.slices.get_mut(&service)
         {
-            names.remove(&key.name);
+            names.remove(&*key.name);
             if names.is_empty() {
                 self.slices.remove(&service);
             }
         }
         if let Some(service) = service_of(self.objects.get(key)) {
-            self.slices.entry(service).or_default().insert(key.name.clone());
+            self.slices.entry(service).or_default().insert(key.name.to_string());
         }
     }
 }
 
 /// The key of a cluster-scoped object.
 pub(super) fn named(kind: Kind, name: &str) -> ObjectKey {
-    ObjectKey { kind, namespace: String::new(), name: name.into() }
+    ObjectKey { kind, namespace: "".into(), name: name.into() }
 }
 
 fn pod_key(endpoint: &CiliumEndpoint) -> ObjectKey {
     ObjectKey {
         kind: Kind::Pod,
-        namespace: endpoint.namespace.clone(),
-        name: endpoint.name.clone(),
+        namespace: endpoint.namespace.as_str().into(),
+        name: endpoint.name.as_str().into(),
     }
 }
 
 pub(super) fn service_key(name: &ServiceName) -> ObjectKey {
     ObjectKey {
         kind: Kind::Service,
-        namespace: name.namespace.to_string(),
-        name: name.name.to_string(),
+        namespace: (*name.namespace).into(),
+        name: (*name.name).into(),
     }
 }

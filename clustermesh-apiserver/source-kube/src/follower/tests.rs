@@ -245,7 +245,7 @@ proptest! {
                             listing.insert(of.name, version);
                         }
                     }
-                    Event::Deleted { key, .. } => drop(reported.remove(&key.name)),
+                    Event::Deleted { key, .. } => drop(reported.remove(&*key.name)),
                     Event::Listed { .. } => {
                         let listed = listing.take().unwrap_or_default();
                         reported.retain(|name, _| listed.contains_key(name));

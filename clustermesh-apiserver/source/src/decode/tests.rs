@@ -657,7 +657,7 @@ fn a_list_of_thousands_of_pods_is_read() {
     let decoded = yaml(&list);
     assert_eq!(decoded, decode_in_pieces(Format::Yaml, &list, usize::MAX));
     let names = decoded.objects.into_iter().map(|(_, object)| object.key().name);
-    assert!(names.eq((0..8_000).map(|n| format!("p-{n}"))));
+    assert!(names.eq((0..8_000).map(|n| format!("p-{n}").into())));
 }
 
 #[test]
@@ -670,7 +670,7 @@ fn many_items_are_decoded_in_their_order() {
         let list = format!("{{\"kind\":\"List\",\"items\":[{}]}}", items.join(","));
         let decoded = decode(format, &list);
         let names = decoded.objects.iter().map(|(line, object)| (*line, object.key().name));
-        assert!(names.eq((0..rounds).map(|n| (1, format!("n{n}")))), "{decoded:?}");
+        assert!(names.eq((0..rounds).map(|n| (1, format!("n{n}").into()))), "{decoded:?}");
         let reasons = decoded.rejected.iter().map(ToString::to_string);
         let said = |n| format!("line 1: item {}: Namespace: it has no metadata.name", 3 * n + 2);
         assert!(reasons.eq((0..rounds).map(said)), "{decoded:?}");
