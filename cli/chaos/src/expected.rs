@@ -88,7 +88,7 @@ impl Manifests {
     /// The services that the cluster's nodes serve: no external names, and none that is left to another proxy.
     fn served(&self) -> impl Iterator<Item = &Service> {
         let services = self.objects.values().filter_map(|object| match object {
-            Object::Service(service) => Some(service),
+            Object::Service(service) => Some(&**service),
             _ => None,
         });
         services.filter(|service| {
@@ -106,7 +106,7 @@ impl Manifests {
     /// not global.
     fn is_global(&self, namespace: &str) -> bool {
         let objects = self.objects.values().filter_map(|object| match object {
-            Object::Namespace(found) => Some(found),
+            Object::Namespace(found) => Some(&**found),
             _ => None,
         });
         let mut objects = objects.peekable();
@@ -129,7 +129,7 @@ impl Manifests {
     /// The backends of a service: those in its slices, or else the ready pods that it selects.
     fn backends(&self, service: &Service) -> Offer {
         let slices = self.objects.values().filter_map(|object| match object {
-            Object::EndpointSlice(slice) if is_of(slice, service) => Some(slice),
+            Object::EndpointSlice(slice) if is_of(slice, service) => Some(&**slice),
             _ => None,
         });
         let given: Vec<&EndpointSlice> = slices.collect();
@@ -137,7 +137,7 @@ impl Manifests {
             return given.into_iter().flat_map(in_slice).collect();
         }
         let pods = self.objects.values().filter_map(|object| match object {
-            Object::Pod(pod) => Some(pod),
+            Object::Pod(pod) => Some(&**pod),
             _ => None,
         });
         let pods = pods.filter(|pod| is_serving(service, pod));
@@ -157,7 +157,7 @@ impl Manifests {
 
     fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.objects.values().filter_map(|object| match object {
-            Object::Node(node) => Some(node),
+            Object::Node(node) => Some(&**node),
             _ => None,
         })
     }
@@ -258,7 +258,7 @@ fn frontends(service: &Service) -> &[IpAddr] {
 /// Whether a pod is one of a service's, and takes connections; it may do so while it shuts down.
 fn is_serving(service: &Service, pod: &Pod) -> bool {
     let selected = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
-    pod.namespace == service.namespace
+    *pod.namespace == *service.namespace
         && !pod.finished
         && (pod.ready || service.publish_not_ready_addresses)
         && !service.selector.is_empty()
@@ -275,9 +275,9 @@ fn in_pod(service: &Service, pod: &Pod, zone: Option<&str>) -> Offer {
     let zones = zone.filter(|_| asked.is_some());
     let is_for_node = asked == Some(TrafficDistribution::SameNode) && !pod.node.is_empty();
     let location = Location {
-        node: pod.node.clone(),
+        node: pod.node.to_string(),
         terminating: pod.terminating && !service.publish_not_ready_addresses,
-        for_nodes: is_for_node.then(|| pod.node.clone()).into_iter().collect(),
+        for_nodes: is_for_node.then(|| pod.node.to_string()).into_iter().collect(),
         for_zones: zones.map(str::to_owned).into_iter().collect(),
     };
     let ips = [true, false].into_iter().filter(|v4| has(*v4)).filter_map(of);

@@ -1,8 +1,11 @@
 //! A cluster as its apiserver handles it: from objects to keys and values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use mesh_export::{Exporter, ExporterConfig, Value, announced};
+use mesh_export::{EtcdKey, Exporter, ExporterConfig, Value, announced};
 use mesh_labels::LabelFilter;
 use mesh_model::{
     ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
@@ -85,18 +88,18 @@ impl Cluster {
     }
 
     /// Its objects, with derived endpoint slices.
-    pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
+    pub fn objects(&self) -> &BTreeMap<Arc<ObjectKey>, Object> {
         self.exporter.objects()
     }
 
     /// All keys and values that its apiserver would write, with those for its nodes only.
-    pub fn keys(&self) -> &BTreeMap<String, Value> {
+    pub fn keys(&self) -> BTreeMap<EtcdKey, Value> {
         self.exporter.desired()
     }
 
     /// The keys and values that other clusters may read.
-    pub fn exported(&self) -> impl Iterator<Item = (&String, &Value)> {
-        self.keys().iter().filter(|(key, _)| !key.starts_with(LOCAL))
+    pub fn exported(&self) -> impl Iterator<Item = (EtcdKey, Value)> {
+        self.keys().into_iter().filter(|(key, _)| !key.starts_with(LOCAL))
     }
 
     /// [`Self::exported`] as a keys file.
@@ -106,11 +109,12 @@ impl Cluster {
 
     /// [`Self::keys`] as a keys file.
     pub fn all_keys_file(&self) -> KeysFile {
-        self.file_of(self.keys().iter())
+        self.file_of(self.keys())
     }
 
-    fn file_of<'a>(&self, entries: impl Iterator<Item = (&'a String, &'a Value)>) -> KeysFile {
-        let entries = entries.map(|(key, value)| (key.clone(), value.to_vec())).collect();
+    fn file_of(&self, entries: impl IntoIterator<Item = (EtcdKey, Value)>) -> KeysFile {
+        let entries = entries.into_iter();
+        let entries = entries.map(|(key, value)| (key.to_string(), value.to_vec())).collect();
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
@@ -131,7 +135,7 @@ impl Cluster {
     pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
         let ClusterSetup { name, id, limit, .. } = &self.setup;
         let key = Key::of_record(Layout::State, name, key).to_string();
-        let value = self.keys().get(&key)?;
+        let value = self.exporter.value(&key)?;
         let peer = Peer {
             name: name.clone(),
             role: Role::Local,
@@ -139,7 +143,7 @@ impl Cluster {
             limit: *limit,
             layout: Layout::State,
         };
-        decode(&peer, key.as_bytes(), value).ok().flatten()
+        decode(&peer, key.as_bytes(), &value).ok().flatten()
     }
 
     /// Whether a namespace is global.
@@ -161,7 +165,7 @@ impl Cluster {
         let objects = self.exporter.objects();
         let given = objects.iter().filter(|(key, _)| !self.derived.contains(*key));
         let derived = derived_slices(given.map(|(_, object)| object));
-        let derived = derived.into_iter().map(Object::EndpointSlice);
+        let derived = derived.into_iter().map(Object::from);
         let is_given = |key: &ObjectKey| objects.contains_key(key) && !self.derived.contains(key);
         let derived: Vec<Object> = derived.filter(|slice| !is_given(&slice.key())).collect();
         let keys: BTreeSet<ObjectKey> = derived.iter().map(Object::key).collect();

@@ -6,6 +6,7 @@
 //! [`Cluster`].
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_alloc::{Found, Journal, Lost, MeshIdentities};
-use mesh_export::{DrainState, Exporter, ExporterConfig, GrantedRanges, announced};
+use mesh_export::{DrainState, EtcdKey, Exporter, ExporterConfig, GrantedRanges, Value, announced};
 use mesh_files::{Moment, WriteLog};
 use mesh_labels::LabelFilter;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
@@ -59,7 +60,11 @@ enum Message {
     /// An operator changes what is drained.
     Drain(Change, Asked, oneshot::Sender<Result<(Changed, DrainState), NotChanged>>),
     /// Return the object of a key.
-    Owner(String, oneshot::Sender<Option<String>>),
+    Owner(EtcdKey, oneshot::Sender<Option<String>>),
+    /// Return the fingerprints of the desired values of some keys, or of all.
+    Fingerprints(Option<Vec<EtcdKey>>, oneshot::Sender<BTreeMap<EtcdKey, Option<u64>>>),
+    /// Return the desired values of keys.
+    Values(Vec<EtcdKey>, oneshot::Sender<Vec<Option<Value>>>),
 }
 
 /// How often to read the journal for decisions of other replicas. New IDs of one replica take this long to be published by
@@ -153,8 +158,22 @@ impl Cluster {
     }
 
     /// The object from which a key was made.
-    pub(crate) async fn owner(&self, key: String) -> Option<String> {
+    pub(crate) async fn owner(&self, key: EtcdKey) -> Option<String> {
         self.ask(|answer| Message::Owner(key, answer)).await
+    }
+
+    /// The fingerprints of the desired values of some keys, or of all; `None` for a key that should not exist.
+    pub(crate) async fn fingerprints(
+        &self,
+        of: Option<Vec<EtcdKey>>,
+    ) -> BTreeMap<EtcdKey, Option<u64>> {
+        self.ask(|answer| Message::Fingerprints(of, answer)).await
+    }
+
+    /// The desired values of keys, in their order; `None` for a key that should not exist. Earlier changes of them are in
+    /// the exports.
+    pub(crate) async fn values(&self, keys: Vec<EtcdKey>) -> Vec<Option<Value>> {
+        self.ask(|answer| Message::Values(keys, answer)).await
     }
 
     /// The state of the cluster. Never waits.
@@ -274,6 +293,8 @@ fn take(state: &mut State, first: Message, messages: &Receiver<Message>, later: 
                 drop(answer.send(changed));
             }
             Message::Owner(key, answer) => drop(answer.send(state.owner(&key))),
+            Message::Fingerprints(of, answer) => drop(answer.send(state.fingerprints(of))),
+            Message::Values(keys, answer) => drop(answer.send(state.values(&keys))),
         }
     }
     if look {

@@ -20,6 +20,18 @@ mod writer;
 
 use std::process::ExitCode;
 
+use tikv_jemallocator::Jemalloc;
+
+/// Lists of an API server's objects come and go, while what is kept of them is small: `docs/adr/0037-jemalloc-in-the-agent.md`.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// One arena for all threads, and freed memory goes back to the kernel after a second, as in the agent.
+// SAFETY: jemalloc reads the symbol of this name as a pointer to a C string, and a reference begins with its pointer.
+#[expect(unsafe_code, reason = "this is how jemalloc is configured at build time")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static MALLOC_CONF: &[u8] = b"narenas:1,background_thread:true,dirty_decay_ms:1000\0";
+
 fn main() -> ExitCode {
     let (mut cli, in_force) = mesh_admin::flags::parse::<args::Cli>();
     cli.serve.in_force = in_force;

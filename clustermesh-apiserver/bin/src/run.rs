@@ -43,8 +43,9 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// The same while the etcd is not connected.
 const AWAY: Duration = Duration::from_secs(1);
-/// Batches of an API server's events that may wait for the cluster's thread.
-const EVENTS: usize = 64;
+/// What was read of an API server and waits for the cluster's thread, at most: pages of lists, or single changes. More would
+/// take memory, whose pieces remain between those that are kept.
+const EVENTS: usize = 4;
 /// How often readiness is computed.
 const READINESS: Duration = Duration::from_millis(200);
 

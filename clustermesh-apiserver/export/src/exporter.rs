@@ -19,19 +19,22 @@ use crate::{claims::GrantedRanges, records::LocalCluster};
 use cilium::Cilium;
 pub use drain::{DrainState, DrainedNode};
 use drain::{Drained, Leaving};
+use exported::Exported;
+pub use exported::{EtcdKey, fingerprint};
 use identities::Identities;
 use label_sets::LabelSets;
 use namespaces::Namespaces;
-use shared_labels::SharedLabels;
+use shared::Shared;
 
 mod cilium;
 mod dependents;
 pub(crate) mod drain;
+mod exported;
 mod identities;
 mod keys;
 mod label_sets;
 mod namespaces;
-mod shared_labels;
+mod shared;
 mod translate;
 
 /// A key's value. Clones share the bytes.
@@ -90,7 +93,7 @@ pub fn announced(id: ClusterId, limit: ClusterLimit, uuid: Option<Uuid>) -> Clus
 pub struct Exporter {
     config: ExporterConfig,
     local: LocalCluster,
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: BTreeMap<Arc<ObjectKey>, Object>,
     /// The objects reported since the list of a kind began, until it is complete.
     listing: HashMap<Kind, BTreeSet<ObjectKey>>,
     /// The kinds whose list was completed once.
@@ -105,14 +108,9 @@ pub struct Exporter {
     /// What Cilium's objects report about pods and label sets.
     cilium: Cilium,
     label_sets: LabelSets,
-    shared_labels: SharedLabels,
-    /// The keys and values of each object.
-    made: HashMap<ObjectKey, Vec<(String, Value)>>,
-    /// The objects that have each key, in the order of their arrival. The first one's value is used.
-    owners: HashMap<String, Vec<ObjectKey>>,
-    /// The keys and values that the etcd should have.
-    desired: BTreeMap<String, Value>,
-    changed: BTreeSet<String>,
+    shared: Shared,
+    /// What the etcd should have.
+    exported: Exported,
     problems: BTreeMap<ObjectKey, String>,
     notes: BTreeMap<ObjectKey, Vec<String>>,
     identities: Identities,
@@ -127,10 +125,7 @@ pub struct Exporter {
 impl Exporter {
     /// An exporter without objects. It exports only the cluster config.
     pub fn new(config: ExporterConfig) -> Self {
-        let key = Key::ClusterConfig(config.name.clone()).to_string();
-        let value = Value::from(cluster_config::encode(&config.announced));
-        let desired = BTreeMap::from([(key.clone(), value)]);
-        Self {
+        let mut exporter = Self {
             local: LocalCluster { name: config.name.clone(), id: config.id },
             config,
             objects: BTreeMap::new(),
@@ -143,17 +138,16 @@ impl Exporter {
             granted: GrantedRanges::default(),
             cilium: Cilium::default(),
             label_sets: LabelSets::default(),
-            shared_labels: SharedLabels::default(),
-            made: HashMap::new(),
-            owners: HashMap::new(),
-            desired,
-            changed: BTreeSet::from([key]),
+            shared: Shared::default(),
+            exported: Exported::default(),
             problems: BTreeMap::new(),
             notes: BTreeMap::new(),
             identities: Identities::default(),
             deferred: None,
             makes: 0,
-        }
+        };
+        exporter.settle_config();
+        exporter
     }
 
     /// Also reports which records other clusters refuse.
@@ -195,8 +189,8 @@ impl Exporter {
             SourceEvent::Listed { kind, .. } => {
                 if let Some(listed) = self.listing.remove(&kind) {
                     let of_kind = self.objects.keys().filter(|key| key.kind == kind);
-                    let gone: Vec<_> =
-                        of_kind.filter(|key| !listed.contains(key)).cloned().collect();
+                    let gone = of_kind.filter(|key| !listed.contains(&***key));
+                    let gone: Vec<ObjectKey> = gone.map(|key| (**key).clone()).collect();
                     gone.into_iter().for_each(|key| self.change(key, None, allocate));
                 }
                 if self.listed.insert(kind) && kind == Kind::Namespace {
@@ -210,21 +204,25 @@ impl Exporter {
     /// Sets the cluster's permanent ID in the cluster config.
     pub fn set_uuid(&mut self, uuid: Uuid) {
         self.config.announced.uuid = Some(uuid);
+        self.settle_config();
+    }
+
+    fn settle_config(&mut self) {
         let key = Key::ClusterConfig(self.config.name.clone()).to_string();
         let value = Value::from(cluster_config::encode(&self.config.announced));
-        if self.desired.get(&key) != Some(&value) {
-            self.desired.insert(key.clone(), value);
-            self.changed.insert(key);
-        }
+        self.exported.set_fixed(&key, Some(value));
     }
 
     /// Retries objects that could not be exported: an ID may be free now, or the disk may work again. If IDs of label sets
     /// have changed, looks up the IDs of all pods again.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
         let waiting = self.identities.take_waiting();
-        let again: Vec<ObjectKey> = match self.identities.take_disputed() {
+        let again: Vec<Arc<ObjectKey>> = match self.identities.take_disputed() {
             true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),
-            false => self.problems.keys().chain(&waiting).cloned().collect(),
+            false => {
+                let problems = self.problems.keys().map(|key| self.shared_key(key));
+                problems.chain(waiting).collect()
+            }
         };
         self.make_all(again, allocate);
     }
@@ -246,23 +244,33 @@ impl Exporter {
         self.listed.len() == Kind::ALL.len()
     }
 
-    /// The keys and values that the etcd should have.
-    pub fn desired(&self) -> &BTreeMap<String, Value> {
-        &self.desired
+    /// The keys that the etcd should have, in any order.
+    pub fn keys(&self) -> impl Iterator<Item = &EtcdKey> {
+        self.exported.keys()
+    }
+
+    /// The number of keys that the etcd should have.
+    pub fn key_count(&self) -> usize {
+        self.exported.len()
+    }
+
+    /// The [`fingerprint`] of the value that the etcd should have; `None` if it should not have the key.
+    pub fn fingerprint(&self, key: &str) -> Option<u64> {
+        self.exported.stored(key).map(|stored| stored.fingerprint())
     }
 
     /// The object from which a key's value was made; `None` for the cluster config and for keys that are not exported.
     pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
-        self.owners.get(key)?.first()
+        self.exported.owner(key).map(|owner| &**owner)
     }
 
     /// The keys whose value may have changed since the last call.
-    pub fn take_changed(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.changed)
+    pub fn take_changed(&mut self) -> BTreeSet<EtcdKey> {
+        self.exported.take_changed()
     }
 
     /// The source's objects.
-    pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
+    pub fn objects(&self) -> &BTreeMap<Arc<ObjectKey>, Object> {
         &self.objects
     }
 

@@ -13,5 +13,8 @@ mod plan;
 mod records;
 
 pub use claims::GrantedRanges;
-pub use exporter::{Allocate, DrainState, DrainedNode, Exporter, ExporterConfig, Value, announced};
-pub use plan::{Actual, Write, fingerprint, plan};
+pub use exporter::{
+    Allocate, DrainState, DrainedNode, EtcdKey, Exporter, ExporterConfig, Value, announced,
+    fingerprint,
+};
+pub use plan::{Actual, Plan, Write, plan};

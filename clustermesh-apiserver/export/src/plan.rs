@@ -1,17 +1,23 @@
 //! Computes the writes that bring an etcd to the desired content.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use mesh_model::RecordKind;
 use mesh_wire::Key;
 
-use crate::exporter::Value;
+use crate::exporter::{EtcdKey, Value};
 
 /// The exported keys that an etcd has, each with the fingerprint of its value.
-pub type Actual = HashMap<String, u64>;
+pub type Actual = HashMap<EtcdKey, u64>;
+
+/// The keys to write and to delete, in the order in which that must happen: all puts come before all deletes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Keys whose value differs. Records come before those that refer to them.
+    pub puts: Vec<EtcdKey>,
+    /// Keys that should not exist, in the reverse order.
+    pub deletes: Vec<EtcdKey>,
+}
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,49 +25,34 @@ pub enum Write {
     /// Set a key.
     Put {
         /// The key.
-        key: String,
+        key: EtcdKey,
         /// Its value.
         value: Value,
     },
     /// Remove a key.
     Delete {
         /// The key.
-        key: String,
+        key: EtcdKey,
     },
 }
 
-/// A hash of a value, to compare values. It may differ between builds.
-pub fn fingerprint(value: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The writes that bring `keys` in an etcd from `actual` to `desired`. Keys are only deleted if `complete`: before that, a
-/// key may be missing in `desired` because its object is not known yet.
-///
-/// Records come before those that refer to them. Deletes come last, in the reverse order.
-pub fn plan(
-    desired: &BTreeMap<String, Value>,
-    actual: &Actual,
-    keys: &BTreeSet<String>,
-    complete: bool,
-) -> Vec<Write> {
-    let mut puts = Vec::new();
-    let mut deletes = Vec::new();
-    for key in keys {
-        match desired.get(key) {
-            Some(value) if actual.get(key) == Some(&fingerprint(value)) => {}
-            Some(value) => puts.push(Write::Put { key: key.clone(), value: value.clone() }),
+/// How to bring keys in an etcd from `actual` to `desired`: fingerprints of values, `None` for a key that should not exist.
+/// Keys are only deleted if `complete`: before that, a key may not be desired because its object is not known yet.
+pub fn plan(desired: &BTreeMap<EtcdKey, Option<u64>>, actual: &Actual, complete: bool) -> Plan {
+    let mut plan = Plan::default();
+    for (key, wanted) in desired {
+        match wanted {
+            Some(wanted) if actual.get(key) == Some(wanted) => {}
+            Some(_) => plan.puts.push(EtcdKey::clone(key)),
             None if complete && actual.contains_key(key) => {
-                deletes.push(Write::Delete { key: key.clone() })
+                plan.deletes.push(EtcdKey::clone(key));
             }
             None => {}
         }
     }
-    puts.sort_by_key(|write| rank(write.key()));
-    deletes.sort_by_key(|write| std::cmp::Reverse(rank(write.key())));
-    puts.into_iter().chain(deletes).collect()
+    plan.puts.sort_by_cached_key(|key| rank(key));
+    plan.deletes.sort_by_cached_key(|key| std::cmp::Reverse(rank(key)));
+    plan
 }
 
 const IDENTITY: u8 = 1;
@@ -86,7 +77,7 @@ fn rank(key: &str) -> u8 {
 
 impl Write {
     /// The key.
-    pub fn key(&self) -> &str {
+    pub fn key(&self) -> &EtcdKey {
         match self {
             Self::Put { key, .. } | Self::Delete { key } => key,
         }
@@ -116,29 +107,22 @@ mod tests {
             "nodes/v1/a/n1",
         ]
         .map(key);
-        let desired: BTreeMap<_, _> =
-            [&address, &identity, &service, &same].map(|k| (k.clone(), Value::from(*b"v"))).into();
-        let actual: Actual = [
-            (same.clone(), fingerprint(b"v")),
-            (service.clone(), fingerprint(b"old")),
-            (old_address.clone(), 0),
-            (old_identity.clone(), 0),
-        ]
-        .into();
-        let keys: BTreeSet<_> = desired.keys().chain(actual.keys()).cloned().collect();
-        let order = |complete| -> Vec<String> {
-            plan(&desired, &actual, &keys, complete)
-                .iter()
-                .map(|write| write.key().to_owned())
-                .collect()
-        };
-        assert_eq!(order(false), [&identity, &address, &service].map(Clone::clone));
-        assert_eq!(
-            order(true),
-            [&identity, &address, &service, &old_address, &old_identity].map(Clone::clone)
-        );
-        let writes = plan(&desired, &actual, &keys, true);
+        let mut desired: BTreeMap<EtcdKey, Option<u64>> =
+            [&address, &identity, &service, &same].map(|k| (k.as_str().into(), Some(1))).into();
+        let actual: Actual = [(&same, 1), (&service, 2), (&old_address, 0), (&old_identity, 0)]
+            .map(|(key, value)| (key.as_str().into(), value))
+            .into();
+        desired.extend([&old_address, &old_identity].map(|k| (k.as_str().into(), None)));
+        let before = plan(&desired, &actual, false);
+        assert!(before.puts.iter().map(|key| &**key).eq([&identity, &address, &service]));
+        assert!(before.deletes.is_empty());
+        let complete = plan(&desired, &actual, true);
+        assert_eq!(complete.puts, before.puts);
+        assert!(complete.deletes.iter().map(|key| &**key).eq([&old_address, &old_identity]));
+        let writes = complete.puts.into_iter();
+        let writes: Vec<Write> =
+            writes.map(|key| Write::Put { key, value: Value::from(*b"v") }).collect();
         let apart: Vec<bool> = writes.windows(2).map(|two| two[1].follows(&two[0])).collect();
-        assert_eq!(apart, [true, false, false, false]);
+        assert_eq!(apart, [true, false]);
     }
 }

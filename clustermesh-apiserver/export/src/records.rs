@@ -32,12 +32,12 @@ pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option
     let scheduled = !pod.node.is_empty() && !pod.host_network && !pod.finished;
     scheduled.then(|| {
         Record::Pod(Box::new(LocalPod {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            node: pod.node.clone(),
-            uid: pod.uid.clone(),
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            node: pod.node.to_string(),
+            uid: pod.uid.to_string(),
             identity,
-            ips: pod.ips.clone(),
+            ips: pod.ips.to_vec(),
             socket_lb: !pod.socket_lb_off,
         }))
     })
@@ -115,10 +115,10 @@ pub(crate) fn addresses(
             identity,
             encryption_key: 0,
             metadata: String::new(),
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            service_account: pod.service_account.clone(),
-            named_ports: pod.named_ports.clone(),
+            namespace: pod.namespace.to_string(),
+            pod: pod.name.to_string(),
+            service_account: pod.service_account.to_string(),
+            named_ports: pod.named_ports.to_vec(),
         })
         .collect()
 }

@@ -90,7 +90,7 @@ fn closed(name: &str) -> Object {
     let name = name.to_owned();
     let annotations = [("clustermesh.cilium.io/global".to_owned(), "false".to_owned())].into();
     let labels = [(crate::NAMESPACE_NAME_LABEL.to_owned(), name.clone())].into();
-    Object::Namespace(object::Namespace { name, labels, annotations })
+    Object::from(object::Namespace { name, labels, annotations })
 }
 
 fn services(objects: &BTreeMap<ObjectKey, Object>) -> impl Iterator<Item = (&ObjectKey, &Service)> {

@@ -76,7 +76,7 @@ fn labelled<'a>(services: &[&'a Service], pods: &[&'a Pod]) -> Labelled<'a> {
     for pod in pods {
         let labels = pod.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
         for (label, value) in labels.filter(|label| selected.contains(label)) {
-            labelled.entry((pod.namespace.as_str(), label, value)).or_default().push(pod);
+            labelled.entry((&*pod.namespace, label, value)).or_default().push(pod);
         }
     }
     labelled

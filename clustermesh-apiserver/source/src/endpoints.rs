@@ -44,7 +44,7 @@ pub(crate) fn slices<'a>(
             let Some(ip) = pod.ips.iter().find(of_family) else { continue };
             let ports: Vec<SlicePort> =
                 service.ports.iter().filter_map(|port| resolve(port, pod)).collect();
-            let node = nodes.get(pod.node.as_str()).copied();
+            let node = nodes.get(&*pod.node).copied();
             let endpoint = endpoint(service, pod, node, *ip);
             by_sort.entry((*family, ports)).or_default().push((place, endpoint));
         }
@@ -120,7 +120,7 @@ fn address_type(family: IpFamily) -> &'static str {
 /// Whether a service's selector picks a pod, whatever the pod's state. Without a selector it picks none.
 pub fn picks(service: &Service, pod: &Pod) -> bool {
     !service.selector.is_empty()
-        && pod.namespace == service.namespace
+        && *pod.namespace == *service.namespace
         && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
 }
 
@@ -156,10 +156,12 @@ fn endpoint(
     ip: std::net::IpAddr,
 ) -> SliceEndpoint {
     let zone = node.and_then(|node| node.labels.get(ZONE_LABEL)).filter(|zone| !zone.is_empty());
-    let node = Some(&pod.node).filter(|node| !node.is_empty());
+    let node = Some(&*pod.node).filter(|node| !node.is_empty());
     let prefers = |what: &[TrafficDistribution]| {
         service.traffic_distribution.is_some_and(|asked| what.contains(&asked))
     };
+    let is_there = pod.subdomain.as_deref() == Some(&*service.name);
+    let hostname = pod.hostname.as_deref().filter(|_| is_there);
     let (same_node, same_zone) = (TrafficDistribution::SameNode, TrafficDistribution::SameZone);
     SliceEndpoint {
         addresses: vec![ip.to_string()],
@@ -167,11 +169,11 @@ fn endpoint(
         serving: Some(pod.ready),
         terminating: Some(pod.terminating),
         // Only for a pod whose `subdomain` is this service.
-        hostname: pod.hostname.clone().filter(|_| pod.subdomain.as_ref() == Some(&service.name)),
-        node: node.cloned(),
+        hostname: hostname.map(Into::into),
+        node: node.map(Into::into),
         zone: zone.cloned(),
         for_zones: zone.filter(|_| prefers(&[same_node, same_zone])).cloned().into_iter().collect(),
-        for_nodes: node.filter(|_| prefers(&[same_node])).cloned().into_iter().collect(),
+        for_nodes: node.filter(|_| prefers(&[same_node])).map(Into::into).into_iter().collect(),
     }
 }
 
@@ -229,12 +231,14 @@ mod tests {
             ips: vec![
                 format!("10.1.1.{last}").parse().unwrap(),
                 format!("fd00:10:1:1::{last}").parse().unwrap(),
-            ],
+            ]
+            .into(),
             ready: true,
             named_ports: vec![NamedPort {
                 name: "http".into(),
                 port: Port { protocol: Protocol::Tcp, number: port },
-            }],
+            }]
+            .into(),
             ..Pod::default()
         }
     }
@@ -279,7 +283,7 @@ mod tests {
             (&|p| p.namespace = "other".into(), false),
             (&|p| p.labels = Arc::default(), false),
             (&|p| p.finished = true, false),
-            (&|p| p.ips.clear(), false),
+            (&|p| p.ips = Box::default(), false),
             (&|p| p.ready = false, true),
         ] {
             let mut pod = base.clone();
@@ -378,7 +382,8 @@ mod tests {
     /// `count` pods with IPv4 addresses.
     fn many(count: usize) -> Vec<Pod> {
         let pod = |n: usize| Pod {
-            ips: vec![std::net::Ipv4Addr::from(0x0a01_0000 + u32::try_from(n).unwrap()).into()],
+            ips: vec![std::net::Ipv4Addr::from(0x0a01_0000 + u32::try_from(n).unwrap()).into()]
+                .into(),
             ..pod(&format!("web-{n}"), 1, 8080)
         };
         (0..count).map(pod).collect()

@@ -230,7 +230,7 @@ impl Namespace {
         let Metadata { name, labels, annotations, .. } = self.metadata;
         let mut labels = labels.unwrap_or_default();
         labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
-        Object::Namespace(object::Namespace {
+        Object::from(object::Namespace {
             name,
             labels,
             annotations: annotations.unwrap_or_default(),
@@ -261,7 +261,7 @@ impl Node {
                 range.parse().map_err(|_| format!("{field}: {range:?} is not a CIDR"))?;
             pod_cidrs.push(range.trunc());
         }
-        Ok(Object::Node(object::Node {
+        Ok(Object::from(object::Node {
             name: metadata.name,
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
@@ -305,22 +305,22 @@ impl Pod {
                 named_ports.push(NamedPort { name, port: Port { protocol, number: port } });
             }
         }
-        Ok(Object::Pod(object::Pod {
-            namespace,
-            name: metadata.name,
-            uid: metadata.uid.unwrap_or_default(),
+        Ok(Object::from(object::Pod {
+            namespace: namespace.into(),
+            name: metadata.name.into(),
+            uid: metadata.uid.unwrap_or_default().into(),
             labels: Arc::new(metadata.labels.unwrap_or_default()),
-            service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
-            node: spec.node_name.unwrap_or_default(),
+            service_account: spec.service_account_name.map_or_else(|| DEFAULT.into(), Arc::from),
+            node: spec.node_name.unwrap_or_default().into(),
             host_network: spec.host_network,
-            ips,
+            ips: ips.into(),
             ready: status.conditions.iter().any(ready),
             terminating: metadata.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            hostname: spec.hostname,
-            subdomain: spec.subdomain,
+            hostname: spec.hostname.map(Into::into),
+            subdomain: spec.subdomain.map(Into::into),
             socket_lb_off,
-            named_ports,
+            named_ports: named_ports.into(),
         }))
     }
 }

@@ -281,7 +281,7 @@ impl ManifestsSource {
         self.owners = owners;
         self.note_passed_over();
         for slice in derived_slices(objects.values()) {
-            let object = Object::EndpointSlice(slice);
+            let object = Object::from(slice);
             objects.entry(object.key()).or_insert(object);
         }
         objects

@@ -94,9 +94,9 @@ impl LabelFilter {
         let kept = own.chain(of_namespace).filter(|label| self.keeps(&label.source, &label.key));
         // Last, so that no pod can claim to be elsewhere by a label of its own.
         kept.chain([
-            Label::kubernetes(NAMESPACE_LABEL, &pod.namespace),
+            Label::kubernetes(NAMESPACE_LABEL, &*pod.namespace),
             Label::kubernetes(CLUSTER_LABEL, cluster),
-            Label::kubernetes(SERVICE_ACCOUNT_LABEL, &pod.service_account),
+            Label::kubernetes(SERVICE_ACCOUNT_LABEL, &*pod.service_account),
         ])
         .collect()
     }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{identity::Identity, service::Port};
 
 /// A named container port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamedPort {
     /// Its name.
     pub name: String,

@@ -1,6 +1,6 @@
 //! Security identities: the ID, its label set, and the text forms of both.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// The ID of a security identity, unique in the mesh (24 bits, `docs/wire.md`, "Identities").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,9 +18,10 @@ pub struct Label {
 }
 
 /// A set of labels, at most one for each key, ordered by the bytes of the keys. So equal sets have equal text forms.
+/// Copies share the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
-    by_key: BTreeMap<String, (String, String)>,
+    by_key: Arc<BTreeMap<String, (String, String)>>,
 }
 
 /// The label that names the cluster of an identity. Readers refuse an identity without it.
@@ -109,7 +110,7 @@ impl Labels {
         match self.by_key.get(&key) {
             Some((present, _)) if present == KUBERNETES_SOURCE && source != KUBERNETES_SOURCE => {}
             _ => {
-                self.by_key.insert(key, (source, value));
+                Arc::make_mut(&mut self.by_key).insert(key, (source, value));
             }
         }
     }

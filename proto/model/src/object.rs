@@ -47,29 +47,29 @@ pub struct ObjectKey {
     pub name: Arc<str>,
 }
 
-/// An object of any kind.
+/// An object of any kind. Each is in a box of its own: most objects of a cluster are pods, which are small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A namespace.
-    Namespace(Namespace),
+    Namespace(Box<Namespace>),
     /// A node.
-    Node(Node),
+    Node(Box<Node>),
     /// A pod.
-    Pod(Pod),
+    Pod(Box<Pod>),
     /// A service.
-    Service(Service),
+    Service(Box<Service>),
     /// An endpoint slice. Its fields `cluster` and `cluster_id` are empty: the exporter sets them.
-    EndpointSlice(EndpointSlice),
+    EndpointSlice(Box<EndpointSlice>),
     /// Cilium's object of a node.
-    CiliumNode(CiliumNode),
+    CiliumNode(Box<CiliumNode>),
     /// An identity that Cilium allocated.
-    CiliumIdentity(CiliumIdentity),
+    CiliumIdentity(Box<CiliumIdentity>),
     /// Cilium's object of a pod: addresses and identity.
-    CiliumEndpoint(CiliumEndpoint),
+    CiliumEndpoint(Box<CiliumEndpoint>),
     /// Several Cilium endpoints in one object.
-    CiliumEndpointSlice(CiliumEndpointSlice),
+    CiliumEndpointSlice(Box<CiliumEndpointSlice>),
     /// The endpoints of a service, in the older API that endpoint slices replaced.
-    Endpoints(Endpoints),
+    Endpoints(Box<Endpoints>),
 }
 
 /// A namespace.
@@ -100,25 +100,25 @@ pub struct Node {
     pub boot_id: String,
 }
 
-/// A pod.
+/// A pod. What pods of one workload, one node or one namespace have in common, they may share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Distinguishes it from earlier and later pods of the same name, or empty.
-    pub uid: String,
-    /// Its labels. Pods of one workload may share them.
+    pub uid: Box<str>,
+    /// Its labels.
     pub labels: Arc<BTreeMap<String, String>>,
     /// Its service account.
-    pub service_account: String,
+    pub service_account: Arc<str>,
     /// The node it is scheduled to, or empty.
-    pub node: String,
+    pub node: Arc<str>,
     /// It has its node's addresses, and no identity of its own.
     pub host_network: bool,
     /// Its addresses; empty until it is started.
-    pub ips: Vec<IpAddr>,
+    pub ips: Box<[IpAddr]>,
     /// Its condition `Ready` is `True`.
     pub ready: bool,
     /// It is being deleted.
@@ -126,13 +126,13 @@ pub struct Pod {
     /// Its phase is `Succeeded` or `Failed`: it no longer has its addresses.
     pub finished: bool,
     /// Its `hostname`, if it is set.
-    pub hostname: Option<String>,
+    pub hostname: Option<Box<str>>,
     /// Its `subdomain`: the headless service to which its host name belongs.
-    pub subdomain: Option<String>,
+    pub subdomain: Option<Box<str>>,
     /// The socket hooks must not translate its connections to services.
     pub socket_lb_off: bool,
     /// Its containers' named ports.
-    pub named_ports: Vec<NamedPort>,
+    pub named_ports: Arc<[NamedPort]>,
 }
 
 /// A service.
@@ -370,10 +370,27 @@ impl fmt::Display for ObjectKey {
 
 // === impl Object ===
 
+/// Puts objects of each kind into a box.
+macro_rules! boxed {
+    ($($kind:ident)*) => {
+        $(impl From<$kind> for Object {
+            fn from(object: $kind) -> Self {
+                Self::$kind(Box::new(object))
+            }
+        })*
+    };
+}
+
+boxed!(Namespace Node Pod Service EndpointSlice CiliumNode CiliumIdentity CiliumEndpoint CiliumEndpointSlice Endpoints);
+
 impl Object {
     /// The key of the object.
     pub fn key(&self) -> ObjectKey {
         let (kind, namespace, name) = match self {
+            Self::Pod(o) => {
+                let (namespace, name) = (Arc::clone(&o.namespace), Arc::clone(&o.name));
+                return ObjectKey { kind: Kind::Pod, namespace, name };
+            }
             Self::CiliumIdentity(o) => (Kind::CiliumIdentity, "", &o.identity.to_string()),
             Self::CiliumNode(o) => (Kind::CiliumNode, "", &o.name),
             Self::CiliumEndpoint(o) => (Kind::CiliumEndpoint, o.namespace.as_str(), &o.name),
@@ -381,7 +398,6 @@ impl Object {
             Self::Endpoints(o) => (Kind::Endpoints, o.namespace.as_str(), &o.name),
             Self::Namespace(o) => (Kind::Namespace, "", &o.name),
             Self::Node(o) => (Kind::Node, "", &o.name),
-            Self::Pod(o) => (Kind::Pod, o.namespace.as_str(), &o.name),
             Self::Service(o) => (Kind::Service, o.namespace.as_str(), &o.name),
             Self::EndpointSlice(o) => (Kind::EndpointSlice, o.namespace.as_str(), &o.name),
         };

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use mesh_export::Value;
+use mesh_export::EtcdKey;
 use tokio::sync::watch;
 
 /// Changes that the writer has not taken yet. Both sides hold the lock only briefly.
@@ -19,9 +19,9 @@ pub(crate) struct Exports {
 /// Changes since the writer last took them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExportChanges {
-    /// The desired values of keys; `None`: the key should not exist.
-    pub(crate) values: BTreeMap<String, Option<Value>>,
-    /// The version of each kind of the source, to which these values and all taken before correspond; `None` if it is not
+    /// The fingerprints of the desired values of keys; `None`: the key should not exist.
+    pub(crate) keys: BTreeMap<EtcdKey, Option<u64>>,
+    /// The version of each kind of the source, to which these keys and all taken before correspond; `None` if it is not
     /// known.
     pub(crate) versions: Option<BTreeMap<String, String>>,
     /// Whether the source has been read completely. Then keys without a desired value may be deleted.
@@ -33,10 +33,10 @@ pub(crate) struct ExportChanges {
 impl Exports {
     /// Adds changes.
     pub(super) fn publish(&self, changes: ExportChanges) {
-        let ExportChanges { values, versions, complete } = changes;
+        let ExportChanges { keys, versions, complete } = changes;
         {
             let mut pending = self.lock();
-            pending.values.extend(values);
+            pending.keys.extend(keys);
             (pending.versions, pending.complete) = (versions, complete);
         }
         self.changed.send_modify(|generation| *generation += 1);
@@ -45,8 +45,8 @@ impl Exports {
     /// Takes all changes.
     pub(crate) fn take(&self) -> ExportChanges {
         let mut pending = self.lock();
-        let values = std::mem::take(&mut pending.values);
-        ExportChanges { values, ..pending.clone() }
+        let keys = std::mem::take(&mut pending.keys);
+        ExportChanges { keys, ..pending.clone() }
     }
 
     /// A receiver that changes whenever there is something to take.

@@ -1,10 +1,15 @@
 //! The state of the cluster's thread.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Instant,
+};
 
 use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_alloc::{AllocationError, Found, Lost};
-use mesh_export::{DrainState, Exporter};
+use mesh_export::{DrainState, EtcdKey, Exporter, Value};
 use mesh_files::Moment;
 use mesh_model::ClusterName;
 use tokio::sync::watch;
@@ -110,6 +115,19 @@ impl State {
         self.exporter.owner(key).map(ToString::to_string)
     }
 
+    /// The fingerprints of the desired values of some keys, or of all.
+    pub(super) fn fingerprints(&self, of: Option<Vec<EtcdKey>>) -> BTreeMap<EtcdKey, Option<u64>> {
+        let keys = of.unwrap_or_else(|| self.exporter.keys().cloned().collect());
+        keys.into_iter()
+            .map(|key| (EtcdKey::clone(&key), self.exporter.fingerprint(&key)))
+            .collect()
+    }
+
+    /// The desired value of each key; `None`: it should not exist.
+    pub(super) fn values(&self, keys: &[EtcdKey]) -> Vec<Option<Value>> {
+        keys.iter().map(|key| self.exporter.value(key)).collect()
+    }
+
     /// Publishes the results.
     fn publish(&mut self, now: Instant) {
         let source = self.source.state();
@@ -126,7 +144,7 @@ impl State {
             away: self.away.clone(),
             objects: self.exporter.objects().len(),
             identities: source.identities,
-            desired_keys: self.exporter.desired().len(),
+            desired_keys: self.exporter.key_count(),
             problems,
             drained,
         };
@@ -138,10 +156,9 @@ impl State {
         self.metrics.identities.set(count(view.identities));
         self.view.send_replace(Arc::new(view));
         let changed = self.exporter.take_changed().into_iter();
-        let desired = self.exporter.desired();
-        let values = changed.map(|key| (desired.get(&key).cloned(), key));
+        let keys = changed.map(|key| (self.exporter.fingerprint(&key), key));
         self.exports.publish(ExportChanges {
-            values: values.map(|(value, key)| (key, value)).collect(),
+            keys: keys.map(|(value, key)| (key, value)).collect(),
             versions: source.versions,
             complete: self.exporter.is_complete(),
         });

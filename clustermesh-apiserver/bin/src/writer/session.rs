@@ -18,7 +18,7 @@ use std::{
 
 use mesh_etcd::{Connection, EtcdError, Watching};
 use mesh_etcd_setup::{Desired, Kept, keep};
-use mesh_export::{Actual, Value, plan};
+use mesh_export::{Actual, EtcdKey};
 use mesh_files::until;
 use mesh_follow::KeyRange;
 use mesh_wire::{
@@ -61,18 +61,17 @@ pub(super) struct Memory {
     revision: i64,
     /// The ID of the etcd's history.
     history: Option<Vec<u8>>,
-    /// The desired content of the etcd.
-    exported: Exported,
+    /// The versions and the completeness of the source, as of the changes that were taken last.
+    source: SourceRead,
     /// The versions of the source up to which everything is in the etcd; `None` until the source was read completely.
     written: Option<BTreeMap<String, String>>,
     /// The etcd's recent sizes.
     capacity: Capacity,
 }
 
-/// The desired content of the etcd that the writer has taken.
-#[derive(Debug, Default)]
-struct Exported {
-    desired: BTreeMap<String, Value>,
+/// How far the source was read.
+#[derive(Clone, Debug, Default)]
+struct SourceRead {
     versions: Option<BTreeMap<String, String>>,
     complete: bool,
 }
@@ -133,12 +132,12 @@ impl<'a> Session<'a> {
             let due = session.foreign.next_due();
             tokio::select! {
                 () = is_true(&mut drain) => {
-                    session.write_changed().await?;
+                    session.write_changed(BTreeMap::new()).await?;
                     session.give(Sign::Position).await?;
                     return Ok(Ended::Drained);
                 }
                 sign = session.signs.due() => Box::pin(session.give(sign)).await?,
-                _ = changed.changed() => Box::pin(session.write_changed()).await?,
+                _ = changed.changed() => Box::pin(session.write_changed(BTreeMap::new())).await?,
                 Ok(()) = users.changed() => {
                     let file = users.borrow_and_update().clone();
                     session.set_up_users(file.as_ref()).await?;
@@ -254,37 +253,27 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes the changes since the last call.
-    async fn write_changed(&mut self) -> Result<(), SessionError> {
-        let changed = self.take_exports();
-        let Exported { desired, versions, complete } = &self.memory.exported;
-        if *complete && !self.is_synced() {
+    /// Writes the changes since the last call, and other keys that differ from the etcd's.
+    async fn write_changed(
+        &mut self,
+        mut keys: BTreeMap<EtcdKey, Option<u64>>,
+    ) -> Result<(), SessionError> {
+        keys.append(&mut self.take_exports());
+        if self.memory.source.complete && !self.is_synced() {
             // The source is complete for the first time: undesired keys may be deleted now.
             return Box::pin(self.compare()).await.map(drop);
         }
-        let versions = versions.clone().filter(|_| *complete);
-        let writes = plan(desired, &self.actual, &changed, *complete);
-        self.write(writes).await?;
-        self.forget_refused();
-        self.memory.written = versions;
+        self.bring(keys).await?;
+        let SourceRead { versions, complete } = self.memory.source.clone();
+        self.memory.written = versions.filter(|_| complete && self.is_synced());
         Ok(())
     }
 
-    /// Takes the changes that the cluster's thread published. Returns the changed keys.
-    fn take_exports(&mut self) -> BTreeSet<String> {
-        let ExportChanges { values, versions, complete } = self.writer.cluster.exports().take();
-        let Exported { desired, .. } = &mut self.memory.exported;
-        let mut changed = BTreeSet::new();
-        for (key, value) in values {
-            match value {
-                Some(value) => drop(desired.insert(key.clone(), value)),
-                None => drop(desired.remove(&key)),
-            }
-            changed.insert(key);
-        }
-        self.memory.exported.versions = versions;
-        self.memory.exported.complete = complete;
-        changed
+    /// Takes the changes that the cluster's thread published.
+    fn take_exports(&mut self) -> BTreeMap<EtcdKey, Option<u64>> {
+        let ExportChanges { keys, versions, complete } = self.writer.cluster.exports().take();
+        self.memory.source = SourceRead { versions, complete };
+        keys
     }
 
     async fn watch(&mut self, compared: i64) -> Result<Watching, EtcdError> {

@@ -1,7 +1,10 @@
 //! Cilium's objects: nodes, identities and endpoints. They are exported unchanged, and replace what would be made of the
 //! Kubernetes objects with the same names.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use mesh_model::{
     Identity, Labels, Record,
@@ -32,7 +35,8 @@ impl Cilium {
     /// Updates the index for an object's change.
     pub(super) fn index(&mut self, before: Option<&Object>, now: Option<&Object>) {
         match before {
-            Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
+            Some(Object::CiliumIdentity(of)) => {
+                let CiliumIdentity { identity, labels } = &**of;
                 if let Some(ids) = self.ids.get_mut(labels) {
                     ids.remove(identity);
                     if ids.is_empty() {
@@ -48,7 +52,8 @@ impl Cilium {
             _ => {}
         }
         match now {
-            Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
+            Some(Object::CiliumIdentity(of)) => {
+                let CiliumIdentity { identity, labels } = &**of;
                 self.ids.entry(labels.clone()).or_default().insert(*identity);
             }
             Some(Object::CiliumEndpoint(endpoint)) => self.by_endpoint.note(endpoint),
@@ -107,14 +112,14 @@ impl Exporter {
 
     /// The Cilium objects that belong to a namespace. Not all of them have it in their keys.
     pub(super) fn of_cilium_in(&self, namespace: &str) -> Vec<ObjectKey> {
-        let inside = |(key, object): (&ObjectKey, &Object)| {
+        let inside = |(key, object): (&Arc<ObjectKey>, &Object)| {
             let of = match object {
                 Object::CiliumIdentity(_)
                 | Object::CiliumEndpoint(_)
                 | Object::CiliumEndpointSlice(_) => namespace_of(object),
                 _ => None,
             };
-            (of == Some(namespace)).then(|| key.clone())
+            (of == Some(namespace)).then(|| (**key).clone())
         };
         self.objects.iter().filter_map(inside).collect()
     }
@@ -133,7 +138,7 @@ impl Exporter {
     /// The objects that are affected when the first CiliumEndpointSlice is added or the last one is removed.
     pub(super) fn with_endpoints(&self) -> impl Iterator<Item = ObjectKey> {
         let kinds = [Kind::Pod, Kind::CiliumEndpoint];
-        self.objects.keys().filter(move |key| kinds.contains(&key.kind)).cloned()
+        self.objects.keys().filter(move |key| kinds.contains(&key.kind)).map(|key| (**key).clone())
     }
 
     /// Cilium's addresses are published if their namespace is part of the mesh.

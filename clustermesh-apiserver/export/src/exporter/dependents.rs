@@ -42,9 +42,9 @@ impl Exporter {
         for version in before.into_iter().chain(now) {
             match version {
                 Object::Node(node) => {
-                    let on_it = |object: &Object| matches!(object, Object::Pod(pod) if pod.node == node.name);
+                    let on_it = |object: &Object| matches!(object, Object::Pod(pod) if *pod.node == *node.name);
                     let on_it = self.objects.iter().filter(|(_, object)| on_it(object));
-                    affected.extend(on_it.map(|(key, _)| key.clone()));
+                    affected.extend(on_it.map(|(key, _)| (**key).clone()));
                 }
                 Object::EndpointSlice(slice) => {
                     affected.extend(slice.service().map(|name| service_key(&name)));
@@ -83,13 +83,14 @@ impl Exporter {
     /// The objects of a kind in a namespace.
     fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
         let first = ObjectKey { kind, namespace: namespace.into(), name: "".into() };
-        let keys = self.objects.range(first.clone()..).map(|(key, _)| key);
+        let keys = self.objects.range::<ObjectKey, _>(&first..).map(|(key, _)| &**key);
         keys.take_while(move |key| key.kind == kind && key.namespace == first.namespace)
     }
 
     /// The labels that a namespace adds to its pods' label sets.
     fn pod_labels_of(&self, namespace: &object::Namespace) -> Labels {
-        let pod = object::Pod { namespace: namespace.name.clone(), ..object::Pod::default() };
+        let pod =
+            object::Pod { namespace: namespace.name.as_str().into(), ..object::Pod::default() };
         self.config.filter.identity(&pod, namespace, self.local.name.as_str())
     }
 

@@ -87,7 +87,7 @@ impl Exporter {
                 .objects
                 .keys()
                 .filter(|key| matches!(key.kind, Kind::Service | Kind::EndpointSlice));
-            affected.extend(of_slices.cloned());
+            affected.extend(of_slices.map(|key| (**key).clone()));
         }
         affected.into_iter().for_each(|key| self.make(key, allocate));
     }
@@ -126,13 +126,7 @@ impl Exporter {
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
         let value = (!drain.is_empty()).then(|| Value::from(local_drain::encode(&drain)));
         for key in [LOCAL_DRAIN, DRAIN] {
-            let before = match value.clone() {
-                Some(value) => self.desired.insert(key.into(), value),
-                None => self.desired.remove(key),
-            };
-            if before != value {
-                self.changed.insert(key.into());
-            }
+            self.exported.set_fixed(key, value.clone());
         }
         let drained = &self.drained;
         self.leaving = (!drained.is_empty()).then(|| Leaving::of(drained, &self.objects));
@@ -149,7 +143,7 @@ impl Exporter {
     pub fn has_node(&self, name: &str) -> bool {
         self.has_node_object(name)
             || self.objects.values().any(|object| match object {
-                Object::Pod(pod) => pod.node == name,
+                Object::Pod(pod) => *pod.node == *name,
                 Object::EndpointSlice(slice) => {
                     slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(name))
                 }
@@ -177,7 +171,7 @@ impl Exporter {
             if let Object::EndpointSlice(slice) = object
                 && slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
             {
-                with.insert(key.clone());
+                with.insert((**key).clone());
                 with.extend(slice.service().map(|service| service_key(&service)));
             }
         }

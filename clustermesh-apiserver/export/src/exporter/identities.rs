@@ -1,6 +1,9 @@
 //! Identities. They are published while they are allocated, which is longer than pods use them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use mesh_model::{Identity, Labels, Record, RecordKey, object::ObjectKey};
 use mesh_wire::{Key, Layout, encode};
@@ -13,7 +16,7 @@ pub(super) struct Identities {
     /// The labels of allocated IDs.
     labels: BTreeMap<Identity, Labels>,
     /// The identity of each pod.
-    of_pods: HashMap<ObjectKey, Identity>,
+    of_pods: HashMap<Arc<ObjectKey>, Identity>,
     /// The number of pods that have each ID, and their labels.
     used: HashMap<Identity, (usize, Labels)>,
     /// The ID of the pods with a label set.
@@ -21,16 +24,16 @@ pub(super) struct Identities {
     /// Whether some pods may have a wrong ID.
     disputed: bool,
     /// The pods that wait for an ID of their label set.
-    pub(super) waiting: HashMap<Labels, BTreeSet<ObjectKey>>,
+    pub(super) waiting: HashMap<Labels, BTreeSet<Arc<ObjectKey>>>,
     /// Pods whose label set got an ID.
-    given: BTreeSet<ObjectKey>,
+    given: BTreeSet<Arc<ObjectKey>>,
 }
 
 impl Identities {
     /// Sets the identity of a pod, or that it has none.
-    pub(super) fn set_use(&mut self, pod: &ObjectKey, identity: Option<(Identity, Labels)>) {
+    pub(super) fn set_use(&mut self, pod: &Arc<ObjectKey>, identity: Option<(Identity, Labels)>) {
         let before = match &identity {
-            Some((identity, _)) => self.of_pods.insert(pod.clone(), *identity),
+            Some((identity, _)) => self.of_pods.insert(Arc::clone(pod), *identity),
             None => self.of_pods.remove(pod),
         };
         if let Some((identity, labels)) = identity {
@@ -53,16 +56,21 @@ impl Identities {
     }
 
     /// A pod's label set has no ID yet.
-    pub(super) fn wait(&mut self, pod: &ObjectKey, labels: Labels) {
-        self.waiting.entry(labels).or_default().insert(pod.clone());
+    pub(super) fn wait(&mut self, pod: &Arc<ObjectKey>, labels: Labels) {
+        self.waiting.entry(labels).or_default().insert(Arc::clone(pod));
     }
 
-    pub(super) fn take_waiting(&mut self) -> Vec<ObjectKey> {
+    /// The identity with which a pod was exported last.
+    pub(super) fn of_pod(&self, pod: &ObjectKey) -> Option<Identity> {
+        self.of_pods.get(pod).copied()
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<Arc<ObjectKey>> {
         let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
         waiting.chain(self.take_given()).collect()
     }
 
-    pub(super) fn take_given(&mut self) -> Vec<ObjectKey> {
+    pub(super) fn take_given(&mut self) -> Vec<Arc<ObjectKey>> {
         std::mem::take(&mut self.given).into_iter().collect()
     }
 
@@ -89,6 +97,7 @@ impl Identities {
 impl Exporter {
     /// Sets the labels of an ID; `None` if it is no longer allocated.
     pub fn set_identity(&mut self, identity: Identity, labels: Option<Labels>) {
+        let labels = labels.map(|labels| self.label_sets.shared(labels));
         self.identities.set(identity, labels);
         self.settle_identity(identity);
     }
@@ -139,17 +148,7 @@ impl Exporter {
             labels.map(|labels| Value::from(encode(&Record::Identity(identity, labels.clone()))));
         let key = RecordKey::Identity(identity);
         let key = Key::of_record(Layout::State, &self.local.name, key).to_string();
-        if self.owners.contains_key(&key) {
-            // A CiliumIdentity has this key.
-            return;
-        }
-        if self.desired.get(&key) == value.as_ref() {
-            return;
-        }
-        match value {
-            Some(value) => self.desired.insert(key.clone(), value),
-            None => self.desired.remove(&key),
-        };
-        self.changed.insert(key);
+        // If a CiliumIdentity has this key, its value stays.
+        self.exported.set_fixed(&key, value);
     }
 }

@@ -1,14 +1,17 @@
 //! Makes keys and values of records, and decides which object's value a key gets if several objects have it.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use mesh_model::{
     Identity, Labels, Record,
-    object::{Kind, Object, ObjectKey},
+    object::{Kind, Object, ObjectKey, Pod},
 };
 use mesh_wire::{Key, Layout, encode};
 use rayon::prelude::*;
 
 use super::{
-    Allocate, Exporter, Made, Value,
+    Allocate, EtcdKey, Exporter, Made, Value,
+    exported::{Stored, fingerprint},
     namespaces::{Changed, namespace_of},
 };
 use crate::records;
@@ -45,16 +48,15 @@ impl Exporter {
     ) {
         let before = match object {
             Some(mut object) => {
-                self.shared_labels.share(&mut object);
-                self.objects.insert(key.clone(), object)
+                let known = self.objects.get_key_value(&key).map(|(key, _)| Arc::clone(key));
+                let shared = known.unwrap_or_else(|| self.shared.key(key.clone()));
+                self.shared.share(&shared, &mut object);
+                self.objects.insert(shared, object)
             }
             None => self.objects.remove(&key),
         };
         if before.as_ref() != self.objects.get(&key) {
             self.changed_from(key, before.as_ref(), allocate);
-        }
-        if let Some(before) = before {
-            self.shared_labels.forget(before);
         }
     }
 
@@ -84,7 +86,7 @@ impl Exporter {
         affected.insert(key.clone());
         if decides == Changed::All {
             let inside = self.objects.iter().filter(|(_, object)| namespace_of(object).is_some());
-            affected.extend(inside.map(|(key, _)| key.clone()));
+            affected.extend(inside.map(|(key, _)| (**key).clone()));
         }
         if counted != counts {
             affected.extend(self.with_endpoints());
@@ -98,7 +100,10 @@ impl Exporter {
                 Some(deferred) if affected.kind == Kind::Service => {
                     deferred.insert(affected);
                 }
-                _ => self.make(affected, allocate),
+                _ => {
+                    let before = before.filter(|_| affected == key);
+                    self.make_after(&self.shared_key(&affected), before, allocate);
+                }
             }
         }
         match decides {
@@ -110,16 +115,26 @@ impl Exporter {
 
     /// Makes an object's records, and updates the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
-        let labels = self.labels_of(&key);
-        let identity = self.identity(&key, labels, allocate);
-        let encoded = self.encode(&key, identity);
-        self.set(key, encoded);
+        self.make_after(&self.shared_key(&key), None, allocate);
+    }
+
+    /// The same for an object that was another before, if it was.
+    fn make_after<A: Allocate>(
+        &mut self,
+        key: &Arc<ObjectKey>,
+        before: Option<&Object>,
+        allocate: &mut A,
+    ) {
+        let labels = self.labels_of(key);
+        let identity = self.identity(key, labels, allocate);
+        let encoded = self.encode(key, identity);
+        self.set(key, before, encoded);
     }
 
     /// Makes the records of many objects. All cores do what needs no change of the exporter.
-    pub(super) fn make_all<A: Allocate>(&mut self, keys: Vec<ObjectKey>, allocate: &mut A) {
+    pub(super) fn make_all<A: Allocate>(&mut self, keys: Vec<Arc<ObjectKey>>, allocate: &mut A) {
         if keys.len() < MANY {
-            return keys.into_iter().for_each(|key| self.make(key, allocate));
+            return keys.iter().for_each(|key| self.make_after(key, None, allocate));
         }
         let labels: Vec<_> = keys.par_iter().map(|key| self.labels_of(key)).collect();
         let with_labels = keys.iter().zip(labels);
@@ -128,18 +143,24 @@ impl Exporter {
         let with_identities = keys.par_iter().zip(identities);
         let encoded: Vec<_> =
             with_identities.map(|(key, identity)| self.encode(key, identity)).collect();
-        keys.into_iter().zip(encoded).for_each(|(key, encoded)| self.set(key, encoded));
+        keys.iter().zip(encoded).for_each(|(key, encoded)| self.set(key, None, encoded));
+    }
+
+    /// An object's key as its maps share it.
+    pub(super) fn shared_key(&self, key: &ObjectKey) -> Arc<ObjectKey> {
+        let known = self.objects.get_key_value(key).map(|(key, _)| key);
+        let known = known.or_else(|| self.exported.object_key(key));
+        known.map_or_else(|| Arc::new(key.clone()), Arc::clone)
     }
 
     /// The ID of a label set that an object needs one for, or why it has none.
     fn identity<A: Allocate>(
         &mut self,
-        key: &ObjectKey,
+        key: &Arc<ObjectKey>,
         labels: Option<Labels>,
         allocate: &mut A,
     ) -> Result<Option<(Identity, Labels)>, NotExported> {
-        self.label_sets.set(key, labels.as_ref());
-        let Some(labels) = labels else { return Ok(None) };
+        let Some(labels) = self.label_sets.set(key, labels) else { return Ok(None) };
         let allocated = match self.cilium.id_of(&labels) {
             Some(identity) => Some(identity),
             None => allocate
@@ -163,97 +184,107 @@ impl Exporter {
     ) -> Result<Encoded, NotExported> {
         let Made { records, identity, mut notes } = self.records(key, identity?);
         notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
-        let values = records.iter().map(|record| self.value(record)).collect();
+        let values = records.iter().map(|record| self.value_of(record)).collect();
         Ok(Encoded { values, identity, notes })
     }
 
-    fn value(&self, record: &Record) -> (String, Value) {
+    fn value_of(&self, record: &Record) -> (String, Value) {
         let key = Key::of_record(Layout::State, &self.local.name, record.key());
         (key.to_string(), Value::from(encode(record)))
     }
 
-    /// Replaces an object's keys and values.
-    fn set(&mut self, key: ObjectKey, encoded: Result<Encoded, NotExported>) {
+    /// Replaces an object's keys and values. `before` is the object before it changed.
+    fn set(
+        &mut self,
+        key: &Arc<ObjectKey>,
+        before: Option<&Object>,
+        encoded: Result<Encoded, NotExported>,
+    ) {
         self.makes += 1;
-        let now = match encoded {
+        let (values, made_again) = match encoded {
             Ok(Encoded { values, identity, notes }) => {
-                self.problems.remove(&key);
+                self.problems.remove(&**key);
                 match notes.is_empty() {
-                    true => self.notes.remove(&key),
-                    false => self.notes.insert(key.clone(), notes),
+                    true => self.notes.remove(&**key),
+                    false => self.notes.insert((**key).clone(), notes),
                 };
-                self.identities.set_use(&key, identity);
-                values
+                let made_again = identity.is_some();
+                self.identities.set_use(key, identity);
+                (values, made_again)
             }
             Err(reason) => {
                 match reason {
                     NotExported::Problem(problem) => {
-                        drop(self.problems.insert(key.clone(), problem))
+                        drop(self.problems.insert((**key).clone(), problem))
                     }
-                    NotExported::Waits => drop(self.problems.remove(&key)),
+                    NotExported::Waits => drop(self.problems.remove(&**key)),
                 }
-                match self.objects.get(&key) {
-                    // It was not exported before, so export at least that the pod exists, for its node.
-                    Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
-                        let record = records::local_pod(pod, None);
-                        record.iter().map(|record| self.value(record)).collect()
-                    }
-                    // The previous records stay.
-                    _ => return,
-                }
+                (self.without_identity(key, before), false)
             }
         };
-        for (etcd_key, value) in now.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
+        for (etcd_key, value) in values.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
             let note = format!(
                 "{etcd_key} has {} bytes: an etcd accepts at most {MAX_VALUE}, unless its --max-request-bytes is larger",
                 value.len()
             );
-            self.notes.entry(key.clone()).or_default().push(note);
+            self.notes.entry((**key).clone()).or_default().push(note);
         }
-        let before = match now.is_empty() {
-            true => self.made.remove(&key),
-            false => self.made.insert(key.clone(), now.clone()),
+        let stored = values.into_iter().map(|(etcd_key, value)| {
+            let stored = match made_again {
+                true => Stored::OfPod(fingerprint(&value)),
+                false => Stored::Kept(value),
+            };
+            (self.exported.shared(&etcd_key), stored)
+        });
+        let stored = stored.collect();
+        self.exported.set(key, stored);
+    }
+
+    /// The keys and values of a pod whose label set has no ID: as they were. One that was not exported before is exported
+    /// for its node, so that the node knows that it exists.
+    fn without_identity(&self, key: &ObjectKey, before: Option<&Object>) -> Vec<(String, Value)> {
+        let made = self.exported.of_object(key);
+        let now = self.objects.get(key);
+        if let (true, Some(Object::Pod(pod))) = (made.is_empty(), now) {
+            let record = records::local_pod(pod, None);
+            return record.iter().map(|record| self.value_of(record)).collect();
+        }
+        let value = |(etcd_key, stored): &(EtcdKey, Stored)| {
+            let value = match (stored, before.or(now)) {
+                (Stored::Kept(value), _) => value.clone(),
+                (Stored::OfPod(_), Some(Object::Pod(pod))) => {
+                    self.value_of_pod(key, pod, etcd_key)?
+                }
+                (Stored::OfPod(_), _) => return None,
+            };
+            Some((etcd_key.to_string(), value))
         };
-        for (etcd_key, _) in before.into_iter().flatten() {
-            if !now.iter().any(|(kept, _)| *kept == etcd_key) {
-                self.disown(&etcd_key, &key);
+        made.iter().filter_map(value).collect()
+    }
+
+    /// The value of a pod's key, for the identity that the pod was exported with last.
+    fn value_of_pod(&self, key: &ObjectKey, pod: &Pod, etcd_key: &str) -> Option<Value> {
+        let records = self.records_of_pod(pod, self.identities.of_pod(key)?);
+        let mut values = records.iter().map(|record| self.value_of(record));
+        values.find(|(found, _)| found == etcd_key).map(|(_, value)| value)
+    }
+
+    /// The value that the etcd should have; `None` if it should not have the key.
+    pub fn value(&self, etcd_key: &str) -> Option<Value> {
+        match self.exported.stored(etcd_key)? {
+            Stored::Kept(value) => Some(value),
+            Stored::OfPod(_) => {
+                let owner = self.exported.owner(etcd_key)?;
+                let Some(Object::Pod(pod)) = self.objects.get(owner) else { return None };
+                self.value_of_pod(owner, pod, etcd_key)
             }
-        }
-        for (etcd_key, _) in now {
-            // Nearly always there is one.
-            let owners = self.owners.entry(etcd_key.clone()).or_insert_with(|| vec![key.clone()]);
-            if !owners.contains(&key) {
-                owners.push(key.clone());
-            }
-            self.settle(etcd_key);
         }
     }
 
-    fn disown(&mut self, etcd_key: &str, owner: &ObjectKey) {
-        if let Some(owners) = self.owners.get_mut(etcd_key) {
-            owners.retain(|other| other != owner);
-            if owners.is_empty() {
-                self.owners.remove(etcd_key);
-            }
-        }
-        self.settle(etcd_key.into());
-    }
-
-    /// Sets a key to the value of its first owner, or removes it if it has none.
-    fn settle(&mut self, etcd_key: String) {
-        let owner = self.owners.get(&etcd_key).and_then(|owners| owners.first());
-        let made = owner.and_then(|owner| self.made.get(owner));
-        let value = made.and_then(|made| made.iter().find(|(key, _)| *key == etcd_key));
-        let changed = match value {
-            Some((_, value)) if self.desired.get(&etcd_key) == Some(value) => false,
-            Some((_, value)) => {
-                self.desired.insert(etcd_key.clone(), value.clone());
-                true
-            }
-            None => self.desired.remove(&etcd_key).is_some(),
-        };
-        if changed {
-            self.changed.insert(etcd_key);
-        }
+    /// The keys and values that the etcd should have.
+    pub fn desired(&self) -> BTreeMap<EtcdKey, Value> {
+        let keys: Vec<&EtcdKey> = self.keys().collect();
+        let value = |key: &EtcdKey| Some((Arc::clone(key), self.value(key)?));
+        keys.into_par_iter().filter_map(value).collect()
     }
 }

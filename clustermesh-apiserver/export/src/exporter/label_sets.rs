@@ -15,17 +15,18 @@ use super::Exporter;
 /// The label set of each pod, and the pods of each label set.
 #[derive(Debug, Default)]
 pub(super) struct LabelSets {
-    of_pods: HashMap<ObjectKey, Arc<Labels>>,
-    pods: HashMap<Arc<Labels>, BTreeSet<ObjectKey>>,
+    of_pods: HashMap<Arc<ObjectKey>, Labels>,
+    pods: HashMap<Labels, BTreeSet<Arc<ObjectKey>>>,
 }
 
 // === impl LabelSets ===
 
 impl LabelSets {
-    /// Sets the label set of a pod; `None` if it needs no ID.
-    pub(super) fn set(&mut self, pod: &ObjectKey, labels: Option<&Labels>) {
-        if self.of_pods.get(pod).map(|labels| &**labels) == labels {
-            return;
+    /// Sets the label set of a pod; `None` if it needs no ID. Returns it as pods share it.
+    pub(super) fn set(&mut self, pod: &Arc<ObjectKey>, labels: Option<Labels>) -> Option<Labels> {
+        let known = self.of_pods.get(pod);
+        if known == labels.as_ref() {
+            return known.cloned();
         }
         if let Some(before) = self.of_pods.remove(pod)
             && let Some(pods) = self.pods.get_mut(&before)
@@ -35,17 +36,20 @@ impl LabelSets {
                 self.pods.remove(&before);
             }
         }
-        if let Some(labels) = labels {
-            let shared = self.pods.get_key_value(labels).map(|(shared, _)| shared.clone());
-            let shared = shared.unwrap_or_else(|| Arc::new(labels.clone()));
-            self.pods.entry(shared.clone()).or_default().insert(pod.clone());
-            self.of_pods.insert(pod.clone(), shared);
-        }
+        let labels = self.shared(labels?);
+        self.pods.entry(labels.clone()).or_default().insert(Arc::clone(pod));
+        self.of_pods.insert(Arc::clone(pod), labels.clone());
+        Some(labels)
+    }
+
+    /// A label set as pods share it, if they have it.
+    pub(super) fn shared(&self, labels: Labels) -> Labels {
+        self.pods.get_key_value(&labels).map(|(shared, _)| shared.clone()).unwrap_or(labels)
     }
 
     /// The pods with this label set.
     pub(super) fn pods_with(&self, labels: &Labels) -> impl Iterator<Item = ObjectKey> {
-        self.pods.get(labels).into_iter().flatten().cloned()
+        self.pods.get(labels).into_iter().flatten().map(|pod| (**pod).clone())
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) enum Changed {
 /// The namespace to which an object belongs.
 pub(super) fn namespace_of(object: &Object) -> Option<&str> {
     match object {
-        Object::Pod(pod) => Some(&pod.namespace),
+        Object::Pod(pod) => Some(&*pod.namespace),
         Object::Service(service) => Some(&service.namespace),
         Object::EndpointSlice(slice) => Some(&slice.namespace),
         Object::CiliumIdentity(identity) => identity.labels.namespace(),
@@ -136,7 +136,7 @@ impl Exporter {
     /// A namespace. One without a Namespace has the label that an API server would add.
     pub(super) fn namespace(&self, name: &str) -> object::Namespace {
         match self.objects.get(&named(Kind::Namespace, name)) {
-            Some(Object::Namespace(namespace)) => namespace.clone(),
+            Some(Object::Namespace(namespace)) => (**namespace).clone(),
             _ => object::Namespace {
                 name: name.into(),
                 labels: BTreeMap::from([(mesh_source::NAMESPACE_NAME_LABEL.into(), name.into())]),

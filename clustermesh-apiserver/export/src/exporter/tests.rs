@@ -88,6 +88,10 @@ impl Cluster {
 
     /// The changed keys without their common prefix.
     fn changed(&mut self) -> Vec<String> {
+        for (key, value) in self.exporter.desired() {
+            let wanted = self.exporter.fingerprint(&key);
+            assert_eq!(Some(fingerprint(&value)), wanted, "{key} is made again as it was made");
+        }
         let changed = self.exporter.take_changed().into_iter();
         changed.filter_map(|key| Some(key.strip_prefix("cilium/state/")?.to_owned())).collect()
     }
@@ -95,15 +99,16 @@ impl Cluster {
     /// The keys for local nodes below a word.
     fn local(&self, of: &str) -> Vec<String> {
         let prefix = format!("clustermesh/local/v1/{of}/");
-        let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
-        let text = |(key, value): (&String, &Value)| {
+        let desired = self.exporter.desired();
+        let desired = desired.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let text = |(key, value): (&EtcdKey, &Value)| {
             format!("{} {}", &key[prefix.len()..], String::from_utf8_lossy(value))
         };
         desired.map(text).collect()
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        let value = self.exporter.desired().get(&format!("cilium/state/{key}"))?;
+        let value = self.exporter.value(&format!("cilium/state/{key}"))?;
         Some(String::from_utf8(value.to_vec()).unwrap())
     }
 }
@@ -270,7 +275,7 @@ fn a_namespace_decides_about_its_objects() {
     assert_eq!(cluster.apply(&format!("{}{SERVICE}", pod("p", "10.7.1.5", "x"))), all);
     assert_eq!(cluster.apply(&namespace("false")), all);
     assert_eq!(cluster.value(service), None);
-    assert_eq!(cluster.exporter.desired().get(&format!("cilium/state/{slice}")), None);
+    assert_eq!(cluster.value(slice), None);
     // Local nodes still balance the service, over its local pods only.
     let local = cluster.local("services").join("");
     assert!(local.contains(r#""global":false,"shared":false"#), "{local}");
@@ -315,19 +320,29 @@ fn without_an_id_a_pod_keeps_its_last_record() {
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
 
+    // Whatever else changes, its record is that of before. Once it left the mesh, it is not exported.
+    cluster.counter.full = true;
+    let before = cluster.value("ip/v1/default/10.7.1.6");
+    assert!(cluster.apply(&pod("p", "10.7.1.7", "other")).is_empty());
+    assert_eq!(cluster.apply(&node("172.31.7.1")), ["nodes/v1/alpha/n1"]);
+    assert!(cluster.apply(&pod("p", "10.7.1.8", "another")).is_empty());
+    assert_eq!(cluster.value("ip/v1/default/10.7.1.6"), before);
+    assert_eq!(cluster.delete(Kind::Pod, "shop", "p"), ["ip/v1/default/10.7.1.6"]);
+    cluster.delete(Kind::Node, "", "n1");
+
     // A pod that was not exported before is exported without an identity.
     cluster.counter.full = true;
     assert!(cluster.apply(&pod("q", "10.7.1.7", "q")).is_empty());
     let exported = cluster.local("pods");
     assert!(
-        exported[1].starts_with("n1/shop/q") && !exported[1].contains("identity"),
+        exported[0].starts_with("n1/shop/q") && !exported[0].contains("identity"),
         "{exported:?}"
     );
     cluster.counter.full = false;
     cluster.exporter.retry(&mut cluster.counter);
     cluster.publish();
     assert_eq!(cluster.changed(), ["identities/v1/id/458755", "ip/v1/default/10.7.1.7"]);
-    assert!(cluster.local("pods")[1].contains(r#""identity":458755"#));
+    assert!(cluster.local("pods")[0].contains(r#""identity":458755"#));
 }
 
 #[test]
@@ -338,13 +353,10 @@ fn an_identity_is_published_as_long_as_it_is_allocated() {
     assert!(cluster.exporter.uses(old));
     let changed = cluster.apply(&pod("p", "10.7.1.5", "new"));
     assert_eq!(changed, ["identities/v1/id/458754", "ip/v1/default/10.7.1.5"]);
-    let writes = crate::plan(
-        cluster.exporter.desired(),
-        &crate::Actual::new(),
-        &changed.iter().map(|key| format!("cilium/state/{key}")).collect(),
-        true,
-    );
-    assert!(writes[0].key().ends_with("458754"), "readers know it before an address has it");
+    let wanted = changed.iter().map(|key| EtcdKey::from(format!("cilium/state/{key}")));
+    let wanted = wanted.map(|key| (EtcdKey::clone(&key), cluster.exporter.fingerprint(&key)));
+    let puts = crate::plan(&wanted.collect(), &crate::Actual::new(), true).puts;
+    assert!(puts[0].ends_with("458754"), "readers know it before an address has it");
     assert!(!cluster.exporter.uses(old) && cluster.exporter.uses(new));
     assert!(cluster.value("identities/v1/id/458753").unwrap().contains("app=old"));
     cluster.delete(Kind::Pod, "shop", "p");
@@ -436,7 +448,7 @@ fn many_objects_have_the_records_that_they_have_one_by_one() {
         at_once.exporter = Exporter::new(at_once.exporter.config.clone());
         at_once.counter.full = full;
         at_once.apply(&objects);
-        assert_eq!(at_once.exporter.desired().len(), 1, "the cluster's config");
+        assert_eq!(at_once.exporter.key_count(), 1, "the cluster's config");
         at_once.listed(Kind::Namespace);
         at_once.publish();
         assert_eq!(at_once.exporter.desired(), one_by_one.exporter.desired());

@@ -38,7 +38,7 @@ impl Exporter {
             Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
             Some(Object::CiliumEndpoint(_)) if !self.cilium.counts_endpoints() => Made::default(),
             Some(Object::CiliumEndpoint(endpoint)) => {
-                self.cilium_endpoint_records(std::slice::from_ref(endpoint))
+                self.cilium_endpoint_records(std::slice::from_ref(&**endpoint))
             }
             Some(Object::CiliumEndpointSlice(slice)) => {
                 self.cilium_endpoint_records(&slice.endpoints)
@@ -58,15 +58,21 @@ impl Exporter {
     /// Its own node gets a pod from the moment that it has one, and whether or not its namespace takes part; others
     /// when it has an address. `identity` is the ID that was allocated to its label set, if it needs one.
     fn pod_records(&self, pod: &object::Pod, identity: Option<(Identity, Labels)>) -> Made {
-        let Some((id, _)) = identity else {
+        let Some((id, _)) = &identity else {
             // Its addresses are the Cilium's to export.
             let known = self.cilium.identity_of(&pod.namespace, &pod.name);
             let known = known.filter(|_| self.has_identity(pod));
             let local = known.and_then(|identity| records::local_pod(pod, identity));
             return Made::of(local.into_iter().collect());
         };
+        let records = self.records_of_pod(pod, *id);
+        Made { identity, ..Made::of(records) }
+    }
+
+    /// The records of a pod with an identity.
+    pub(super) fn records_of_pod(&self, pod: &object::Pod, id: Identity) -> Vec<Record> {
         let node = match self.objects.get(&named(Kind::Node, &pod.node)) {
-            Some(Object::Node(node)) => Some(node),
+            Some(Object::Node(node)) => Some(&**node),
             _ => None,
         };
         let mut made: Vec<Record> = records::local_pod(pod, Some(id)).into_iter().collect();
@@ -74,7 +80,7 @@ impl Exporter {
             let addresses = records::addresses(pod, node, id).into_iter();
             made.extend(addresses.map(|address| Record::Address(Box::new(address))));
         }
-        Made { identity, ..Made::of(made) }
+        made
     }
 
     /// Every service is exported for local nodes, and shared ones for other clusters. `ExternalName` services are not
@@ -88,7 +94,7 @@ impl Exporter {
         if asked.shared {
             let keys: Vec<ObjectKey> = self.slice_keys(service).collect();
             let slices = keys.iter().filter_map(|key| match self.objects.get(key) {
-                Some(Object::EndpointSlice(slice)) => Some(slice),
+                Some(Object::EndpointSlice(slice)) => Some(&**slice),
                 _ => None,
             });
             let (record, lost) = records::service(&self.local, service, slices, &self.drained);

@@ -65,7 +65,7 @@ fn a_pod_has_its_uid_and_its_socket_lb_setting() {
         ("{clustermesh.dev/socket-lb: off}", true),
         ("{clustermesh.dev/socket-lb: 'on'}", false),
     ] {
-        assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");
+        assert_eq!(pod(annotations), ("5b0f2a54".into(), off), "{annotations}");
     }
 }
 

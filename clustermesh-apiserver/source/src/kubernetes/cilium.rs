@@ -150,7 +150,7 @@ impl CiliumNode {
             let net: Result<IpNet, _> = text.parse();
             net.map(|net| net.trunc()).map_err(|_| format!("{text:?} is not a CIDR"))
         };
-        Ok(Object::CiliumNode(object::CiliumNode {
+        Ok(Object::from(object::CiliumNode {
             name: metadata.name,
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
@@ -172,7 +172,7 @@ impl CiliumIdentity {
         let number = name.parse().ok().filter(|number: &u32| number.to_string() == *name);
         let number = number.ok_or("its name is not an identity ID")?;
         let labels = self.security_labels.unwrap_or_default();
-        Ok(Object::CiliumIdentity(object::CiliumIdentity {
+        Ok(Object::from(object::CiliumIdentity {
             identity: Identity::new(number),
             labels: labels.iter().map(|(name, value)| Label::with_name(name, value)).collect(),
         }))
@@ -195,7 +195,7 @@ impl CiliumEndpoint {
             named_ports,
             service_account,
         };
-        core.endpoint(&metadata.namespace()).map(Object::CiliumEndpoint)
+        core.endpoint(&metadata.namespace()).map(Object::from)
     }
 }
 
@@ -213,11 +213,7 @@ impl CiliumEndpointSlice {
             endpoint.map_err(|reason| format!("endpoint {name:?}: {reason}"))
         };
         let endpoints = endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?;
-        Ok(Object::CiliumEndpointSlice(object::CiliumEndpointSlice {
-            name: metadata.name,
-            namespace,
-            endpoints,
-        }))
+        Ok(Object::from(object::CiliumEndpointSlice { name: metadata.name, namespace, endpoints }))
     }
 }
 

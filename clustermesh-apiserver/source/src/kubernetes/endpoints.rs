@@ -93,6 +93,6 @@ impl Endpoints {
             ..EndpointSlice::default()
         });
         let slices = slices.collect();
-        Ok(Object::Endpoints(object::Endpoints { namespace, name, skip, slices }))
+        Ok(Object::from(object::Endpoints { namespace, name, skip, slices }))
     }
 }

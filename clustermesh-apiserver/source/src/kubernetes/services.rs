@@ -147,7 +147,7 @@ impl Service {
         if ports.is_empty() && !headless && !external_name {
             return Err("spec.ports: it needs one".into());
         }
-        Ok(Object::Service(object::Service {
+        Ok(Object::from(object::Service {
             namespace: metadata.namespace(),
             name: metadata.name,
             labels: metadata.labels.unwrap_or_default(),
@@ -294,7 +294,7 @@ impl Slice {
         if let Some(index) = endpoints.iter().position(|endpoint| endpoint.addresses.is_empty()) {
             return Err(format!("endpoints[{index}].addresses: it needs one"));
         }
-        Ok(Object::EndpointSlice(EndpointSlice {
+        Ok(Object::from(EndpointSlice {
             namespace: metadata.namespace(),
             name: metadata.name,
             labels,

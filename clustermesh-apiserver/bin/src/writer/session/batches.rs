@@ -1,9 +1,9 @@
 //! Writes in transactions that are as large as the etcd accepts. A value that it does not accept blocks no other.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_etcd::{EtcdError, Op};
-use mesh_export::{Write, fingerprint};
+use mesh_export::{EtcdKey, Plan, Value, Write, fingerprint, plan};
 
 use super::Session;
 use crate::writer::state::Refused;
@@ -12,10 +12,45 @@ use crate::writer::state::Refused;
 const BATCH: usize = 127;
 /// The maximum size of a transaction in bytes: half of what etcd accepts in a request.
 const BATCH_BYTES: usize = 768 * 1024;
+/// The number of values that are in memory at a time, at most.
+const AT_ONCE: usize = 1_024;
 
 impl Session<'_> {
+    /// Brings keys in the etcd to the values with these fingerprints.
+    pub(super) async fn bring(
+        &mut self,
+        mut keys: BTreeMap<EtcdKey, Option<u64>>,
+    ) -> Result<(), EtcdError> {
+        self.forget_refused(|key| keys.get(key) != Some(&None));
+        'planned: loop {
+            let complete = self.memory.source.complete;
+            let Plan { puts, deletes } = plan(&keys, &self.actual, complete);
+            for some in puts.chunks(AT_ONCE) {
+                let (cluster, asked) = (Arc::clone(&self.writer.cluster), some.to_vec());
+                let values = self.alongside(async move { cluster.values(asked).await }).await?;
+                let changed = |(key, value): (&EtcdKey, &Option<Value>)| {
+                    keys.get(key).copied().flatten() != value.as_deref().map(fingerprint)
+                };
+                if some.iter().zip(&values).any(changed) {
+                    // It has changed since, perhaps with the identity that it refers to: all that is new is planned.
+                    let mut new = self.take_exports();
+                    if !new.is_empty() || complete != self.memory.source.complete {
+                        keys.append(&mut new);
+                        continue 'planned;
+                    }
+                }
+                let put = |(key, value): (&EtcdKey, Option<Value>)| {
+                    Some(Write::Put { key: EtcdKey::clone(key), value: value? })
+                };
+                self.write(some.iter().zip(values).filter_map(put).collect()).await?;
+            }
+            let deletes = deletes.into_iter().map(|key| Write::Delete { key }).collect();
+            return self.write(deletes).await;
+        }
+    }
+
     /// Makes writes in their order, in as few transactions as possible.
-    pub(super) async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
+    async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
         for batch in batches(writes) {
             self.write_batch(batch).await?;
         }
@@ -52,7 +87,9 @@ impl Session<'_> {
         match self.apply(ops).await {
             Ok(()) => {
                 self.writer.set(|state| {
-                    state.refused.retain(|key, _| !batch.iter().any(|write| write.key() == key));
+                    state
+                        .refused
+                        .retain(|key, _| !batch.iter().any(|write| **write.key() == **key));
                 });
                 batch.into_iter().for_each(|write| self.written(write));
             }
@@ -89,23 +126,21 @@ impl Session<'_> {
 
     /// Stores that the etcd does not accept a value. The previous value stays.
     async fn refused(&mut self, write: &Write, reason: &str) -> Result<(), EtcdError> {
-        let (cluster, key) = (Arc::clone(&self.writer.cluster), write.key().to_owned());
-        let asked = key.clone();
+        let (cluster, key) = (Arc::clone(&self.writer.cluster), write.key());
+        let asked = EtcdKey::clone(key);
         let object = self.alongside(async move { cluster.owner(asked).await }).await?;
         let refused = Refused { object, bytes: size(write), reason: reason.into() };
         let Refused { object, bytes, reason } = &refused;
-        tracing::error!(key, object, bytes, reason, "the etcd does not accept the value");
-        self.writer.set(|state| state.refused.insert(key, refused));
+        tracing::error!(%key, object, bytes, reason, "the etcd does not accept the value");
+        self.writer.set(|state| state.refused.insert(key.to_string(), refused));
         Ok(())
     }
 
     /// Forgets refused keys that are no longer desired.
-    pub(super) fn forget_refused(&self) {
-        let desired = &self.memory.exported.desired;
-        if self.writer.look(|state| state.refused.is_empty()) {
-            return;
+    pub(super) fn forget_refused(&self, is_desired: impl Fn(&str) -> bool) {
+        if !self.writer.look(|state| state.refused.is_empty()) {
+            self.writer.set(|state| state.refused.retain(|key, _| is_desired(key)));
         }
-        self.writer.set(|state| state.refused.retain(|key, _| desired.contains_key(key)));
     }
 }
 
@@ -143,9 +178,9 @@ fn count_deletes(writes: &[Write]) -> usize {
 fn op(write: &Write) -> Op {
     match write {
         Write::Put { key, value } => {
-            Op::Put { key: key.clone(), value: value.to_vec(), lease: None }
+            Op::Put { key: key.to_string(), value: value.to_vec(), lease: None }
         }
-        Write::Delete { key } => Op::Delete { key: key.clone() },
+        Write::Delete { key } => Op::Delete { key: key.to_string() },
     }
 }
 
@@ -156,13 +191,13 @@ mod tests {
     #[test]
     fn batches_keep_the_order_and_the_limits() {
         let write = |n: usize, bytes: usize| Write::Put {
-            key: format!("{n:04}"),
+            key: format!("{n:04}").into(),
             value: vec![b'x'; bytes - 4].into(),
         };
         // Small writes: 127 in each transaction.
         let small = batches((0..300).map(|n| write(n, 100)).collect());
         assert_eq!(small.iter().map(Vec::len).collect::<Vec<_>>(), [127, 127, 46]);
-        let keys: Vec<&str> = small.iter().flatten().map(Write::key).collect();
+        let keys: Vec<&EtcdKey> = small.iter().flatten().map(Write::key).collect();
         assert!(keys.is_sorted() && keys.len() == 300);
         // Large writes: 768 KiB in each transaction; a larger write has its own.
         let kib = 1024;

@@ -1,12 +1,12 @@
 //! Compares all keys when a connection begins, and when the source is complete for the first time.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use mesh_alloc::Found;
 use mesh_etcd::EtcdError;
-use mesh_export::{fingerprint, plan};
+use mesh_export::{EtcdKey, Plan, fingerprint, plan};
 
-use super::{Session, id_recovery, spans};
+use super::{Session, SourceRead, id_recovery, spans};
 use crate::writer::{
     foreign_writes::{ForeignWrite, KeyOwner, owner_of},
     session_error::SessionError,
@@ -20,20 +20,27 @@ impl Session<'_> {
         let cluster = Arc::clone(&self.writer.cluster);
         self.alongside(async move { cluster.recognise(found).await }).await??;
         self.name_history().await?;
+        // What the thread answers now is at least as new as these changes.
         self.take_exports();
-        let exported = &self.memory.exported;
-        let (complete, versions) = (exported.complete, exported.versions.clone());
-        let keys: BTreeSet<String> =
-            exported.desired.keys().chain(self.actual.keys()).cloned().collect();
-        let writes = plan(&exported.desired, &self.actual, &keys, complete);
+        let cluster = Arc::clone(&self.writer.cluster);
+        let mut keys = self.alongside(async move { cluster.fingerprints(None).await }).await?;
+        // The texts of keys that both have are kept once.
+        let shared = |key: EtcdKey| keys.get_key_value(&key).map_or(key, |(key, _)| key.clone());
+        let actual = std::mem::take(&mut self.actual).into_iter();
+        self.actual = actual.map(|(key, value)| (shared(key), value)).collect();
+        self.forget_refused(|key| keys.contains_key(key));
+        for key in self.actual.keys() {
+            keys.entry(key.clone()).or_insert(None);
+        }
+        let Plan { puts, deletes } = plan(&keys, &self.actual, self.memory.source.complete);
         tracing::info!(
-            writes = writes.len(),
+            writes = puts.len() + deletes.len(),
             keys = self.actual.len(),
-            complete,
+            complete = self.memory.source.complete,
             "compared with the etcd"
         );
-        self.write(writes).await?;
-        self.forget_refused();
+        self.bring(keys).await?;
+        let SourceRead { versions, complete } = self.memory.source.clone();
         if complete {
             self.put_canaries().await?;
             self.memory.written = versions;
@@ -65,7 +72,7 @@ impl Session<'_> {
                     }
                     KeyOwner::Local if is_text => {
                         id_recovery::note(&mut found, local, &text, &kv.value);
-                        self.actual.insert(text, fingerprint(&kv.value));
+                        self.actual.insert(text.into(), fingerprint(&kv.value));
                     }
                     KeyOwner::Local | KeyOwner::Misplaced => {
                         tracing::warn!(

@@ -1,12 +1,13 @@
 //! Repairs keys that other programs changed.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use mesh_etcd::EtcdError;
-use mesh_export::{fingerprint, plan};
+use mesh_export::{Plan, fingerprint, plan};
 use mesh_follow::{KeyValue, WatchEvent};
 
 use super::Session;
+use crate::writer::session_error::SessionError;
 
 /// How many keys are examined in one round: as many as an etcd accepts in a transaction.
 const ROUND: usize = 128;
@@ -34,22 +35,26 @@ impl Session<'_> {
     }
 
     /// Examines and repairs one round of keys. Other work that is due takes place between two rounds.
-    pub(super) async fn repair(&mut self) -> Result<(), EtcdError> {
+    pub(super) async fn repair(&mut self) -> Result<(), SessionError> {
         let due = self.foreign.take_due(Instant::now(), ROUND);
         let (markers, keys): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|key| self.markers.contains(key));
         let found = self.look_up(&keys).await?;
         for (key, found) in keys.iter().zip(found) {
             match found {
-                Some(kv) => self.actual.insert(key.clone(), fingerprint(&kv.value)),
-                None => self.actual.remove(key),
+                Some(kv) => self.actual.insert(key.as_str().into(), fingerprint(&kv.value)),
+                None => self.actual.remove(key.as_str()),
             };
         }
-        let keys: BTreeSet<String> = keys.into_iter().collect();
-        let exported = &self.memory.exported;
-        let writes = plan(&exported.desired, &self.actual, &keys, exported.complete);
-        self.writer.metrics.foreign_repairs.inc_by(writes.len().try_into().unwrap_or(u64::MAX));
-        self.write(writes).await?;
+        if !keys.is_empty() {
+            let cluster = Arc::clone(&self.writer.cluster);
+            let of = Some(keys.iter().map(|key| key.as_str().into()).collect());
+            let wanted = self.alongside(async move { cluster.fingerprints(of).await }).await?;
+            let Plan { puts, deletes } = plan(&wanted, &self.actual, self.memory.source.complete);
+            let repairs = u64::try_from(puts.len() + deletes.len()).unwrap_or(u64::MAX);
+            self.writer.metrics.foreign_repairs.inc_by(repairs);
+            self.write_changed(wanted).await?;
+        }
         if !markers.is_empty() && self.is_synced() {
             // The other marker, the position, is put every second anyway.
             self.put_canaries().await?;

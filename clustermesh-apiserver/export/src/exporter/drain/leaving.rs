@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     net::IpAddr,
+    sync::Arc,
 };
 
 use mesh_model::{
@@ -43,7 +44,7 @@ enum Change {
 
 impl Leaving {
     /// Counts all objects.
-    pub(super) fn of(drained: &Drained, objects: &BTreeMap<ObjectKey, Object>) -> Self {
+    pub(super) fn of(drained: &Drained, objects: &BTreeMap<Arc<ObjectKey>, Object>) -> Self {
         let mut leaving = Self::default();
         objects.iter().for_each(|(key, object)| leaving.changed(drained, key, None, Some(object)));
         leaving
@@ -78,7 +79,7 @@ impl Leaving {
         self.looks += 1;
         match object {
             Object::Pod(pod) => {
-                count(&mut self.on_nodes, &pod.node, change);
+                count(&mut self.on_nodes, &pod.node.to_string(), change);
                 pod.ips.iter().for_each(|ip| self.address_of_pod(*ip, key, change));
             }
             Object::EndpointSlice(slice) => {

@@ -12,10 +12,11 @@ fn nodes_identities_and_addresses_of_the_recording() {
         let mut cluster = Cluster::new();
         cluster.apply(&objects);
         recorded.retain(|key, _| !key.starts_with("cilium/synced/") && key != "cilium/.heartbeat");
-        let exported = cluster.exporter.desired().iter();
-        let exported = exported.filter(|(key, _)| key.starts_with("cilium/"));
+        let exported = cluster.exporter.desired();
+        let exported = exported.iter().filter(|(key, _)| key.starts_with("cilium/"));
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
-        let mut exported: BTreeMap<_, _> = exported.map(|(k, v)| (k.clone(), text(v))).collect();
+        let mut exported: BTreeMap<_, _> =
+            exported.map(|(k, v)| (k.to_string(), text(v))).collect();
         if scenario == "endpoints" {
             // The recording is incomplete: it lacks the IPv6 address of one of its objects.
             let v6 = exported.remove("cilium/state/ip/v1/default/fd00:70:2::9b").unwrap();

@@ -86,8 +86,8 @@ fn drained_endpoints_are_terminating_in_slices_and_left_out_of_services() {
 /// The exported keys about drains, for local nodes and for peers.
 fn drain_values(cluster: &Cluster) -> Vec<String> {
     let keys = [mesh_wire::key::LOCAL_DRAIN, mesh_wire::key::DRAIN];
-    let values = keys.into_iter().filter_map(|key| cluster.exporter.desired().get(key));
-    values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+    let values = keys.into_iter().filter_map(|key| cluster.exporter.value(key));
+    values.map(|value| String::from_utf8_lossy(&value).into_owned()).collect()
 }
 
 #[test]

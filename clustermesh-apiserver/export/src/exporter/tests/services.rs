@@ -12,7 +12,7 @@ const SLICE: &str = "endpointslices/v1/alpha/shop/web-1";
 /// A slice as another cluster reads it.
 pub(super) fn slice(cluster: &Cluster, key: &str) -> Option<mesh_model::EndpointSlice> {
     let key = format!("cilium/state/{key}");
-    match read(&key, cluster.exporter.desired().get(&key)?) {
+    match read(&key, &cluster.exporter.value(&key)?) {
         Record::EndpointSlice(slice) => Some(*slice),
         other => panic!("{other:?}"),
     }
@@ -226,15 +226,12 @@ fn a_changed_endpoint_changes_one_slice_one_service_and_one_local_slice() {
         let event = SourceEvent::Applied { resource_version: ResourceVersion(2), object };
         cluster.exporter.handle(event, &mut cluster.counter);
     }
-    let changed: Vec<String> = cluster.exporter.take_changed().into_iter().collect();
-    assert_eq!(
-        changed,
-        [
-            "cilium/state/endpointslices/v1/alpha/shop/web-2",
-            "cilium/state/services/v1/alpha/shop/web",
-            "clustermesh/local/v1/endpointslices/shop/web-2",
-        ]
-    );
+    let changed = cluster.exporter.take_changed();
+    assert!(changed.iter().map(|key| &**key).eq([
+        "cilium/state/endpointslices/v1/alpha/shop/web-2",
+        "cilium/state/services/v1/alpha/shop/web",
+        "clustermesh/local/v1/endpointslices/shop/web-2",
+    ]));
 }
 
 /// The exported services equal those of the recorded Cilium, and slices have the same protobuf message. FQDN slices are not
@@ -257,7 +254,9 @@ fn services_of_the_recording() {
     assert!(recorded.remove("cilium/state/endpointslices/v1/alpha/shop/fqdn-1").is_some());
     let recorded = of(recorded.into_iter().map(|(key, value)| (key, value.into())).collect());
     assert_eq!(recorded.len(), 10);
-    assert_eq!(of(cluster.exporter.desired().clone()), recorded);
+    let exported = cluster.exporter.desired().into_iter();
+    let exported = exported.map(|(key, value)| (key.to_string(), value)).collect();
+    assert_eq!(of(exported), recorded);
 }
 
 fn slice_of(name: &str, address: &str, ports: &str) -> String {
