@@ -170,15 +170,16 @@ fn endpoints() {
 #[test]
 fn source() {
     let programs = kubernetes::programs().display().to_string();
-    let sizes = ["--pods", "100,300", "--changes", "50", "--kubernetes", &programs];
+    let sizes = ["--pods", "200,2000", "--changes", "50", "--kubernetes", &programs];
     let table = bench("benchsrc", &[&["source"], &sizes[..]].concat());
     let rows = rows(&table);
     assert_eq!(rows.len(), 2);
-    for (row, pods) in rows.iter().zip([100.0, 300.0]) {
+    for (row, pods) in rows.iter().zip([200.0, 2_000.0]) {
         assert_eq!(number(row, "/pods"), pods);
         assert!(number(row, "/json") > 1_000.0, "as long as a pod of an API server: {row:#}");
         assert_eq!(number(row, "/changes"), 50.0);
         assert!(number(row, "/changeMicros") > 0.0, "{row:#}");
+        assert!(number(row, "/rateCores") > 0.0 && number(row, "/rate") < 51.0, "{row:#}");
     }
 }
 

@@ -52,6 +52,10 @@ pub struct SourceCost {
     pub changes: u32,
     /// CPU time of the apiserver for a change, in microseconds.
     pub change_micros: f64,
+    /// Changes a second while pods changed one after the other.
+    pub rate: f64,
+    /// The part of a core that the apiserver used meanwhile.
+    pub rate_cores: f64,
 }
 
 /// A kube-apiserver. It ends with the lab.
@@ -64,6 +68,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the apiserver is idle before its memory is measured: its allocator returns what was freed.
 const QUIET: Duration = Duration::from_secs(5);
+/// Changes a second, in so many turns, and for how long.
+const RATE: u32 = 50;
+const TURNS: u32 = 10;
+const RATE_SECONDS: u32 = 10;
 /// Pods with the same labels.
 const TOGETHER: u32 = 50;
 /// What a user applies.
@@ -107,6 +115,8 @@ pub fn source(
         let one = pod(0, 0);
         let json = u64::try_from(one.1.len()).unwrap_or(u64::MAX);
         let resident_each = resident as f64 / f64::from(count.max(1));
+        let change_micros = changed(&lab, changes, count)?;
+        let (rate, rate_cores) = steadily(&lab, count)?;
         rows.push(SourceCost {
             pods: count,
             json,
@@ -114,7 +124,9 @@ pub fn source(
             resident_each,
             ratio: resident_each / json as f64,
             changes,
-            change_micros: changed(&lab, changes, count)?,
+            change_micros,
+            rate,
+            rate_cores,
         });
     }
     drop(api_server);
@@ -153,6 +165,25 @@ fn changed(lab: &BenchLab, changes: u32, pods: u32) -> Result<f64, BenchError> {
     }
     let used = process_cpu(pid)?.saturating_sub(before);
     Ok(used.as_nanos() as f64 / 1e3 / f64::from(changes.max(1)))
+}
+
+/// Changes pods for a while. Returns the changes a second, and the part of a core that the apiserver used.
+fn steadily(lab: &BenchLab, pods: u32) -> Result<(f64, f64), BenchError> {
+    let pid = lab.pid("a/apiserver")?;
+    let (began, before) = (Instant::now(), process_cpu(pid)?);
+    let mut changes = 0;
+    for turn in 0..TURNS * RATE_SECONDS {
+        let of_turn = changes..changes + RATE / TURNS;
+        let generation = |n: u32| u16::try_from(2 + n / pods.max(1)).unwrap_or(u16::MAX);
+        let entries: Entries = of_turn.map(|n| pod(n % pods.max(1), generation(n))).collect();
+        lab.write(lab.cluster(0)?, &entries, |_| {})?;
+        changes += RATE / TURNS;
+        thread::sleep(
+            (Duration::from_secs(1) / TURNS * (turn + 1)).saturating_sub(began.elapsed()),
+        );
+    }
+    let (used, passed) = (process_cpu(pid)?.saturating_sub(before), began.elapsed());
+    Ok((f64::from(changes) / passed.as_secs_f64(), used.as_secs_f64() / passed.as_secs_f64()))
 }
 
 /// Waits until the etcd has a pod's address.
@@ -253,6 +284,7 @@ impl ApiServer {
             pki: cluster.directory.join("pki"),
             etcd_port: 2379,
             port: 6443,
+            flags: Vec::new(),
             wrapper: ["ip", "netns", "exec", &node.netns].map(str::to_owned).into(),
         })?;
         let child = server.start()?;

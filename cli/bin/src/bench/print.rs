@@ -211,8 +211,17 @@ pub(super) fn reconnected(row: &ReconnectCost) -> anyhow::Result<()> {
 
 pub(super) fn source(rows: &[SourceCost]) -> anyhow::Result<()> {
     output::line("what pods of an API server cost an apiserver")?;
-    let header =
-        ["PODS", "JSON OF ONE", "RESIDENT", "EACH", "RATIO", "CHANGES", "CPU OF A CHANGE, µs"];
+    let header = [
+        "PODS",
+        "JSON OF ONE",
+        "RESIDENT",
+        "EACH",
+        "RATIO",
+        "CHANGES",
+        "CPU OF A CHANGE, µs",
+        "CHANGES/s",
+        "CPU",
+    ];
     let cells = rows.iter().map(|row| {
         vec![
             row.pods.to_string(),
@@ -222,6 +231,8 @@ pub(super) fn source(rows: &[SourceCost]) -> anyhow::Result<()> {
             format!("{:.2}", row.ratio),
             row.changes.to_string(),
             format!("{:.0}", row.change_micros),
+            format!("{:.0}", row.rate),
+            format!("{:.1} %", row.rate_cores * 100.0),
         ]
     });
     Ok(output::table(&header, cells)?)
