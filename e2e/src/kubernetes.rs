@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Etcd, EtcdVersion, etcd::free_ports, mesh::within};
@@ -24,6 +24,7 @@ pub struct Kubernetes {
     etcd: Etcd,
     folder: TempDir,
     server: KubeApiServer,
+    port: u16,
     apiserver: Option<Child>,
     controllers: Option<Child>,
 }
@@ -34,7 +35,36 @@ const STARTING: Duration = Duration::from_secs(60);
 impl Kubernetes {
     /// Starts an API server, and waits until it is ready.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same where pods must conform to the pod security level `restricted`, unless their namespace says otherwise.
+    pub fn restricted() -> Self {
+        let level = json!({ "enforce": "restricted", "enforce-version": "latest" });
+        let pods = json!({
+            "apiVersion": "pod-security.admission.config.k8s.io/v1",
+            "kind": "PodSecurityConfiguration",
+            "defaults": level,
+        });
+        let admission = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AdmissionConfiguration",
+            "plugins": [{ "name": "PodSecurity", "configuration": pods }],
+        });
+        Self::start_with(&[("admission-control-config-file", admission)])
+    }
+
+    /// Starts an API server with further flags, each with the content of its file.
+    fn start_with(files: &[(&str, Value)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let flag = |(flag, content): &(&str, Value)| {
+            let file = folder.path().join(flag);
+            fs::write(&file, content.to_string()).expect("a file");
+            format!("--{flag}={}", file.display())
+        };
+        // As every installation has it: which pods may be privileged is admission's to say.
+        let privileged = "--allow-privileged=true".to_owned();
+        let flags = files.iter().map(flag).chain([privileged]).collect();
         let etcd = Etcd::running(&EtcdVersion::V3_6.program(), &[]);
         let [port, _] = free_ports();
         let server = KubeApiServer::new(KubeApiServerOptions {
@@ -43,10 +73,12 @@ impl Kubernetes {
             pki: etcd.pki(),
             etcd_port: etcd.port(),
             port,
+            flags,
             wrapper: Vec::new(),
         });
         let server = server.expect("files in a temporary folder");
-        let mut kubernetes = Self { etcd, folder, server, apiserver: None, controllers: None };
+        let mut kubernetes =
+            Self { etcd, folder, server, port, apiserver: None, controllers: None };
         kubernetes.start_again();
         kubernetes
     }
@@ -82,6 +114,16 @@ impl Kubernetes {
     pub fn signal(&self, signal: Signal) {
         let pid = self.apiserver.as_ref().expect("it runs").id();
         kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("it runs");
+    }
+
+    /// Drops all packets to the API server until the value is dropped.
+    pub fn blackhole(&self) -> Blackhole {
+        let table = format!("cm_e2e_{}", self.port);
+        let port = self.port;
+        nft(&format!(
+            "add table inet {table}; add chain inet {table} in {{ type filter hook input priority 0; }}; add rule inet {table} in tcp dport {port} drop"
+        ));
+        Blackhole { table }
     }
 
     /// Removes all former versions from its etcd: nothing before now can be watched once the API server was started again.
@@ -173,11 +215,35 @@ impl Kubernetes {
         file
     }
 
+    /// Whether the API server would accept a new object in a namespace.
+    pub fn admits(&self, namespace: &str, object: &Value) -> Result<(), String> {
+        let file = self.write(&object.to_string());
+        let file = file.to_str().expect("a path of text");
+        self.kubectl(&["create", "--dry-run=server", "-n", namespace, "-f", file]).map(drop)
+    }
+
     /// Replaces an object.
     pub fn replace(&self, object: &Value) {
         let file = self.write(&object.to_string());
         self.must(&["replace", "-f", file.to_str().expect("a path of text")]);
     }
+}
+
+/// A table that drops packets.
+#[derive(Debug)]
+pub struct Blackhole {
+    table: String,
+}
+
+impl Drop for Blackhole {
+    fn drop(&mut self) {
+        nft(&format!("delete table inet {}", self.table));
+    }
+}
+
+fn nft(words: &str) {
+    let done = Command::new("nft").arg(words).status().expect("nft runs");
+    assert!(done.success(), "nft {words}: {done}");
 }
 
 impl Drop for Kubernetes {

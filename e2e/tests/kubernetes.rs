@@ -303,6 +303,16 @@ fn an_api_server_that_dies_or_hangs_or_forgets_costs_no_key() {
     wait_for_backends(&apiserver, "three", &["10.1.1.3"]);
     assert_eq!(deleted(&mut watch), Vec::<String>::new());
 
+    // Its packets are dropped: nothing is answered, and no connection is closed.
+    let blackhole = kubernetes.blackhole();
+    apiserver.wait_unready("the API server does not answer");
+    assert_eq!(backends(&apiserver, "three"), ["10.1.1.3"]);
+    drop(blackhole);
+    apiserver.wait_ready();
+    kubernetes.apply(&shop("five", 5, "five"));
+    wait_for_backends(&apiserver, "five", &["10.1.1.5"]);
+    assert_eq!(deleted(&mut watch), Vec::<String>::new());
+
     // The apiserver is away while objects change and the API server forgets what was between: it lists again.
     apiserver.signal(Signal::SIGSTOP);
     kubernetes.apply(&shop("four", 4, "four"));
@@ -416,6 +426,76 @@ fn replicas_agree_on_identities_that_outlive_their_custom_resource() {
         0 => Err(replicas[1].log_text()),
         _ => Ok(()),
     });
+}
+
+/// Refuses identities of labels that begin with `bad`.
+const REFUSING: &str = "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: refusing}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [clustermesh.dev], apiVersions: ['*'], operations: [CREATE], resources: [meshidentities]}
+  validations:
+  - {expression: \"!object.spec.labels.exists(key, object.spec.labels[key].startsWith('bad'))\", message: these labels are refused}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: refusing}
+spec: {policyName: refusing, validationActions: [Deny]}
+";
+
+#[test]
+fn identities_that_the_api_server_refuses_keep_no_other_pod_waiting() {
+    let kubernetes = shopping();
+    kubernetes.apply(REFUSING);
+    let bad = json!({
+        "apiVersion": "clustermesh.dev/v1alpha1",
+        "kind": "MeshIdentity",
+        "metadata": { "name": "70000" },
+        "spec": { "labels": { "k8s:app": "bad" }, "state": "used", "since": "2026-01-01T00:00:00Z" },
+    });
+    within(PATIENCE, "the policy is in force", || match kubernetes.admits("default", &bad) {
+        Err(why) if why.contains("these labels are refused") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let etcd = Etcd::start();
+    let apiserver = apiserver(&etcd, &kubernetes);
+    wait_for_backends(&apiserver, "web", &["10.1.1.1"]);
+    // More than the requests that are made at a time.
+    let bad = (10..40_u8).map(|n| pod(&format!("bad{n}"), n, &format!("bad{n}")));
+    kubernetes.apply(&bad.collect::<Vec<_>>().join("---\n"));
+    apiserver.wait_problem("these labels are refused");
+    kubernetes.apply(&pod("good", 50, "good"));
+    wait_for_identity(&apiserver, "10.1.1.50");
+    assert!((10..40_u8).all(|n| identity(&apiserver, &format!("10.1.1.{n}")) == 0));
+    // Once they are accepted, all have one.
+    kubernetes.must(&["delete", "validatingadmissionpolicybinding/refusing"]);
+    for n in 10..40_u8 {
+        wait_for_identity(&apiserver, &format!("10.1.1.{n}"));
+    }
+}
+
+#[test]
+fn our_pods_are_admitted_where_pods_are_restricted() {
+    let kubernetes = Kubernetes::restricted();
+    let manifests = repository().join("deploy/manifests");
+    let manifests = manifests.to_str().unwrap();
+    kubernetes.must(&["apply", "--server-side", "-k", manifests]);
+    let found = kubernetes.get(&["-n", "clustermesh-system", "deployments,daemonsets"]);
+    let workloads = found["items"].as_array().unwrap();
+    assert!(workloads.len() >= 2, "the apiserver and the agents: {found:#}");
+    for workload in workloads {
+        let mut pod = workload["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = workload["metadata"]["name"].clone();
+        assert_eq!(kubernetes.admits("clustermesh-system", &pod), Ok(()), "{pod:#}");
+        // The same elsewhere: the level is enforced.
+        let refused = kubernetes.admits("default", &pod).unwrap_err();
+        assert!(refused.contains("violates PodSecurity \"restricted"), "{refused}");
+    }
 }
 
 #[test]

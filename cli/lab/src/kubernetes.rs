@@ -25,6 +25,8 @@ pub struct KubeApiServerOptions {
     pub etcd_port: u16,
     /// Its own port, on loopback.
     pub port: u16,
+    /// Further flags of kube-apiserver.
+    pub flags: Vec<String>,
     /// The command that starts programs, such as `ip netns exec NAME`; empty: none.
     pub wrapper: Vec<String>,
 }
@@ -100,6 +102,7 @@ impl KubeApiServer {
         command.arg("--service-cluster-ip-range=10.101.0.0/16,fd00:101::/112");
         // No controller makes the service accounts that pods would need.
         command.arg("--disable-admission-plugins=ServiceAccount");
+        command.args(&self.options.flags);
         self.spawn(command)
     }
 
