@@ -16,7 +16,7 @@ use std::{
 };
 
 use mesh_certs::{Ca, ClusterPki, CredentialFiles, request};
-use mesh_e2e::{Apiserver, Etcd, Kubernetes, json, mesh::within, netns::binary};
+use mesh_e2e::{Apiserver, Etcd, Kubernetes, mesh::within, netns::binary};
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -221,17 +221,17 @@ fn a_cluster_follows_another_and_gives_it_up() {
     let files = CredentialFiles { ca: of("-ca.crt"), certificate: of(".crt"), key: of(".key") };
     assert_eq!(files.load(SystemTime::now()).unwrap().subject(), "CN=remote-b");
     let read = || {
-        let mut dump = Command::new(binary());
-        dump.args(["etcd", "dump", "--endpoints", running.endpoint()]);
-        dump.arg("--cacert").arg(&files.ca);
-        dump.arg("--cert").arg(&files.certificate).arg("--key").arg(&files.key);
-        dump.args(["--prefix", "cilium/state/"]);
-        json::run(dump)
+        let mut get = Command::new("etcdctl");
+        get.env("ETCDCTL_API", "3").arg("--endpoints").arg(running.endpoint());
+        get.arg("--cacert").arg(&files.ca).arg("--cert").arg(&files.certificate);
+        get.arg("--key").arg(&files.key).args(["get", "--prefix", "--keys-only", "cilium/state/"]);
+        let output = get.output().unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     };
-    within(PATIENCE, "b reads a's etcd", || match read() {
-        (0, _, _) => Ok(()),
-        (code, value, stderr) => Err(format!("{code} {value} {stderr}")),
-    });
+    within(PATIENCE, "b reads a's etcd", read);
 
     // A broken, empty or missing list removes no user, and is named. After the etcd lost its data, the user is made again.
     a.patch(USERS, &json!({ "data": { "users.yaml": "users: [" } }));
@@ -267,16 +267,17 @@ fn a_cluster_follows_another_and_gives_it_up() {
 fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
     let (a, b) = (Cluster::new("a", 1), Cluster::new("b", 2));
     // Another manager has the peer's entries: nothing is overwritten.
-    b.kubernetes.must(&[
-        "patch",
-        "-n",
-        NAMESPACE,
-        SECRET,
-        "--field-manager=flux",
-        "--type=merge",
-        "-p",
-        r#"{"data":{"a":"eA=="}}"#,
-    ]);
+    let of_flux = b.directory.join("flux.json");
+    let secret = |data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "clustermesh-peers", "namespace": NAMESPACE }, "data": data,
+        })
+    };
+    fs::write(&of_flux, secret(json!({ "a": "eA==" })).to_string()).unwrap();
+    let of_flux = of_flux.to_str().unwrap();
+    let apply = ["apply", "--server-side", "--field-manager=flux", "-f", of_flux];
+    b.kubernetes.must(&apply);
     let requested = b.must(&["request", "--peer", "a"], &Value::Null);
     let signed = a.must(&["sign"], &json!({ "peer": "b", "request": requested["request"] }));
     let accept = || b.run(&["accept"], &json!({ "peer": "a", "file": FILE, "signed": signed }));
@@ -285,7 +286,10 @@ fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
     assert_eq!(b.entries()["a"], json!("x"));
     let removed = b.must(&["remove", "--peer", "a"], &Value::Null);
     assert_eq!(removed["kept"], json!({ "a": ["flux"] }), "{removed}");
-    b.patch(SECRET, &json!({ "data": { "a": null } }));
+    let mut nothing = secret(Value::Null);
+    nothing.as_object_mut().unwrap().remove("data");
+    fs::write(of_flux, nothing.to_string()).unwrap();
+    b.kubernetes.must(&apply);
     b.follow(&a);
 
     // A peer beside it is left alone, and each has a manager of its own.
@@ -295,13 +299,10 @@ fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
     assert_eq!(b.entries().len(), 4);
 
     // 1 MiB is the end: another peer finds no room, what is there can still be changed and removed.
-    let filler =
-        "x".repeat(1024 * 1024 - b.describe()["secret"]["bytes"].as_u64().unwrap() as usize - 64);
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": { "name": "clustermesh-peers", "namespace": NAMESPACE },
-        "stringData": { "filler": filler },
-    });
+    let used = b.describe()["secret"]["bytes"].as_u64().unwrap();
+    // Three bytes each.
+    let filler = "eHh4".repeat((1024 * 1024 - 64 - usize::try_from(used).unwrap()) / 3);
+    let secret = secret(json!({ "filler": filler }));
     b.kubernetes.apply(&secret.to_string());
     let full = b.run(&["request", "--peer", "c"], &Value::Null).unwrap_err();
     assert!(full.contains("is full") && full.contains("1048576"), "{full}");

@@ -145,14 +145,18 @@ impl PeersSecret {
         entries: &BTreeMap<String, Vec<u8>>,
         before: &SecretState,
     ) -> Result<Option<SecretState>, PeersSecretError> {
-        let data: BTreeMap<&String, ByteString> =
-            entries.iter().map(|(name, value)| (name, ByteString(value.clone()))).collect();
-        let object = json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": { "name": SECRET, "resourceVersion": before.version },
-            "data": data,
         });
+        // An empty map would be a field of this manager.
+        if let (Some(object), false) = (object.as_object_mut(), entries.is_empty()) {
+            let entry =
+                |(name, value): (&String, &Vec<u8>)| (name.clone(), ByteString(value.clone()));
+            let data: BTreeMap<String, ByteString> = entries.iter().map(entry).collect();
+            object.insert("data".into(), json!(data));
+        }
         let path = format!("{}?fieldManager={}", self.path(), manager(peer));
         let answer = self.connection.apply(&path, object.to_string().into_bytes(), PATIENCE).await;
         let (status, body) = answer.map_err(|failure| request("change", &failure))?;

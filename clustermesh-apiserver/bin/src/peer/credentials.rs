@@ -26,11 +26,12 @@ impl Local {
                 return Ok(Requested { request });
             }
             let made = request(&user)?;
+            // The certificate that follows must find room too.
+            let has_file = before.data.contains_key(&entries.file);
+            let more = if has_file { made.key.len() } else { PEER_SIZE };
+            self.has_room(&before, before.bytes() + more)?;
             let mut data = before.of_peer(peer);
             data.insert(entries.next_key.clone(), made.key.into_bytes());
-            // The certificate that follows must find room too.
-            let more = if before.data.contains_key(&entries.file) { 0 } else { PEER_SIZE };
-            self.has_room(&before, before.bytes() + more)?;
             if self.secret.apply(peer, &data, &before).await?.is_some() {
                 return Ok(Requested { request: made.certificate });
             }
