@@ -333,17 +333,23 @@ fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
         let name = format!("{kind}/clustermesh-apiserver");
         let whole = role(&name);
         let mut less = whole.clone();
-        for rule in less["rules"].as_array_mut().unwrap() {
-            let rules = rule["resources"].as_array_mut().unwrap();
-            // A rule of several resources is as two.
-            if rules.contains(&json!(resource)) && rules.len() > 1 && kind == "clusterrole" {
-                rules.retain(|found| found != resource);
-            } else if rules.contains(&json!(resource)) {
+        let mut rules = less["rules"].as_array().unwrap().clone();
+        // A rule of several resources is as one for each.
+        for rule in &mut rules.clone() {
+            let resources = rule["resources"].as_array_mut().unwrap();
+            if resources.len() > 1 && resources.contains(&json!(resource)) {
+                resources.retain(|found| found != resource);
+                rules.push(rule.clone());
+            }
+        }
+        for rule in &mut rules {
+            if rule["resources"].as_array().unwrap().contains(&json!(resource)) {
+                rule["resources"] = json!([resource]);
                 rule["verbs"].as_array_mut().unwrap().retain(|found| found != verb);
             }
         }
-        let rules = less["rules"].as_array_mut().unwrap();
         rules.retain(|rule| !rule["verbs"].as_array().unwrap().is_empty());
+        less["rules"] = Value::Array(rules);
         less["metadata"].as_object_mut().unwrap().remove("resourceVersion");
         b.kubernetes.replace(&less);
         within(PATIENCE, &format!("{verb} {resource} is missed"), || match b.run(command, &sign) {
