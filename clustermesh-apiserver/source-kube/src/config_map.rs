@@ -129,7 +129,8 @@ impl<T> Resource for ConfigMapResource<T> {
     }
 
     fn name(&self) -> &str {
-        self.file.described
+        let ConfigMapFile { described, .. } = self.file;
+        described
     }
 
     fn role(&self) -> &str {

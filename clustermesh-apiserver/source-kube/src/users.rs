@@ -41,11 +41,11 @@ impl FollowedUsers {
     /// The last text in what a follower reports.
     pub(crate) fn new(followed: Followed<ConfigMapResource<Option<String>>>) -> Self {
         let Followed { events, problems } = followed;
-        let texts = events.into_iter().filter_map(|event| match event {
+        let mut texts = events.into_iter().filter_map(|event| match event {
             Event::Applied { object, .. } => object.value,
             _ => None,
         });
-        Self { text: texts.last(), problems }
+        Self { text: texts.next_back(), problems }
     }
 }
 
