@@ -288,7 +288,7 @@ mod tests {
     }
 
     /// Names of values that a stranger understands, and that `-h` shows.
-    const VALUES: [&str; 39] = [
+    const VALUES: [&str; 40] = [
         "ADDRESS",
         "BOOL",
         "BYTES",
@@ -304,6 +304,7 @@ mod tests {
         "FORMAT",
         "ID",
         "IDENTITY",
+        "KIND",
         "LAB",
         "LABELS",
         "LINES",

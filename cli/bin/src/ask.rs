@@ -186,6 +186,8 @@ pub(crate) fn unreachable(error: SocketError) -> Unanswered {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// Asks two clusters of two nodes, where only the agents at the sockets in `running` answer.
@@ -234,5 +236,31 @@ mod tests {
         let found = asked(Which::Every(None), &["/b/n1", "/b/n2", "/c/n2"]);
         assert_eq!(of(&found), ["b/n1", "b/n2", "c/n2"]);
         assert_eq!(found.warnings, [n1]);
+    }
+
+    #[test]
+    fn fifty_agents_are_asked_side_by_side_but_not_all_at_once() {
+        let agents = (0..50).map(|n| AgentSocket { node: format!("n{n}"), socket: "/".into() });
+        let context = Context {
+            name: "k".into(),
+            directory: "/".into(),
+            apiserver: "/".into(),
+            replicas: Vec::new(),
+            agents: agents.collect(),
+            netns: None,
+        };
+        let (asked, most) = (Cell::new(0), Cell::new(0));
+        let answers = ask(&[context], Which::Every(None), async |_: &Path| {
+            asked.set(asked.get() + 1);
+            most.set(most.get().max(asked.get()));
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            asked.set(asked.get() - 1);
+            Ok(())
+        });
+        let nodes: Vec<String> = answers.unwrap().answers.into_iter().map(|a| a.node).collect();
+        let wanted: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
+        assert_eq!((nodes, most.get()), (wanted, AT_ONCE));
     }
 }

@@ -187,7 +187,8 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/requirements.md");
         let text = fs::read_to_string(path).unwrap();
         let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        let named: Vec<&str> = rows.collect();
+        // Another table is about folders.
+        let named: Vec<&str> = rows.filter(|row| !row.starts_with('/')).collect();
         let all: Vec<String> = Check::value_variants().iter().map(|check| check.name()).collect();
         assert_eq!(named, all);
     }
