@@ -25,7 +25,7 @@ pub(crate) enum Once {
     AdminProxy(ProxyArgs),
     /// How the agent sees that its programs run for other processes: it starts this one, in another cgroup
     #[command(name = mesh_hooks::CONNECT_ONCE, hide = true)]
-    ConnectOnce,
+    Connect,
 }
 
 // === impl Cli ===

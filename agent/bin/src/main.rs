@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Cli::Serve(args) => start(Args { in_force, ..*args }),
         Cli::Once(Once::MountBpffs) => mount_bpffs(),
         Cli::Once(Once::AdminProxy(proxy)) => proxy.run(args::ADMIN_SOCKET).map_err(Into::into),
-        Cli::Once(Once::ConnectOnce) => {
+        Cli::Once(Once::Connect) => {
             mesh_hooks::connect_once();
             Ok(())
         }

@@ -135,7 +135,7 @@ pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Resul
     match (in_kubernetes(one), in_kubernetes(other)) {
         (Ok(Some(_)), Ok(None)) | (Ok(None), Ok(Some(_))) => bail!(mixed(&args.pair)),
         (Ok(Some(here)), there) => {
-            let there = there.map(|there| there.context("no cluster")).flatten();
+            let there = there.and_then(|there| there.context("no cluster"));
             return kubernetes::disconnect(args, (Ok(here), there), output);
         }
         (Err(why), Ok(Some(there))) => {

@@ -26,16 +26,19 @@ pub(crate) async fn keep(issuing: Issuing, api: Connection, state: &Mutex<StoreS
         let done = look(&issuing, &api).await;
         let pause = if matches!(done, Ok(Published::NoPods)) { SOON } else { interval };
         let problem = done.err().map(|error| format!("{error:#}"));
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(problem) =
-            problem.as_ref().filter(|new| state.installation.as_ref() != Some(new))
-        {
-            tracing::warn!(problem, "the installation is not as it should be");
-        }
-        state.installation = problem;
-        drop(state);
+        report(problem, state);
         time::sleep(pause).await;
     }
+}
+
+/// Puts a problem into the status, and into the log if it is new.
+fn report(problem: Option<String>, state: &Mutex<StoreState>) {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(problem) = problem.as_ref().filter(|new| state.installation.as_ref() != Some(*new))
+    {
+        tracing::warn!(problem, "the installation is not as it should be");
+    }
+    state.installation = problem;
 }
 
 async fn look(issuing: &Issuing, api: &Connection) -> anyhow::Result<Published> {

@@ -17,7 +17,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use mesh_lab::contexts::Context;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{NAMESPACE, check, site::Site};
 use crate::{
@@ -166,8 +166,8 @@ impl Place {
 
 async fn apply(client: Client, object: Value) -> kube::Result<()> {
     let by = PatchParams::apply("clustermesh-connectivity-test").force();
-    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (name, kind) = (text("/metadata/name").to_owned(), text("/kind").to_owned());
     let patch = Patch::Apply(object);
     match kind.as_str() {
         "Namespace" => Api::<Namespace>::all(client).patch(&name, &by, &patch).await.map(drop),
@@ -202,13 +202,14 @@ fn objects(
         },
     });
     let mut objects = vec![namespace];
-    for mut object in list["items"].as_array().cloned().unwrap_or_default() {
-        let spec = match object["kind"].as_str() {
-            Some("Pod") => Some(&mut object["spec"]),
-            Some("Deployment") => Some(&mut object["spec"]["template"]["spec"]),
+    let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    for mut object in items {
+        let spec = match object.get("kind").and_then(Value::as_str) {
+            Some("Pod") => object.pointer_mut("/spec"),
+            Some("Deployment") => object.pointer_mut("/spec/template/spec"),
             _ => None,
         };
-        if let Some(spec) = spec {
+        if let Some(spec) = spec.and_then(Value::as_object_mut) {
             complete(spec, cluster, image);
         }
         objects.push(object);
@@ -217,26 +218,30 @@ fn objects(
 }
 
 /// Completes the spec of a pod.
-fn complete(spec: &mut Value, cluster: &str, image: &str) {
-    spec["terminationGracePeriodSeconds"] = json!(1);
-    spec["automountServiceAccountToken"] = json!(false);
-    spec["securityContext"] = json!({
+fn complete(spec: &mut Map<String, Value>, cluster: &str, image: &str) {
+    spec.insert("terminationGracePeriodSeconds".into(), json!(1));
+    spec.insert("automountServiceAccountToken".into(), json!(false));
+    let security = json!({
         "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" },
     });
+    spec.insert("securityContext".into(), security);
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
-    let container = &mut spec["containers"][0];
-    container["image"] = json!(image);
-    container["securityContext"] = json!({
+    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
+    let first = containers.and_then(|all| all.first_mut()).and_then(Value::as_object_mut);
+    let Some(container) = first else { return };
+    container.insert("image".into(), json!(image));
+    let security = json!({
         "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
     });
-    container["env"] = json!([
+    container.insert("securityContext".into(), security);
+    let environment = json!([
         field("POD_NAME", "metadata.name"), field("NODE_NAME", "spec.nodeName"),
         { "name": "CLUSTER_NAME", "value": cluster },
     ]);
-    if container["command"].is_null() {
-        // The client only waits for commands.
-        container["command"] = json!(["clustermesh", "lab-pod", "serve", "--tcp", "8081"]);
-    }
+    container.insert("env".into(), environment);
+    // The client only waits for commands.
+    let wait = json!(["clustermesh", "lab-pod", "serve", "--tcp", "8081"]);
+    container.entry("command").or_insert(wait);
 }
 
 impl Site for PodsSite {

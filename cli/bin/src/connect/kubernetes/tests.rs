@@ -178,9 +178,11 @@ fn two_clusters_are_connected_once_and_disconnected() {
 fn a_command_that_is_stopped_anywhere_goes_on() {
     for (in_a, in_b) in [(0, 9), (1, 0), (1, 9), (2, 0), (2, 1), (3, 1), (3, 2)] {
         let (a, b) = (Fake::new("a", 1), Fake::new("b", 2));
-        (a.budget.set(in_a), b.budget.set(in_b));
+        a.budget.set(in_a);
+        b.budget.set(in_b);
         assert!(connected(&a, &b).is_err(), "{in_a} {in_b}");
-        (a.budget.set(9), b.budget.set(9));
+        a.budget.set(9);
+        b.budget.set(9);
         connected(&a, &b).unwrap();
         assert_eq!(connected(&a, &b).unwrap(), Vec::<String>::new(), "{in_a} {in_b}");
     }
@@ -201,7 +203,8 @@ fn what_cannot_work_is_refused_before_anything_changes() {
     for (change, says) in cases {
         let (a, b) = (Fake::new("a", 1), Fake::new("b", 2));
         change(&mut b.described.borrow_mut());
-        (a.budget.set(0), b.budget.set(0));
+        a.budget.set(0);
+        b.budget.set(0);
         let error = format!("{:#}", connected(&a, &b).unwrap_err());
         assert!(error.contains(says), "{error}");
     }
