@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(pods.set(vec![found(7, "10.1.0.7"), found(9, "10.1.0.9")]), []);
         assert_eq!(pods.reported(9), None);
         // The address is another namespace's now.
-        assert_eq!(pods.set(vec![found(9, "10.1.0.7")]), [attachment.key.clone()]);
+        assert_eq!(pods.set(vec![found(9, "10.1.0.7")]), std::slice::from_ref(&attachment.key));
         let next = pods.attachment_of(&cart, &none).unwrap();
         assert_eq!((pods.attached(&next), pods.is_found(&attachment.key)), (None, false));
         assert_eq!(pods.reported(9), Some(next.key));
