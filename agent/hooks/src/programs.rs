@@ -201,7 +201,10 @@ impl ProgramsTask {
         let unproved = self.effect.as_mut().ok().and_then(|e| e.check(&mut self.programs).err());
         if unproved != self.unproved {
             match &unproved {
-                Some(why) => tracing::warn!(why, "the programs are not seen to have an effect"),
+                Some(why) if self.unproved.is_none() => {
+                    tracing::warn!(why, "the programs are no longer seen to have an effect");
+                }
+                Some(why) => tracing::info!(why, "the programs are not seen to have an effect yet"),
                 None if self.effect.is_ok() => {
                     tracing::info!("the programs run for other processes than the agent");
                 }

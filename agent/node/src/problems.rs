@@ -25,11 +25,17 @@ pub fn unready(node: &Node) -> Vec<String> {
 }
 
 fn unready_problems(node: &Node) -> impl Iterator<Item = Problem> + use<> {
+    let is_followed = node.followers.contains_key(node.core.local());
     let local = node.status(node.core.local());
     let local = match (&local.failure, local.is_complete()) {
         (_, true) => None,
         (Some(failure), false) => Some(format!("the local cluster's etcd: {failure}")),
-        (None, false) => Some("the local cluster's etcd is not synced yet".into()),
+        (None, false) if is_followed => Some("the local cluster's etcd is not synced yet".into()),
+        (None, false) => Some(
+            "the local cluster's etcd is not known: waiting for the file that --local-config names. In Kubernetes the local \
+             apiserver writes it, to the ConfigMap clustermesh-local"
+                .into(),
+        ),
     };
     let local = local.map(|why| ProblemCode::LocalEtcd.problem(why));
     let programs = node.writers.programs.report().unready.clone();
