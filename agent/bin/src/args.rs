@@ -3,13 +3,16 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
 
 use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
-use mesh_admin::{duration, logs::LogArgs, ports};
+use mesh_admin::{
+    duration::{self, After},
+    logs::LogArgs,
+    ports,
+};
 use mesh_health::EndingPolicy;
 use mesh_layout::default_sizes;
 
@@ -144,15 +147,6 @@ pub(crate) struct Args {
     pub(crate) in_force: String,
 }
 
-/// After how long something is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
-    /// This time.
-    Time(Duration),
-    /// It is not done.
-    Never,
-}
-
 /// Whether the agent makes routes to other clusters' pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Routes {
@@ -196,20 +190,6 @@ impl KubeProxy {
     }
 }
 
-impl FromStr for After {
-    type Err = String;
-
-    /// Reads a duration with its unit, as `15s` or `500ms`, or `never`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "never" => Ok(Self::Never),
-            text => {
-                duration::with_unit(text).map(Self::Time).map_err(|why| format!("{why}, or never"))
-            }
-        }
-    }
-}
-
 impl Args {
     /// How long backends of an unreachable cluster stay in use.
     pub(crate) fn staleness_budget(&self) -> Duration {
@@ -223,14 +203,10 @@ impl Args {
 
     /// When sockets are ended to what does not answer.
     pub(crate) fn endings(&self) -> EndingPolicy {
-        let time = |after| match after {
-            After::Time(time) => Some(time),
-            After::Never => None,
-        };
-        let tcp = time(self.end_tcp_of_cut_clusters_after);
+        let tcp = self.end_tcp_of_cut_clusters_after.time();
         EndingPolicy {
             tcp_of_cut_clusters: tcp.filter(|_| self.end_tcp_of_cut_clusters),
-            udp: time(self.end_udp_of_dead_after),
+            udp: self.end_udp_of_dead_after.time(),
         }
     }
 

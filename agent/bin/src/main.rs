@@ -34,10 +34,10 @@ static MALLOC_CONF: &[u8] = b"narenas:1,background_thread:true,dirty_decay_ms:10
 fn main() -> ExitCode {
     let (cli, in_force) = mesh_admin::flags::parse::<Cli>();
     mesh_admin::exit_code(match cli {
-        Cli::Serve(args) => start(Args { in_force, ..*args }),
-        Cli::Once(Once::MountBpffs) => mount_bpffs(),
-        Cli::Once(Once::AdminProxy(proxy)) => proxy.run(args::ADMIN_SOCKET).map_err(Into::into),
-        Cli::Once(Once::Connect) => {
+        Cli::Daemon(args) => start(Args { in_force, ..*args }),
+        Cli::Command(Once::MountBpffs) => mount_bpffs(),
+        Cli::Command(Once::AdminProxy(proxy)) => proxy.run(args::ADMIN_SOCKET).map_err(Into::into),
+        Cli::Command(Once::Connect) => {
             mesh_hooks::connect_once();
             Ok(())
         }

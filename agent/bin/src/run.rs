@@ -197,15 +197,9 @@ fn open(
     parts: Parts,
 ) -> anyhow::Result<(Driver, ProgramsTask, ProbeAnswerTask)> {
     let cgroup = match &args.cgroup_root {
-        Some(root) => cgroup2_in(root)
-            .with_context(|| format!("--cgroup-root {}", root.display()))?
-            .with_context(|| {
-                format!(
-                    "--cgroup-root {}: there is no cgroup2 in it. In a container, mount the node's /sys/fs/cgroup there, with \
-                     what is mounted below it",
-                    root.display()
-                )
-            })?,
+        Some(root) => {
+            cgroup2_in(root).with_context(|| format!("--cgroup-root {}", root.display()))?
+        }
         None => first_cgroup2()
             .context("no cgroup2 is mounted: mount one, or name it with --cgroup-root")?,
     };

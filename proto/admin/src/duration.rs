@@ -1,8 +1,17 @@
 //! Durations in flags, as Go and Kubernetes write them.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
+
+/// After how long something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// This time.
+    Time(Duration),
+    /// It is not done.
+    Never,
+}
 
 /// Parses a duration such as `500ms`, `90s`, `1m30s`, `2h` or `30d`. A day has 24 hours.
 ///
@@ -24,6 +33,30 @@ pub fn with_unit(text: &str) -> Result<Duration, String> {
 pub fn of_flag(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
     seconds.map_or_else(|| with_unit(text), Ok)
+}
+
+// === impl After ===
+
+impl After {
+    /// The time; `None` if it is not done.
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::Time(time) => Some(time),
+            Self::Never => None,
+        }
+    }
+}
+
+impl FromStr for After {
+    type Err = String;
+
+    /// Reads a duration with its unit, as `15s` or `500ms`, or `never`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "never" => Ok(Self::Never),
+            text => with_unit(text).map(Self::Time).map_err(|why| format!("{why}, or never")),
+        }
+    }
 }
 
 #[cfg(test)]

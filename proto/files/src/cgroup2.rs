@@ -20,12 +20,17 @@ pub fn first_cgroup2() -> Option<PathBuf> {
 /// it mounted elsewhere, with all that is mounted below it.
 ///
 /// # Errors
-/// Where the folder does not exist or cannot be examined. `Ok(None)`: there is no cgroup2 in it.
-pub fn cgroup2_in(folder: &Path) -> io::Result<Option<PathBuf>> {
+/// Where the folder does not exist or cannot be examined, and where there is no cgroup2 in it.
+pub fn cgroup2_in(folder: &Path) -> io::Result<PathBuf> {
     if statfs(folder)?.filesystem_type() == CGROUP2_SUPER_MAGIC {
-        return Ok(Some(folder.into()));
+        return Ok(folder.into());
     }
-    Ok(below(&fs::read_to_string("/proc/self/mounts")?, &fs::canonicalize(folder)?))
+    let found = below(&fs::read_to_string("/proc/self/mounts")?, &fs::canonicalize(folder)?);
+    found.ok_or_else(|| {
+        io::Error::other(
+            "there is no cgroup2 in it. In a container, mount the node's /sys/fs/cgroup there, with what is mounted below it",
+        )
+    })
 }
 
 /// The same from the content of `/proc/PID/mounts`, for a folder that is none itself.
@@ -75,9 +80,11 @@ cgroup2 /host/sys/fs/cgroups cgroup2 rw 0 0
         let unified = Some("/host/sys/fs/cgroup/unified".into());
         assert_eq!(below(container, Path::new("/host/sys/fs/cgroup")), unified);
         assert_eq!(below(container, Path::new("/host/sys/fs/cgroup/memory")), None);
-        assert_eq!(cgroup2_in(Path::new("/proc")).unwrap(), None);
+        assert!(
+            cgroup2_in(Path::new("/proc")).unwrap_err().to_string().contains("no cgroup2 in it")
+        );
         assert!(cgroup2_in(Path::new("/nowhere")).is_err());
         let own = first_cgroup2().expect("a cgroup2 mount");
-        assert_eq!(cgroup2_in(&own).unwrap(), Some(own));
+        assert_eq!(cgroup2_in(&own).unwrap(), own);
     }
 }
