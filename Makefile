@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo demo-kind test test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
+.PHONY: setup build demo demo-kind test test-kind test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -27,9 +27,14 @@ test: build
 	@$(development)/setup.sh cargo-deny
 	@e2e/test.sh
 
-## The same, and the suites of etcd, watches and chaos on each etcd of docs/etcd.md.
+## Scenarios on kind clusters, with real kubelets and pods (docs/kind.md). The clusters are removed afterwards, unless KEEP=1.
+test-kind: build
+	@e2e/kubernetes/test.sh
+
+## Everything, and the suites of etcd, watches and chaos on each etcd of docs/etcd.md, and scenarios on kind clusters.
 test-full: test
 	@e2e/etcd/test.sh
+	@e2e/kubernetes/test.sh
 
 ## Kind clusters on this machine: a (two nodes), b and c, or those of CLUSTERS="a b". What is broken of earlier ones is made anew.
 kind-up:

@@ -9,15 +9,15 @@ pub mod metrics;
 pub mod ports;
 mod problem;
 mod socket;
+mod socket_error;
 mod stop;
 pub mod version;
 mod words;
 
 pub use bridge::{GREETING, Opening, ProxyArgs, Stream, bridge};
 pub use problem::{ProblemCode, phase_remedy};
-pub use socket::{
-    Daemon, SocketError, answer_within, connect, connect_pods, serve, serve_with_pods,
-};
+pub use socket::{Daemon, answer_within, connect, connect_pods, serve, serve_with_pods};
+pub use socket_error::SocketError;
 pub use stop::{exit_code, stop_signal};
 /// A daemon's error answer.
 pub use tonic::{Code, Status};
