@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn all_flags_are_shown_as_one_would_write_them() {
-        let mut command = <Args as clap::CommandFactory>::command();
+        let mut command = <Args as CommandFactory>::command();
         let words = ["x", "--name", "a", "--name=b"];
         let matches = command.try_get_matches_from_mut(words).unwrap();
         let text = in_force(&command, &matches);
