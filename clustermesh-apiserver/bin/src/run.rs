@@ -43,8 +43,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// The same while the etcd is not connected.
 const AWAY: Duration = Duration::from_secs(1);
-/// What was read of an API server and waits for the cluster's thread, at most: pages of lists, or single changes. More would
-/// take memory, whose pieces remain between those that are kept.
+/// What was read of an API server and waits for the cluster's thread, at most: pages of lists, or single changes.
 const EVENTS: usize = 4;
 /// How often readiness is computed.
 const READINESS: Duration = Duration::from_millis(200);
