@@ -136,7 +136,7 @@ impl Issuing {
             texts.insert(LOCAL_KEY.into(), key);
         }
         // If another replica changed it first, the next look shows whether that was enough.
-        Ok(!texts.is_empty() && api.change_stored(LOCAL, &texts, content.version).await?)
+        Ok(!texts.is_empty() && api.change_stored(LOCAL, &texts, content.version).await?.is_some())
     }
 
     /// Reads the CA, and renews what is due in `pki/` and for the agents. Returns what was renewed.

@@ -16,7 +16,7 @@ use crate::{
 
 /// How often it looks, if certificates do not need it more often.
 const LOOK: Duration = Duration::from_secs(30);
-/// The same while a replica's own pod is not shown as running yet.
+/// The same while a replica's own pod is not shown with its node yet.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Looks again and again, and repairs what is missing or due. The status shows what cannot be done.

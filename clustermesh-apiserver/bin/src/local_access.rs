@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use anyhow::Context as _;
-use mesh_source_kube::{Connection, Stored, StoredKind};
+use anyhow::{Context as _, anyhow};
+use mesh_source_kube::{Connection, Stored, StoredKind, etcd_replicas};
 use mesh_wire::peer_file::{HostAlias, PeerFile};
 
 /// The ConfigMap, with the key `local.yaml`.
@@ -14,8 +14,6 @@ const LOCAL: Stored = Stored { kind: StoredKind::ConfigMap, name: "clustermesh-l
 const KEY: &str = "local.yaml";
 /// Where pods of agents mount the ConfigMap, together with the Secret of the same name.
 const MOUNT: &str = "/etc/clustermesh";
-/// The label of the apiserver's pods.
-const PODS: &str = "app.kubernetes.io/name=clustermesh-apiserver";
 /// The port of an etcd on its node.
 const PORT: u16 = 12379;
 
@@ -26,13 +24,14 @@ pub(crate) enum Published {
     Nothing,
     /// The file is written.
     Changed,
-    /// No pod of the apiserver is shown as running. The file stays.
+    /// No pod of the apiserver is shown with its node yet. The file stays.
     NoPods,
 }
 
 /// Writes the file, if it is not as it should be.
 pub(crate) async fn publish(api: &Connection) -> anyhow::Result<Published> {
-    let nodes = api.nodes_of_pods(PODS).await?;
+    let replicas = etcd_replicas(api).await.map_err(|error| anyhow!(error))?;
+    let nodes = replicas.into_iter().map(|node| node.addresses).collect();
     let Some(file) = local_file(nodes) else { return Ok(Published::NoPods) };
     let found = api.stored(LOCAL).await?;
     let content =
@@ -42,10 +41,10 @@ pub(crate) async fn publish(api: &Connection) -> anyhow::Result<Published> {
         return Ok(Published::Nothing);
     }
     let texts = BTreeMap::from([(KEY.to_owned(), text)]);
-    match api.change_stored(LOCAL, &texts, content.version).await? {
-        true => Ok(Published::Changed),
-        false => Ok(Published::Nothing),
-    }
+    Ok(match api.change_stored(LOCAL, &texts, content.version).await? {
+        Some(_) => Published::Changed,
+        None => Published::Nothing,
+    })
 }
 
 /// The file for replicas on these nodes; `None` without any. Each has a host name of its own, so that an agent that cannot use

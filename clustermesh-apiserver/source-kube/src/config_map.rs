@@ -1,16 +1,12 @@
 //! A file in a ConfigMap of the apiserver's namespace: followed, read, and changed one version at a time.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use http::{Method, StatusCode};
-use serde::Deserialize;
-use serde_json::json;
+use std::collections::BTreeMap;
 
 use crate::{
     connection::Connection,
-    failure::Failure,
     resource::{Resource, Unreadable},
     response::Metadata,
+    stored::{Stored, StoredContent, StoredError, StoredKind},
 };
 
 /// What a ConfigMap has, and its version.
@@ -62,9 +58,12 @@ pub enum ConfigMapError {
         /// What is wrong.
         reason: String,
     },
-    /// The API server does not answer, or refuses.
+    /// The API server does not answer or refuses, or its answer cannot be read.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// The new content cannot be written as YAML.
     #[error("{0}")]
-    Request(String),
+    Yaml(String),
 }
 
 /// The ConfigMap, to be followed.
@@ -81,25 +80,19 @@ pub(crate) struct ConfigMap<'a, T: 'static> {
     pub(crate) file: &'static ConfigMapFile<T>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The object, as far as it is read.
-#[derive(Deserialize)]
-struct AnyConfigMap {
-    metadata: Metadata,
-    #[serde(default)]
-    data: BTreeMap<String, String>,
-}
-
 // === impl ConfigMapFile ===
 
 impl<T> ConfigMapFile<T> {
-    fn read(&self, json: &str) -> Result<Versioned<T>, String> {
-        let AnyConfigMap { metadata, data } =
-            serde_json::from_str(json).map_err(|error| error.to_string())?;
-        let value = (self.parse)(data.get(self.key).map(String::as_str))?;
-        let version = metadata.version().ok_or("its resourceVersion is no number")?;
-        Ok(Versioned { value, version })
+    fn object(&self) -> Stored {
+        Stored { kind: StoredKind::ConfigMap, name: self.name }
+    }
+
+    fn read(
+        &self,
+        StoredContent { texts, version }: &StoredContent,
+    ) -> Result<Versioned<T>, String> {
+        let value = (self.parse)(texts.get(self.key).map(String::as_str))?;
+        Ok(Versioned { value, version: *version })
     }
 }
 
@@ -139,7 +132,8 @@ impl<T> Resource for ConfigMapResource<T> {
 
     fn decode(&self, json: &str) -> Result<Versioned<T>, Unreadable<String>> {
         let ConfigMapFile { key, kept, .. } = self.file;
-        self.file.read(json).map_err(|reason| Unreadable {
+        let read = self.file.object().content(json).and_then(|content| self.file.read(&content));
+        read.map_err(|reason| Unreadable {
             key: self.key_of(json),
             reason: format!("{key}: {reason}: {kept}"),
         })
@@ -162,11 +156,15 @@ impl<T> ConfigMap<'_, T> {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub(crate) async fn read(&self) -> Result<Versioned<T>, ConfigMapError> {
-        let (status, body) = self.ask(Method::GET, None).await?;
-        self.answer("read", status, body)
+        let found = self.connection.stored(self.file.object()).await?;
+        let missing = || ConfigMapError::Missing {
+            name: self.file.name,
+            namespace: self.connection.namespace().to_owned(),
+        };
+        self.parsed(&found.ok_or_else(missing)?)
     }
 
-    /// Replaces the file in a version of it. Returns the new one; `None` if it was changed before.
+    /// Replaces the file in a version of it. Returns the new one; `None` if it was changed or removed before.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
@@ -175,52 +173,15 @@ impl<T> ConfigMap<'_, T> {
         text: &str,
         version: u64,
     ) -> Result<Option<Versioned<T>>, ConfigMapError> {
-        let patch = json!({
-            "metadata": { "resourceVersion": version.to_string() },
-            "data": { self.file.key: text },
-        });
-        let patch = patch.to_string().into_bytes();
-        match self.ask(Method::PATCH, Some(patch)).await? {
-            (StatusCode::CONFLICT, _) => Ok(None),
-            (status, body) => self.answer("change", status, body).map(Some),
-        }
+        let texts = BTreeMap::from([(self.file.key.to_owned(), text.to_owned())]);
+        let changed = self.connection.change_stored(self.file.object(), &texts, version).await?;
+        changed.map(|content| self.parsed(&content)).transpose()
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        body: Option<Vec<u8>>,
-    ) -> Result<(StatusCode, String), ConfigMapError> {
-        let (namespace, name) = (self.connection.namespace(), self.file.name);
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-        let verb = if body.is_some() { "change" } else { "read" };
-        let answer = self.connection.ask(method, &path, body, PATIENCE).await;
-        answer.map_err(|failure| self.request(verb, &failure))
-    }
-
-    fn answer(
-        &self,
-        verb: &str,
-        status: StatusCode,
-        body: String,
-    ) -> Result<Versioned<T>, ConfigMapError> {
+    fn parsed(&self, content: &StoredContent) -> Result<Versioned<T>, ConfigMapError> {
         let ConfigMapFile { name, key, .. } = *self.file;
-        let namespace = || self.connection.namespace().to_owned();
-        match status {
-            StatusCode::OK => self.file.read(&body).map_err(|reason| ConfigMapError::Invalid {
-                name,
-                namespace: namespace(),
-                key,
-                reason,
-            }),
-            StatusCode::NOT_FOUND => Err(ConfigMapError::Missing { name, namespace: namespace() }),
-            status => Err(self.request(verb, &Failure::refused(status, body))),
-        }
-    }
-
-    fn request(&self, verb: &str, failure: &Failure) -> ConfigMapError {
-        let right = if verb == "read" { "get" } else { "patch" };
-        let right = format!("its Role the verb {right} on configmaps named {}", self.file.name);
-        ConfigMapError::Request(failure.sentence(verb, self.file.described, &right))
+        let namespace = self.connection.namespace().to_owned();
+        let invalid = |reason| ConfigMapError::Invalid { name, namespace, key, reason };
+        self.file.read(content).map_err(invalid)
     }
 }

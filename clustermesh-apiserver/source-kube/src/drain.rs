@@ -89,7 +89,7 @@ impl DrainConfigMap {
         drain: &Drain,
         version: u64,
     ) -> Result<Option<VersionedDrain>, ConfigMapError> {
-        let text = drain.to_yaml().map_err(|error| ConfigMapError::Request(error.to_string()))?;
+        let text = drain.to_yaml().map_err(|error| ConfigMapError::Yaml(error.to_string()))?;
         self.config_map().write(&text, version).await
     }
 

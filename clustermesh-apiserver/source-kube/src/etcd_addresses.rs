@@ -27,7 +27,6 @@ const NODES: usize = 500;
 pub async fn etcd_addresses(connection: &Connection) -> Result<EtcdAddresses, String> {
     let namespace = format!("/api/v1/namespaces/{}", connection.namespace());
     let services = format!("{namespace}/services?fieldSelector=metadata.name%3D{NAME}");
-    let pods = format!("{namespace}/pods?labelSelector=app.kubernetes.io%2Fname%3D{NAME}");
     let service = list::<Service>(connection, "services", &services).await?.pop();
     let spec = service.as_ref().and_then(|service| service.spec.as_ref());
     let port = spec.and_then(|spec| spec.ports.iter().flatten().next());
@@ -35,7 +34,7 @@ pub async fn etcd_addresses(connection: &Connection) -> Result<EtcdAddresses, St
         Some(IntOrString::Int(port)) => port.try_into().ok(),
         _ => None,
     });
-    let replicas = list::<Pod>(connection, "pods", &pods).await?;
+    let replicas = etcd_replicas(connection).await?;
     let nodes = format!("/api/v1/nodes?limit={NODES}");
     let nodes = list::<Node>(connection, "nodes", &nodes).await?;
     Ok(EtcdAddresses {
@@ -45,10 +44,23 @@ pub async fn etcd_addresses(connection: &Connection) -> Result<EtcdAddresses, St
             .zip(spec)
             .zip(port)
             .map(|((service, spec), port)| of_service(service, spec, port)),
-        replicas: replicas.iter().filter_map(of_pod).collect(),
+        replicas,
         port: target.unwrap_or(PORT),
         nodes: nodes.iter().filter_map(of_node).take(MAX_NODES).collect(),
     })
+}
+
+/// Asks an API server for the nodes of the replicas: of pods that are not about to end.
+///
+/// # Errors
+/// As [`etcd_addresses`].
+pub async fn etcd_replicas(connection: &Connection) -> Result<Vec<NodeAddresses>, String> {
+    let namespace = connection.namespace();
+    let path = format!(
+        "/api/v1/namespaces/{namespace}/pods?labelSelector=app.kubernetes.io%2Fname%3D{NAME}"
+    );
+    let pods = list::<Pod>(connection, "pods", &path).await?;
+    Ok(pods.iter().filter_map(of_pod).collect())
 }
 
 async fn list<T>(connection: &Connection, kind: &str, path: &str) -> Result<Vec<T>, String>

@@ -24,7 +24,7 @@ mod users;
 pub use config_map::{ConfigMapError, Versioned};
 pub use connection::{ConnectError, Connection, KubeconfigChoice};
 pub use drain::{DrainConfigMap, FollowedDrain, VersionedDrain};
-pub use etcd_addresses::etcd_addresses;
+pub use etcd_addresses::{etcd_addresses, etcd_replicas};
 pub use events::{FollowedKind, KubeEvent};
 pub use follow::follow;
 pub use follower::Problems;

@@ -16,7 +16,11 @@ use mesh_model::ClusterName;
 use mesh_wire::peering::SECRET;
 use serde_json::json;
 
-use crate::{connection::Connection, failure::Failure};
+use crate::{
+    connection::Connection,
+    failure::Failure,
+    stored::{Stored, StoredKind},
+};
 
 /// The Secret, to be read and changed.
 #[derive(Clone)]
@@ -64,6 +68,7 @@ pub enum PeersSecretError {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const OBJECT: Stored = Stored { kind: StoredKind::Secret, name: SECRET };
 
 /// The field manager of a peer's entries.
 pub(crate) fn manager(peer: &ClusterName) -> String {
@@ -127,10 +132,10 @@ impl PeersSecret {
     /// When there is none, or it cannot be read.
     pub async fn read(&self) -> Result<SecretState, PeersSecretError> {
         let answer = self.connection.ask(Method::GET, &self.path(), None, PATIENCE).await;
-        match answer.map_err(|failure| request("read", &failure))? {
+        match answer.map_err(|failure| request(&Method::GET, &failure))? {
             (StatusCode::OK, body) => state(&body),
             (StatusCode::NOT_FOUND, _) => Err(self.missing()),
-            (status, body) => Err(request("read", &Failure::refused(status, body))),
+            (status, body) => Err(request(&Method::GET, &Failure::refused(status, body))),
         }
     }
 
@@ -159,14 +164,14 @@ impl PeersSecret {
         }
         let path = format!("{}?fieldManager={}", self.path(), manager(peer));
         let answer = self.connection.apply(&path, object.to_string().into_bytes(), PATIENCE).await;
-        let (status, body) = answer.map_err(|failure| request("change", &failure))?;
+        let (status, body) = answer.map_err(|failure| request(&Method::PATCH, &failure))?;
         let failure = match status {
             StatusCode::OK => return state(&body).map(Some),
             StatusCode::NOT_FOUND => return Err(self.missing()),
             status => Failure::refused(status, body),
         };
         if status != StatusCode::CONFLICT {
-            return Err(request("change", &failure));
+            return Err(request(&Method::PATCH, &failure));
         }
         let details = failure.status().and_then(|status| status.details);
         let causes = details.into_iter().flat_map(|details| details.causes);
@@ -174,7 +179,7 @@ impl PeersSecret {
         let conflicts = conflicts.map(|cause| format!("{} ({})", cause.field, cause.message));
         let conflicts: Vec<String> = conflicts.collect();
         match conflicts.is_empty() {
-            // Another version: somebody was faster.
+            // Another version: another command was faster.
             true => Ok(None),
             false => Err(PeersSecretError::Conflict {
                 namespace: self.connection.namespace().into(),
@@ -198,10 +203,8 @@ fn state(body: &str) -> Result<SecretState, PeersSecretError> {
         .map_err(|error| PeersSecretError::Request(format!("the API server: its Secret: {error}")))
 }
 
-fn request(verb: &str, failure: &Failure) -> PeersSecretError {
-    let right = if verb == "read" { "get" } else { "patch" };
-    let right = format!("its Role the verb {right} on secrets named {SECRET}");
-    PeersSecretError::Request(failure.sentence(verb, &format!("the Secret {SECRET}"), &right))
+fn request(method: &Method, failure: &Failure) -> PeersSecretError {
+    PeersSecretError::Request(OBJECT.refused(method, failure).to_string())
 }
 
 #[cfg(test)]

@@ -63,31 +63,6 @@ struct Object {
     data: BTreeMap<String, String>,
 }
 
-/// The pods of a label, as far as they are read.
-#[derive(Deserialize)]
-struct Pods {
-    items: Vec<Pod>,
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodStatus {
-    phase: String,
-    #[serde(rename = "hostIPs")]
-    host_ips: Vec<HostIp>,
-}
-
-#[derive(Deserialize)]
-struct HostIp {
-    ip: std::net::IpAddr,
-}
-
 impl Connection {
     /// What a stored object has; `None` if there is none.
     ///
@@ -96,7 +71,7 @@ impl Connection {
     pub async fn stored(&self, object: Stored) -> Result<Option<StoredContent>, StoredError> {
         let path = self.stored_path(object, true);
         match self.asked(object, Method::GET, &path, None).await? {
-            (StatusCode::OK, body) => object.content(&body).map(Some),
+            (StatusCode::OK, body) => object.answered(&body).map(Some),
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, body) => Err(object.refused(&Method::GET, &Failure::refused(status, body))),
         }
@@ -126,8 +101,8 @@ impl Connection {
         }
     }
 
-    /// Changes texts of a version of a stored object; the others stay. Returns whether that was done: `false` if it was
-    /// changed or removed meanwhile.
+    /// Changes texts of a version of a stored object; the others stay. Returns the new version; `None` if it was changed or
+    /// removed meanwhile.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
@@ -136,7 +111,7 @@ impl Connection {
         object: Stored,
         texts: &BTreeMap<String, String>,
         version: u64,
-    ) -> Result<bool, StoredError> {
+    ) -> Result<Option<StoredContent>, StoredError> {
         let data = match object.kind {
             StoredKind::Secret => {
                 let encoded =
@@ -148,33 +123,10 @@ impl Connection {
         let body = json!({ "metadata": { "resourceVersion": version.to_string() }, "data": data });
         let path = self.stored_path(object, true);
         match self.asked(object, Method::PATCH, &path, Some(body)).await? {
-            (StatusCode::OK, _) => Ok(true),
-            (StatusCode::CONFLICT | StatusCode::NOT_FOUND, _) => Ok(false),
+            (StatusCode::OK, body) => object.answered(&body).map(Some),
+            (StatusCode::CONFLICT | StatusCode::NOT_FOUND, _) => Ok(None),
             (status, body) => Err(object.refused(&Method::PATCH, &Failure::refused(status, body))),
         }
-    }
-
-    /// The addresses of the nodes on which pods of a label run, a list for each pod.
-    ///
-    /// # Errors
-    /// When the API server does not answer or refuses.
-    pub async fn nodes_of_pods(
-        &self,
-        label: &str,
-    ) -> Result<Vec<Vec<std::net::IpAddr>>, StoredError> {
-        let label = label.replace('/', "%2F").replace('=', "%3D");
-        let path = format!("/api/v1/namespaces/{}/pods?labelSelector={label}", self.namespace());
-        let sentence = |failure: &Failure| {
-            let right = "its ClusterRole the verb list on pods";
-            StoredError::Request(failure.sentence("list", "the pods of its namespace", right))
-        };
-        let body = self.get(&path, PATIENCE).await.map_err(|failure| sentence(&failure))?;
-        let pods: Pods = serde_json::from_str(&body)
-            .map_err(|error| sentence(&Failure::Broken(error.to_string())))?;
-        let running = pods.items.into_iter().filter(|pod| pod.status.phase == "Running");
-        Ok(running
-            .map(|pod| pod.status.host_ips.into_iter().map(|host| host.ip).collect())
-            .collect())
     }
 
     fn stored_path(&self, object: Stored, named: bool) -> String {
@@ -206,20 +158,22 @@ impl Stored {
         }
     }
 
-    fn content(self, json: &str) -> Result<StoredContent, StoredError> {
-        let unreadable = |reason| StoredError::Unreadable { object: self, reason };
+    fn answered(self, json: &str) -> Result<StoredContent, StoredError> {
+        self.content(json).map_err(|reason| StoredError::Unreadable { object: self, reason })
+    }
+
+    /// What an object has, from its JSON. The error says what is wrong with it.
+    pub(crate) fn content(self, json: &str) -> Result<StoredContent, String> {
         let Object { metadata, data } =
-            serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
-        let version = metadata
-            .version()
-            .ok_or_else(|| unreadable("its resourceVersion is no number".into()))?;
+            serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let version = metadata.version().ok_or("its resourceVersion is no number")?;
         let texts = match self.kind {
             StoredKind::ConfigMap => data,
             StoredKind::Secret => {
                 let decoded =
                     data.into_iter().filter_map(|(key, value)| match STANDARD.decode(value) {
                         Ok(bytes) => Some(Ok((key, String::from_utf8(bytes).ok()?))),
-                        Err(error) => Some(Err(unreadable(format!("{key}: {error}")))),
+                        Err(error) => Some(Err(format!("{key}: {error}"))),
                     });
                 decoded.collect::<Result<_, _>>()?
             }
@@ -227,7 +181,7 @@ impl Stored {
         Ok(StoredContent { texts, version })
     }
 
-    fn refused(self, method: &Method, failure: &Failure) -> StoredError {
+    pub(crate) fn refused(self, method: &Method, failure: &Failure) -> StoredError {
         let (verb, right) = match *method {
             Method::GET => ("read", "get"),
             Method::POST => ("create", "create"),
@@ -258,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_secret_has_texts_in_base64_and_others_are_left_out() {
-        let content = SECRET.content(
+        let content = SECRET.answered(
             r#"{"metadata":{"name":"clustermesh-ca","resourceVersion":"7"},"data":{"ca.crt":"YQ==","x":"/w=="}}"#,
         );
         let wanted = StoredContent { texts: [("ca.crt".into(), "a".into())].into(), version: 7 };
@@ -268,7 +222,7 @@ mod tests {
             (r#"{"metadata":{"resourceVersion":""}}"#, "resourceVersion"),
             ("[]", "Secret clustermesh-ca"),
         ] {
-            let error = SECRET.content(json).unwrap_err().to_string();
+            let error = SECRET.answered(json).unwrap_err().to_string();
             assert!(error.contains(says), "{json}: {error}");
         }
     }

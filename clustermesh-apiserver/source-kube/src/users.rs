@@ -31,7 +31,7 @@ pub(crate) static FILE: ConfigMapFile<Option<String>> = ConfigMapFile {
     described: "the ConfigMap clustermesh-users",
     key: "users.yaml",
     kept: "the peers' users stay as they are",
-    // Whoever has the text parses it.
+    // The reader of the text parses it.
     parse: |text| Ok(text.map(str::to_owned)),
 };
 
