@@ -2,6 +2,7 @@
 //! with the rights of the kubeconfig's user: list pods and nodes, and create and get pods/exec.
 
 mod bridge;
+mod contexts;
 mod failure;
 mod pods;
 
@@ -18,7 +19,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Config,
     api::{AttachParams, AttachedProcess, ListParams},
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::KubeConfigOptions,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -28,18 +29,11 @@ use tokio::{
 };
 
 pub(crate) use bridge::{Place, Remote, opening};
+pub(crate) use contexts::KubeContexts;
+use contexts::read;
 use failure::{of_exec, sentence};
 pub(crate) use pods::MeshPod;
 use pods::{DeadNodes, add_missing, pods_of};
-
-/// The contexts of a kubeconfig.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KubeContexts {
-    /// The names, in the order of the file.
-    pub(crate) names: Vec<String>,
-    /// The one that kubectl uses, where there is one.
-    pub(crate) current: Option<String>,
-}
 
 /// A cluster that a kubeconfig's context names, and the namespace of the mesh in it. Cheap to clone.
 #[derive(Clone)]
@@ -47,15 +41,6 @@ pub(crate) struct Cluster {
     client: Client,
     context: String,
     namespace: String,
-}
-
-/// The end of a command in a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ExecOutput {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: String,
-    /// The exit code of the command.
-    pub(crate) code: i32,
 }
 
 /// A command that runs in a pod. It ends with this.
@@ -79,37 +64,6 @@ const START: Duration = Duration::from_secs(15);
 static AT_ONCE: Semaphore = Semaphore::const_new(16);
 /// The bytes of a command's input and output that wait in memory.
 const BUFFER: usize = 64 * 1024;
-
-// === impl KubeContexts ===
-
-impl KubeContexts {
-    /// The contexts of a kubeconfig: of this file, else of `$KUBECONFIG`, else of `~/.kube/config`. None if there is no such
-    /// file.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is no kubeconfig.
-    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let config = match read(file) {
-            Ok(config) => config,
-            Err(KubeconfigError::ReadConfig(error, _))
-                if file.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
-            {
-                return Ok(Self::default());
-            }
-            Err(KubeconfigError::FindPath) => return Ok(Self::default()),
-            Err(error) => return Err(error).context("the kubeconfig"),
-        };
-        let names = config.contexts.into_iter().map(|context| context.name).collect();
-        Ok(Self { names, current: config.current_context.filter(|name| !name.is_empty()) })
-    }
-}
-
-fn read(file: Option<&Path>) -> Result<Kubeconfig, KubeconfigError> {
-    match file {
-        Some(file) => Kubeconfig::read_from(file),
-        None => Kubeconfig::read(),
-    }
-}
 
 // === impl Cluster ===
 
@@ -151,11 +105,6 @@ impl Cluster {
         Self { namespace: namespace.to_owned(), ..self.clone() }
     }
 
-    /// The client, for requests that take longer than [`Self::request`] allows.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// Makes another request, for the namespace of the mesh or the whole cluster.
     ///
     /// # Errors
@@ -167,8 +116,8 @@ impl Cluster {
     where
         F: Future<Output = kube::Result<T>> + Send + 'static,
     {
-        let request = ask(self.client().clone());
-        self.in_words(wait(async { timeout(START, request).await })?)
+        let request = ask(self.client.clone());
+        self.in_words(wait(timely(request))?)
     }
 
     /// As [`Self::request`], for a caller that waits for several answers.
@@ -179,8 +128,8 @@ impl Cluster {
     where
         F: Future<Output = kube::Result<T>> + Send + 'static,
     {
-        let request = ask(self.client().clone());
-        self.in_words(runtime()?.spawn(async { timeout(START, request).await }).await?)
+        let request = ask(self.client.clone());
+        self.in_words(runtime()?.spawn(timely(request)).await?)
     }
 
     fn in_words<T>(&self, answer: Result<kube::Result<T>, Elapsed>) -> anyhow::Result<T> {
@@ -204,7 +153,9 @@ impl Cluster {
             Some(MeshPod { name, unusable, .. }) => {
                 bail!("{context}: {name}: {}", unusable.unwrap_or_default())
             }
-            None => bail!("{context}: the namespace {namespace} has no pod of {name}"),
+            None => bail!(
+                "{context}: the namespace {namespace} has no pod of {name}: install the mesh there first (docs/kubernetes.md)"
+            ),
         }
     }
 
@@ -257,17 +208,18 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// Runs a command in a pod of the mesh until it ends. Returns its output and exit code, also if it failed.
+    /// Runs a command in a pod of the mesh until it ends. Returns its output.
     ///
     /// # Errors
-    /// The command did not start or did not end within `limit`, or the user may not run commands in pods.
+    /// The command did not start, did not end within `limit`, or failed, with what it said; or the user may not run commands
+    /// in pods.
     pub(crate) fn exec(
         &self,
         pod: &MeshPod,
         command: &[&str],
         stdin: &[u8],
         limit: Duration,
-    ) -> anyhow::Result<ExecOutput> {
+    ) -> anyhow::Result<Vec<u8>> {
         if let Some(why) = &pod.unusable {
             bail!("{}: {}: {why}", self.context, pod.name);
         }
@@ -281,7 +233,7 @@ impl Cluster {
         command: &[&str],
         stdin: &[u8],
         limit: Duration,
-    ) -> anyhow::Result<ExecOutput> {
+    ) -> anyhow::Result<Vec<u8>> {
         let (cluster, stdin) = (self.clone(), stdin.to_vec());
         let (pod, container) = (pod.to_owned(), container.to_owned());
         let command: Vec<String> = command.iter().map(ToString::to_string).collect();
@@ -299,7 +251,7 @@ impl Cluster {
         (pod, container): (&str, &str),
         command: Vec<String>,
         stdin: &[u8],
-    ) -> anyhow::Result<ExecOutput> {
+    ) -> anyhow::Result<Vec<u8>> {
         let Running { mut process, _permit } = self.start((pod, container), command).await?;
         let (Some(mut input), Some(mut output), Some(mut errors), Some(status)) =
             (process.stdin(), process.stdout(), process.stderr(), process.take_status())
@@ -326,9 +278,10 @@ impl Cluster {
             ended = ended => ended.with_context(|| format!("{}: {pod}", self.context))?,
             () = feed => bail!("unreachable"),
         };
-        let code = exit_code(&status).with_context(|| format!("{}: {pod}", self.context))?;
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        Ok(ExecOutput { stdout, stderr, code })
+        match exit_code(&status).with_context(|| format!("{}: {pod}", self.context))? {
+            0 => Ok(stdout),
+            _ => bail!("{}: {pod}: {}", self.context, said(&String::from_utf8_lossy(&stderr))),
+        }
     }
 
     /// Starts a command in a container of a pod, as soon as fewer than [`AT_ONCE`] run.
@@ -356,6 +309,17 @@ impl Cluster {
         let process = process.with_context(place)?;
         Ok(Running { process, _permit: permit })
     }
+}
+
+/// A request that ends in time. The limit is made on the runtime that runs it.
+async fn timely<T>(request: impl Future<Output = T>) -> Result<T, Elapsed> {
+    timeout(START, request).await
+}
+
+/// What a command wrote to its standard error before it failed, as a message.
+fn said(stderr: &str) -> &str {
+    let stderr = stderr.trim();
+    stderr.strip_prefix("error: ").unwrap_or(stderr)
 }
 
 /// The exit code that a command's status has.

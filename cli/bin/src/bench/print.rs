@@ -345,15 +345,17 @@ mod tests {
     use super::*;
     use crate::output::samples;
 
+    pub(super) const DISTRIBUTION: Distribution = Distribution {
+        count: 100,
+        p50_nanos: 1_500_000,
+        p90_nanos: 2_000_000,
+        p99_nanos: 2_500_000,
+        max_nanos: 3_000_000,
+    };
+
     #[test]
     fn figures_fit() {
-        let distribution = Distribution {
-            count: 100,
-            p50_nanos: 1_500_000,
-            p90_nanos: 2_000_000,
-            p99_nanos: 2_500_000,
-            max_nanos: 3_000_000,
-        };
+        let distribution = DISTRIBUTION;
         let (without, with, ours) = (distribution, distribution, distribution);
         samples::fits(80, || cni(&[CniRow { called: "at once", without, with, ours }]));
         let (watch, kernel, after_watch) = (distribution, distribution, distribution);

@@ -90,28 +90,22 @@ pub(super) fn disconnect(
     let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
     let at = |cluster: anyhow::Result<Cluster>| cluster.map(InPod::new);
     let ends = (at(clusters.0), at(clusters.1));
-    let read = |end: &anyhow::Result<InPod>| match end {
-        Ok(end) => ask::<Description>(end, &["describe"]).map(drop),
-        Err(why) => bail!("{why:#}"),
-    };
-    let reached = (read(&ends.0), read(&ends.1));
-    let side = |end| KubeSide::read(end, AddressKind::Auto, &[], "");
-    let (steps, gone) = match (&ends, reached) {
-        ((Ok(here), Ok(there)), (Ok(()), Ok(()))) => {
+    let side = |(at, described)| KubeSide::new(at, described, AddressKind::Auto, &[], "");
+    let (steps, gone) = match (described(&ends.0), described(&ends.1)) {
+        (Ok(here), Ok(there)) => {
             let (here, there) = (side(here)?, side(there)?);
             let names = (here.name().clone(), there.name().clone());
             let steps =
                 [leave(&here, &names.1, args.dry_run)?, leave(&there, &names.0, args.dry_run)?];
             (steps.concat(), None)
         }
-        ((Ok(here), _), (Ok(()), Err(why))) => {
+        (Ok(here), Err(why)) => {
             (leave_gone(&side(here)?, other, &why, args.dry_run)?, Some((one, other, why)))
         }
-        ((_, Ok(there)), (Err(why), Ok(()))) => {
+        (Err(why), Ok(there)) => {
             (leave_gone(&side(there)?, one, &why, args.dry_run)?, Some((other, one, why)))
         }
-        (_, (Err(why), _)) => return Err(why),
-        (_, (_, why)) => return why.map(|()| Outcome::NotReady),
+        (Err(why), Err(_)) => return Err(why),
     };
     super::show("Disconnect", &steps, args.dry_run, output)?;
     if !args.dry_run && !steps.is_empty() {
@@ -172,6 +166,14 @@ fn leave_gone(
         )
     };
     leave(side, &peer, dry_run)
+}
+
+/// Asks a cluster that may not be at hand.
+fn described(end: &anyhow::Result<InPod>) -> anyhow::Result<(&dyn PeerCommands, Description)> {
+    match end {
+        Ok(end) => Ok((end, ask(end, &["describe"])?)),
+        Err(why) => bail!("{why:#}"),
+    }
 }
 
 /// Has the kubelets of a cluster's agents look at the Secret at once. If the user may not, they look by themselves.

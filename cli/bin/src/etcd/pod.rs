@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use mesh_lab::contexts::Context;
 use mesh_offline::EtcdContent;
@@ -84,16 +84,7 @@ pub(super) fn read(cluster: &Cluster, context: &Context) -> anyhow::Result<EtcdR
         &key,
     ];
     let pod = cluster.usable(Component::Apiserver)?;
-    let output = cluster.exec(&pod, &command, &[], LIMIT)?;
-    if output.code != 0 {
-        bail!(
-            "{}: {}: {}",
-            context.name,
-            pod.name,
-            output.stderr.trim().trim_start_matches("error: ")
-        );
-    }
-    parse(&output.stdout)
+    parse(&cluster.exec(&pod, &command, &[], LIMIT)?)
 }
 
 /// The cluster directory among a daemon's flags.

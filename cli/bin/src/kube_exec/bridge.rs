@@ -93,8 +93,7 @@ async fn said(mut errors: impl AsyncRead + Unpin) -> String {
     let limit = std::time::Duration::from_secs(1);
     let _ = timeout(limit, errors.read_to_end(&mut text)).await;
     let text = String::from_utf8_lossy(&text);
-    let text = text.trim().trim_start_matches("error: ");
-    match text.lines().next() {
+    match super::said(&text).lines().next() {
         Some(line) if line.contains("unrecognized subcommand") => {
             "the daemon's release has no admin-proxy: install this release".into()
         }

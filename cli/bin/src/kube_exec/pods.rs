@@ -17,7 +17,7 @@ pub(crate) struct MeshPod {
     pub(crate) unusable: Option<String>,
 }
 
-/// The nodes whose kubelet the API server has not heard of for a while, each with a sentence.
+/// The nodes whose kubelet has not reported to the API server for a while, each with a sentence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeadNodes(BTreeMap<String, String>);
 

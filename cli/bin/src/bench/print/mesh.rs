@@ -96,20 +96,13 @@ pub(in crate::bench) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_bench::{Bootstrap, Changes, Distribution, ProcessResources};
+    use mesh_bench::{Bootstrap, Changes, ProcessResources};
 
     use super::*;
-    use crate::output::samples;
+    use crate::{bench::print::tests::DISTRIBUTION, output::samples};
 
     #[test]
     fn figures_of_a_mesh_fit() {
-        let distribution = Distribution {
-            count: 100,
-            p50_nanos: 1_500_000,
-            p90_nanos: 2_000_000,
-            p99_nanos: 2_500_000,
-            max_nanos: 3_000_000,
-        };
         let row = MeshRow {
             clusters: 250,
             etcds: Etcds::Replayed,
@@ -131,8 +124,8 @@ mod tests {
                 achieved: 350.0,
                 changes: 1_000,
                 cpu_micros: 120.0,
-                watch: distribution,
-                kernel: distribution,
+                watch: DISTRIBUTION,
+                kernel: DISTRIBUTION,
                 ratio: 1.25,
             }],
         };

@@ -6,7 +6,7 @@ use mesh_wire::peering::{EtcdAddresses, EtcdService, NodeAddresses};
 
 use crate::args::AddressKind;
 
-/// A list for each etcd that can be told from others. The error says what is missing and what to do.
+/// A list for each etcd that has addresses of its own. The error says what is missing and what to do.
 pub(super) fn endpoints(
     found: &EtcdAddresses,
     kind: AddressKind,
@@ -72,7 +72,7 @@ fn node_port(
     let port = service.node_port.ok_or("its Service has no node port")?;
     // With externalTrafficPolicy: Local, other nodes do not answer.
     let nodes = if service.local { &found.replicas } else { &found.nodes };
-    // Any node leads to any replica: they cannot be told apart.
+    // Any node leads to any replica: none has an address of its own.
     some(with_port(nodes.iter(), port), "no node is ready")
 }
 

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::kube_exec::{Cluster, Component, MeshPod};
@@ -69,18 +69,8 @@ impl InPod {
         if let Some(pod) = self.pod.get() {
             return Ok(pod);
         }
-        let pods = self.cluster.pods(Component::Apiserver)?;
-        let (context, namespace) = (self.cluster.context(), self.cluster.namespace());
-        let Some(first) = pods.first() else {
-            bail!(
-                "{context}: namespace {namespace} has no pod of {}: install the mesh there first (docs/kubernetes.md)",
-                Component::Apiserver.name()
-            )
-        };
-        let usable = pods.iter().find(|pod| pod.unusable.is_none());
-        let why = || first.unusable.clone().unwrap_or_default();
-        let pod = usable.with_context(|| format!("{context}: {}: {}", first.name, why()))?;
-        Ok(self.pod.get_or_init(|| pod.clone()))
+        let pod = self.cluster.usable(Component::Apiserver)?;
+        Ok(self.pod.get_or_init(|| pod))
     }
 }
 
@@ -91,16 +81,6 @@ impl PeerCommands for InPod {
 
     fn run(&self, args: &[&str], stdin: &[u8]) -> anyhow::Result<Vec<u8>> {
         let command = [&["clustermesh-apiserver", "peer"], args].concat();
-        let ended = self.cluster.exec(self.pod()?, &command, stdin, LIMIT)?;
-        if ended.code != 0 {
-            bail!("{}: {}", self.context(), said(&ended.stderr));
-        }
-        Ok(ended.stdout)
+        self.cluster.exec(self.pod()?, &command, stdin, LIMIT)
     }
-}
-
-/// What a command says on its standard error before it fails.
-fn said(stderr: &str) -> &str {
-    let stderr = stderr.trim();
-    stderr.strip_prefix("error: ").unwrap_or(stderr)
 }

@@ -34,7 +34,17 @@ impl<'a> KubeSide<'a> {
         given: &[SocketAddr],
         flag: &str,
     ) -> anyhow::Result<Self> {
-        let described: Description = ask(at, &["describe"])?;
+        Self::new(at, ask(at, &["describe"])?, kind, given, flag)
+    }
+
+    /// A cluster that was asked.
+    pub(super) fn new(
+        at: &'a dyn PeerCommands,
+        described: Description,
+        kind: AddressKind,
+        given: &[SocketAddr],
+        flag: &str,
+    ) -> anyhow::Result<Self> {
         let facts = facts(at.context(), &described, kind, given, flag);
         let facts = facts.with_context(|| at.context().to_owned())?;
         Ok(Self { at, described, facts })
