@@ -251,21 +251,7 @@ pub(crate) fn tcp_server(ip: IpAddr) -> SocketAddr {
 
 /// The cookie of the network namespace that this thread is in.
 pub(crate) fn netns_cookie() -> u64 {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-    let (mut cookie, mut length) = (0u64, libc::socklen_t::try_from(size_of::<u64>()).unwrap());
-    // SAFETY: the option is a `u64`, for which there is room.
-    #[expect(unsafe_code, reason = "the option has no safe name")]
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    assert_eq!(result, 0);
-    cookie
+    mesh_files::netns_cookie().unwrap()
 }
 
 /// Takes a socket's peer away from it.
