@@ -1,5 +1,5 @@
 //! Cgroups below the root with processes that are not the agent's. Programs at a root that reaches none of them are
-//! attached without an error, and balance nobody: in a container, the cgroup2 at the usual place is the container's own.
+//! attached without an error, and have no effect: in a container, the cgroup2 at the usual place is the container's own.
 
 use std::{
     collections::VecDeque,

@@ -140,7 +140,7 @@ fn call(root: &Path) -> io::Result<()> {
         _ => {}
     }
     let called = call_in(&cgroup);
-    // The child has ended, and nobody else is in it.
+    // The child has ended, and no other process is in it.
     let removed = fs::remove_dir(&cgroup);
     called.and(removed)
 }

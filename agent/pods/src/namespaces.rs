@@ -54,8 +54,8 @@ impl Namespaces {
         &self.folder
     }
 
-    /// Looks into those that are new, and those that had no address; the other ones keep what they had. Whether anything is
-    /// otherwise than before.
+    /// Looks into those that are new, and those that had no address; the other ones keep what they had. Whether anything
+    /// has changed.
     pub(crate) fn scan(&mut self) -> bool {
         let Ok(node) = File::open("/proc/thread-self/ns/net") else { return false };
         let own = node.metadata().map(|file| file.ino()).ok();

@@ -1,5 +1,5 @@
 //! A kube-apiserver on an etcd that is there, for benchmarks and tests. There are no nodes: what a kubelet would report, is
-//! written by whoever starts it.
+//! written by the program that starts it.
 
 use std::{
     fs::{self, File},

@@ -275,7 +275,7 @@ impl MeshIdentities {
             }
         }
         for labels in std::mem::take(&mut self.answered) {
-            // If none is free, whoever asks again gets that error.
+            // If none is free, the next request gets that error.
             let _ = self.identity(&labels);
         }
     }
