@@ -22,8 +22,3 @@ fn killed_daemons() {
 fn disconnect() {
     scenario::disconnect_takes_everything_back(&Kind::up(&["a", "b"]));
 }
-
-#[test]
-fn access() {
-    scenario::peers_read_and_no_peer_writes(&Kind::up(&["a", "b"]));
-}
