@@ -34,11 +34,15 @@ pub fn two_clusters_with_echo(mesh: &impl Mesh) -> (String, String) {
     (one, other)
 }
 
-/// Waits until every kernel agrees with the manifests, according to `clustermesh lab check-history`, which asks no daemon.
+/// Waits until every kernel agrees with the manifests, according to `clustermesh lab check-history`, which asks no daemon. A
+/// mesh without a history is not waited for.
 pub fn wait_for_history(mesh: &impl Mesh) {
-    eventually("the kernels agree with the manifests", || match json::run(mesh.check_history()) {
-        (0, ..) => Ok(()),
-        (_, history, complaint) => Err(format!("{history:#} {complaint}")),
+    eventually("the kernels agree with the manifests", || {
+        let Some(check) = mesh.check_history() else { return Ok(()) };
+        match json::run(check) {
+            (0, ..) => Ok(()),
+            (_, history, complaint) => Err(format!("{history:#} {complaint}")),
+        }
     });
 }
 
@@ -64,11 +68,9 @@ pub fn wait_for_backends_in(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) 
 /// The services that the kernels of `cluster` must have according to the manifests, if `clusters` are in the mesh: each
 /// address leads to all pods of its family.
 pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
-    // The clusters a, b, c have the IDs 1, 2, 3.
-    let number = |name: &str| u16::from(name.bytes().next().expect("a name") - b'a') + 1;
     let destinations = |v4: bool| -> BTreeSet<Destination> {
         let of = |name: &&str| {
-            let cluster = number(name);
+            let cluster = id_of(name);
             let ips = mesh.pod_ips(name, "echo").into_iter().filter(move |ip| ip.is_ipv4() == v4);
             ips.map(move |ip| Destination { address: SocketAddr::new(ip, ECHO_PORT), cluster })
         };
@@ -82,6 +84,11 @@ pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     }
     assert_eq!(services.len(), 4, "TCP and UDP, v4 and v6");
     services
+}
+
+/// The ID of a cluster: a, b, c have 1, 2, 3.
+pub fn id_of(cluster: &str) -> u16 {
+    u16::from(cluster.bytes().next().expect("a name") - b'a') + 1
 }
 
 /// A node's agent in `clustermesh status --output json`.

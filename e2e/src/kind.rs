@@ -1,65 +1,73 @@
 //! A mesh of kind clusters: real kubelets, pods, API servers and kube-proxies. All scenarios share one fleet
 //! (`e2e/kubernetes/mesh/up.sh`), one after another.
 
+mod evidence;
 mod mesh;
+mod processes;
 
 use std::{
-    env, fs,
+    collections::BTreeSet,
+    env,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
 
+use self::processes::SYSTEM;
 use crate::{
     json,
-    mesh::{Daemon, Mesh, output, within},
+    mesh::{Mesh, output, within},
 };
 
 /// Clusters of the fleet, with nothing of earlier scenarios in them.
 #[derive(Debug)]
 pub struct Kind {
     clusters: Vec<String>,
+    /// Whether the pods of `echo` have numbers, as a lab's have: then a StatefulSet makes them.
+    numbered: bool,
     /// The fleet's folder.
     state: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    /// The clusters that this run has brought up. One scenario at a time has the fleet.
+    up: MutexGuard<'static, BTreeSet<String>>,
 }
 
-/// One scenario at a time has the fleet.
-static TURN: Mutex<()> = Mutex::new(());
-/// The fleet is brought up once a run.
-static UP: Once = Once::new();
-/// The namespace of the mesh.
-const SYSTEM: &str = "clustermesh-system";
+static UP: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// How long pods may take to run or to go, on a loaded machine.
 const PODS: Duration = Duration::from_secs(120);
-/// A container of a daemon: the label of its pod, and its name.
-const APISERVER: (&str, &str) = ("clustermesh-apiserver", "apiserver");
-const ETCD: (&str, &str) = ("clustermesh-apiserver", "etcd");
-const AGENT: (&str, &str) = ("clustermesh-agent", "agent");
+/// The namespaces that no scenario made.
+const NAMESPACES: [&str; 6] =
+    ["default", "kube-system", "kube-public", "kube-node-lease", "local-path-storage", SYSTEM];
 
 impl Kind {
     /// Brings up the clusters with the mesh installed, if they do not run yet, and removes what earlier scenarios left.
     pub fn up(clusters: &[&str]) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        UP.call_once(|| {
-            let mut up = Command::new(repository().join("e2e/kubernetes/mesh/up.sh"));
-            up.env("CLUSTERS", clusters.join(" ")).stdout(Stdio::null());
-            let status = up.status().expect("the script runs");
+        let mut up = UP.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted: BTreeSet<String> = clusters.iter().map(|&name| name.to_owned()).collect();
+        if !wanted.is_subset(&up) {
+            let all: Vec<String> = wanted.union(&up).cloned().collect();
+            let mut script = Command::new(repository().join("e2e/kubernetes/mesh/up.sh"));
+            script.env("CLUSTERS", all.join(" ")).stdout(Stdio::null());
+            let status = script.status().expect("the script runs");
             assert!(status.success(), "the fleet does not come up: {status}");
-        });
+            up.extend(all);
+        }
         let state =
             env::var_os("CLUSTERMESH_KIND").map_or("/run/clustermesh-kind".into(), PathBuf::from);
         let clusters = clusters.iter().map(|&name| name.to_owned()).collect();
-        let mesh = Self { clusters, state, _turn: turn };
+        let mesh = Self { clusters, numbered: false, state, up };
         mesh.clear();
+        mesh
+    }
+
+    /// The same, with numbered pods.
+    pub fn numbered(clusters: &[&str]) -> Self {
+        let mut mesh = Self::up(clusters);
+        mesh.numbered = true;
         mesh
     }
 
@@ -86,10 +94,9 @@ impl Kind {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Applies the text of manifests in the namespace `default`.
+    /// Applies the text of manifests, in the namespace `default` if they name none.
     pub fn apply_manifests(&self, cluster: &str, text: &str) {
-        let mut apply =
-            self.kubectl(cluster, &["apply", "--namespace", "default", "--filename", "-"]);
+        let mut apply = self.kubectl(cluster, &["apply", "--filename", "-"]);
         let mut child =
             apply.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("kubectl runs");
         child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("kubectl reads");
@@ -100,13 +107,13 @@ impl Kind {
     pub fn settle(&self, cluster: &str) {
         within(PODS, &format!("the pods of {cluster} are as wanted"), || {
             let wanted: u64 = self
-                .objects(cluster, "deployments", "default")
+                .objects(cluster, "deployments,statefulsets", "default")
                 .iter()
                 .map(|found| found["spec"]["replicas"].as_u64().unwrap_or(1))
                 .sum();
             let pods = self.objects(cluster, "pods", "default");
-            let single =
-                pods.iter().filter(|pod| pod["metadata"]["ownerReferences"].is_null()).count();
+            let is_single = |pod: &&Value| pod["metadata"]["ownerReferences"].is_null();
+            let single = pods.iter().filter(is_single).count();
             let ready = pods.iter().filter(|pod| is_ready(pod)).count();
             let wanted = usize::try_from(wanted).unwrap_or_default() + single;
             if pods.len() == wanted && ready == wanted {
@@ -117,11 +124,26 @@ impl Kind {
         });
     }
 
-    /// Removes what scenarios leave: connections, cuts, and objects of the namespace `default`.
+    /// Removes what scenarios leave: stopped nodes, cuts, connections, drains, and objects.
     fn clear(&self) {
+        self.revive();
         self.heal();
-        for (at, one) in self.clusters.iter().enumerate() {
-            for other in self.clusters.iter().skip(at + 1) {
+        for cluster in self.up.iter() {
+            let delete =
+                ["delete", "--wait=false", "--field-selector", "metadata.name!=kubernetes"];
+            let kinds = "deployments,statefulsets,daemonsets,services,pods";
+            self.kubectl_done(cluster, &[&delete[..], &["--namespace", "default", kinds]].concat());
+            let all = self.objects(cluster, "namespaces", "default");
+            for made in all.iter().map(name).filter(|name| !NAMESPACES.contains(&name.as_str())) {
+                self.kubectl_done(cluster, &["delete", "namespace", &made]);
+            }
+            self.kubectl_done(cluster, &["uncordon", "--selector", "kubernetes.io/os=linux"]);
+            let label = ["label", "nodes", "--all", "topology.kubernetes.io/zone-"];
+            self.kubectl_done(cluster, &label);
+        }
+        let names: Vec<&String> = self.up.iter().collect();
+        for (at, one) in names.iter().enumerate() {
+            for other in names.iter().skip(at + 1).filter(|other| self.is_connected(one, other)) {
                 json::of(self.clustermesh(&[
                     "disconnect",
                     "--context",
@@ -131,67 +153,27 @@ impl Kind {
                 ]));
             }
         }
-        for cluster in &self.clusters {
-            let delete =
-                ["delete", "deployments,services,pods", "--namespace", "default", "--wait=false"];
-            self.kubectl_done(
-                cluster,
-                &[&delete[..], &["--field-selector", "metadata.name!=kubernetes"]].concat(),
-            );
+        for cluster in self.up.iter() {
             self.settle(cluster);
         }
     }
 
-    /// The process of a container, as this machine numbers it: the first one.
-    fn process(
-        &self,
-        cluster: &str,
-        namespace: &str,
-        pod: impl Fn(&Value) -> bool,
-        container: Option<&str>,
-    ) -> Option<i32> {
-        let pods = self.objects(cluster, "pods", namespace);
-        let found = pods
-            .into_iter()
-            .find(|found| pod(found) && found["metadata"]["deletionTimestamp"].is_null())?;
-        let statuses = found["status"]["containerStatuses"].as_array()?.clone();
-        let status =
-            statuses.iter().find(|status| container.is_none_or(|name| status["name"] == name))?;
-        status["state"].get("running")?;
-        let id = status["containerID"].as_str()?.strip_prefix("containerd://")?.to_owned();
-        processes(&id).into_iter().min()
+    /// Whether one of two clusters has the other as a peer, or had it.
+    fn is_connected(&self, one: &str, other: &str) -> bool {
+        [(one, other), (other, one)].into_iter().any(|(cluster, peer)| {
+            let secrets = self.objects(cluster, "secrets", SYSTEM);
+            let peers = secrets.iter().find(|secret| name(secret) == "clustermesh-peers");
+            let data = peers.and_then(|secret| secret["data"].as_object());
+            data.is_some_and(|data| data.contains_key(peer))
+        })
     }
+}
 
-    fn daemon(&self, daemon: &Daemon) -> Option<i32> {
-        let (cluster, (label, container), node) = match daemon {
-            Daemon::Etcd(cluster) => (cluster, ETCD, None),
-            Daemon::Apiserver(cluster) => (cluster, APISERVER, None),
-            Daemon::Agent(cluster, node) => (cluster, AGENT, Some(node)),
-            Daemon::EtcdOf(..) | Daemon::ApiserverOf(..) => {
-                panic!("the fleet has one replica: {daemon}")
-            }
-        };
-        let is_it = |pod: &Value| {
-            pod["metadata"]["labels"]["app.kubernetes.io/name"] == label
-                && node.is_none_or(|node| pod["spec"]["nodeName"] == node.as_str())
-        };
-        self.process(cluster, SYSTEM, is_it, Some(container))
-    }
-
-    fn signal(&self, daemon: &Daemon, signal: Signal) {
-        let pid = self.daemon(daemon).unwrap_or_else(|| panic!("{daemon} does not run"));
-        kill(Pid::from_raw(pid), signal).expect("it runs");
-    }
-
-    /// The first process of a node.
-    fn node_process(&self, node: &str) -> String {
-        let mut inspect = Command::new(self.state.join("bin/docker"));
-        inspect.args(["inspect", "--format", "{{.State.Pid}}", node]);
-        output(inspect).unwrap_or_else(|e| panic!("node {node}: {e}")).trim().to_owned()
-    }
-
-    fn in_node(&self, node: &str, path: &str) -> PathBuf {
-        Path::new("/proc").join(self.node_process(node)).join("root").join(path)
+impl Drop for Kind {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.keep_evidence();
+        }
     }
 }
 
@@ -204,16 +186,6 @@ fn is_ready(pod: &Value) -> bool {
     let ready =
         conditions.iter().any(|found| found["type"] == "Ready" && found["status"] == "True");
     ready && pod["metadata"]["deletionTimestamp"].is_null()
-}
-
-/// The processes of a container, by the name of its cgroup.
-fn processes(container: &str) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(container))
-    })
-    .collect()
 }
 
 fn repository() -> PathBuf {

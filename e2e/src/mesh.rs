@@ -67,8 +67,14 @@ pub trait Mesh {
     /// The folder of a cluster's manifests. The lab starts nothing for objects that a scenario writes here.
     fn manifests(&self, cluster: &str) -> PathBuf;
 
+    /// Puts each node of a cluster into its own zone, which has the node's name.
+    fn name_zones(&self, cluster: &str);
+
     /// Kills a daemon with SIGKILL.
     fn kill(&self, daemon: &Daemon);
+
+    /// The same, and nothing starts it again.
+    fn halt(&self, daemon: &Daemon);
 
     /// Stops a daemon by a signal, and waits until it has ended.
     fn stop(&self, daemon: &Daemon);
@@ -106,8 +112,8 @@ pub trait Mesh {
     fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command;
 
     /// A command that compares every kernel with the manifests, without any daemon. It exits with 0 if they are equal, else
-    /// with 3.
-    fn check_history(&self) -> Command;
+    /// with 3. Without a history of the manifests there is none.
+    fn check_history(&self) -> Option<Command>;
 
     /// Deletes all data of a cluster's etcd, which must not run.
     fn wipe_etcd(&self, cluster: &str);

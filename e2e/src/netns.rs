@@ -201,6 +201,24 @@ impl Mesh for Netns {
         self.cluster(cluster).directory.join("manifests")
     }
 
+    fn name_zones(&self, cluster: &str) {
+        let path = self.manifests(cluster).join("nodes.json");
+        let text = fs::read_to_string(&path).expect("the nodes' manifest");
+        let mut list: Value = serde_json::from_str(&text).expect("JSON");
+        for node in list["items"].as_array_mut().expect("nodes") {
+            let name = node["metadata"]["name"].clone();
+            node["metadata"]["labels"]["topology.kubernetes.io/zone"] = name;
+        }
+        let new = path.with_file_name(".nodes.json");
+        fs::write(&new, list.to_string()).expect("the folder can be written to");
+        fs::rename(&new, &path).expect("the folder can be written to");
+    }
+
+    /// A lab starts no daemon by itself.
+    fn halt(&self, daemon: &Daemon) {
+        self.kill(daemon);
+    }
+
     fn kill(&self, daemon: &Daemon) {
         let mut stop = self.lab("stop");
         stop.args(["--kill", &process(daemon)]);
@@ -272,8 +290,8 @@ impl Mesh for Netns {
         command
     }
 
-    fn check_history(&self) -> Command {
-        self.lab("check-history")
+    fn check_history(&self) -> Option<Command> {
+        Some(self.lab("check-history"))
     }
 
     fn wipe_etcd(&self, cluster: &str) {

@@ -52,7 +52,7 @@ pub use health::{
     a_cluster_is_cut_off, a_deployment_is_drained, a_flapping_link_is_damped,
     a_node_and_a_cluster_are_drained, a_node_is_dead, agents_are_away,
     an_unreachable_peer_is_valid_for_its_staleness_budget, the_local_apiserver_is_unreachable,
-    the_local_uplink_is_cut, three_blips_end_no_socket,
+    the_local_uplink_is_cut, three_blips_end_no_socket, wait_until_probed,
 };
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;

@@ -24,7 +24,7 @@ create() { # CLUSTER
         kind delete cluster --name "$1" --kubeconfig "$state/$1.kubeconfig.new" &&
             configuration "$1" | kind create cluster --config - --retain \
                 --image "$image" --kubeconfig "$state/$1.kubeconfig.new" &&
-            join_pods "$1"
+            run_pods_everywhere "$1" && join_pods "$1"
     } > "$log" 2>&1; then
         tail -n 20 "$log" >&2
         kind export logs "$state/logs/$1" --name "$1" > /dev/null 2>&1 || true
@@ -34,6 +34,7 @@ create() { # CLUSTER
     say "cluster $1 is created, after $((SECONDS - began)) s"
 }
 
+# There is one replica of each component, which is not to end because a loaded machine is late to renew its lease.
 configuration() { # CLUSTER: kind's, on stdout
     local n
     n=$(number "$1")
@@ -49,12 +50,27 @@ networking:
   kubeProxyMode: nftables
 kubeadmConfigPatches:
 - |
+  kind: ClusterConfiguration
+  controllerManager: { extraArgs: [{ name: leader-elect, value: "false" }] }
+  scheduler: { extraArgs: [{ name: leader-elect, value: "false" }] }
+- |
   kind: KubeletConfiguration
   failCgroupV1: false
-  syncFrequency: 5s
+$(sync_frequency "$1")
 nodes:
 EOF
     nodes "$1" | sed 's/.*-control-plane$/- role: control-plane/; s/.*-worker$/- role: worker/'
+}
+
+# Kubelets of c update mounted Secrets as seldom as they do by default, others more often.
+sync_frequency() { # CLUSTER: the line of the kubelets' configuration
+    if [ "$1" != c ]; then echo "  syncFrequency: 5s"; fi
+}
+
+# A control plane that is the only node runs pods anyway.
+run_pods_everywhere() { # CLUSTER
+    [ "$(nodes "$1" | wc -l)" -eq 1 ] ||
+        kubectl --kubeconfig "$state/$1.kubeconfig.new" taint node "$1-control-plane" node-role.kubernetes.io/control-plane-
 }
 
 # The cluster's own pod network, as a network plugin makes it: a bridge on each node, routes to the pods of the cluster's other

@@ -1,6 +1,7 @@
 //! What scenarios do with a mesh, on kind clusters.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use mesh_files::first_cgroup2;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Kind, PODS, is_ready, name, repository};
 use crate::{
@@ -37,41 +38,42 @@ impl Mesh for Kind {
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>) {
         let file = manifests().map(|folder| folder.join(manifest).with_extension("yaml"));
         let file = file.into_iter().find(|file| file.is_file()).expect("a manifest of that name");
-        let exists = self
-            .objects(cluster, "deployments", "default")
-            .iter()
-            .any(|found| name(found) == manifest);
+        let kind = if self.numbered { "statefulset" } else { "deployment" };
+        let exists =
+            self.objects(cluster, kind, "default").iter().any(|found| name(found) == manifest);
         if replicas.is_none() || !exists {
-            self.apply_manifests(cluster, &fs::read_to_string(file).expect("a manifest"));
+            let text = on_all_nodes(&fs::read_to_string(file).expect("a manifest"));
+            let text = if self.numbered { numbered(&text) } else { text };
+            self.apply_manifests(cluster, &text);
         }
         // Without a number it is that of the file.
         if let Some(replicas) = replicas {
             let number = format!("--replicas={replicas}");
             self.kubectl_done(
                 cluster,
-                &["scale", "deployment", manifest, "--namespace", "default", &number],
+                &["scale", kind, manifest, "--namespace", "default", &number],
             );
         }
         self.settle(cluster);
     }
 
+    /// Namespaces of objects in JSON are made before.
     fn apply_text(&self, cluster: &str, _name: &str, manifest: &str) {
+        let list: Value = serde_json::from_str(manifest).unwrap_or_default();
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let used = items.iter().filter_map(|item| item["metadata"]["namespace"].as_str());
+        for name in used.collect::<BTreeSet<_>>() {
+            let namespace =
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+            self.apply_manifests(cluster, &namespace.to_string());
+        }
         self.apply_manifests(cluster, manifest);
         self.settle(cluster);
     }
 
     /// The command gets the pod's mounts, network and cgroup, but stays a child of this process, so that it can be signalled.
     fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command {
-        let pid = self.process(cluster, "default", |found| name(found) == pod, None);
-        let pid = pid.unwrap_or_else(|| panic!("pod {pod} of {cluster} does not run"));
-        let mut enter = Command::new("sh");
-        enter
-            .args(["-c", r#"echo $$ > "$1" && shift && exec "$@""#, "sh"])
-            .arg(cgroup(pid).join("cgroup.procs"));
-        enter
-            .args(["nsenter", "--target", &pid.to_string(), "--mount", "--net", "--"])
-            .args(command);
-        enter
+        self.enter((cluster, "default", pod), &["--mount", "--net"], command)
     }
 
     fn on_node(&self, _cluster: &str, node: &str, command: &[&str]) -> Command {
@@ -130,6 +132,20 @@ impl Mesh for Kind {
 
     fn manifests(&self, _cluster: &str) -> PathBuf {
         panic!("objects of the fleet are in its API servers")
+    }
+
+    fn name_zones(&self, cluster: &str) {
+        for node in self.nodes(cluster) {
+            let label = format!("topology.kubernetes.io/zone={node}");
+            self.kubectl_done(cluster, &["label", "node", &node, &label]);
+        }
+    }
+
+    /// Its kubelet would start it again: it is frozen.
+    fn halt(&self, daemon: &Daemon) {
+        let frozen = self.signal_on_node(&self.node_of_daemon(daemon), "kubelet", Signal::SIGSTOP);
+        assert_eq!(frozen, 1, "a node has one kubelet");
+        self.kill(daemon);
     }
 
     /// Its kubelet starts it again.
@@ -199,7 +215,7 @@ impl Mesh for Kind {
     }
 
     fn heal(&self) {
-        for cluster in &self.clusters {
+        for cluster in self.up.iter() {
             for node in self.nodes(cluster) {
                 let done = output(self.on_node(
                     cluster,
@@ -229,18 +245,40 @@ impl Mesh for Kind {
             file("--cacert", "ca.crt"),
             file("--cert", "admin.crt"),
             file("--key", "admin.key"),
+            // The certificate of the etcd has names only, and `etcdctl` compares it with the address.
+            "--insecure-skip-tls-verify".into(),
         ]);
         command.args(args).env("ETCDCTL_API", "3");
         command
     }
 
-    fn check_history(&self) -> Command {
-        panic!("the fleet has no history of its objects")
+    fn check_history(&self) -> Option<Command> {
+        None
     }
 
     fn wipe_etcd(&self, cluster: &str) {
         panic!("the data of the etcd of {cluster} go with its pod")
     }
+}
+
+/// A manifest whose pods are distributed evenly over the nodes, as a lab distributes them.
+fn on_all_nodes(text: &str) -> String {
+    let evenly = "    spec:
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: DoNotSchedule
+          nodeTaintsPolicy: Honor
+          labelSelector: { matchLabels: { app: echo } }
+      containers:
+";
+    text.replacen("    spec:\n      containers:\n", evenly, 1)
+}
+
+/// A manifest with a StatefulSet in place of its Deployment.
+fn numbered(text: &str) -> String {
+    let spec = "\nspec:\n  serviceName: echo\n  podManagementPolicy: Parallel\n  replicas";
+    text.replace("kind: Deployment", "kind: StatefulSet").replacen("\nspec:\n  replicas", spec, 1)
 }
 
 /// The address ranges of a cluster of the fleet: pods and nodes.
@@ -252,6 +290,35 @@ fn ranges(cluster: &str) -> Vec<String> {
         format!("fd00:10:{number}::/48"),
         format!("fd00:172:30::{number}:0/112"),
     ]
+}
+
+impl Kind {
+    /// A command in the network and the cgroup of a pod, but with the files of this machine.
+    pub fn in_network_of(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        pod: &str,
+        command: &[&str],
+    ) -> Command {
+        self.enter((cluster, namespace, pod), &["--net"], command)
+    }
+
+    fn enter(
+        &self,
+        (cluster, namespace, pod): (&str, &str, &str),
+        spaces: &[&str],
+        command: &[&str],
+    ) -> Command {
+        let pid = self.process(cluster, namespace, |found| name(found) == pod, None);
+        let pid = pid.unwrap_or_else(|| panic!("pod {pod} of {cluster} does not run"));
+        let mut enter = Command::new("sh");
+        enter
+            .args(["-c", r#"echo $$ > "$1" && shift && exec "$@""#, "sh"])
+            .arg(cgroup(pid).join("cgroup.procs"));
+        enter.args(["nsenter", "--target", &pid.to_string()]).args(spaces).arg("--").args(command);
+        enter
+    }
 }
 
 /// The folder of a process's cgroup (cgroup2).

@@ -33,6 +33,8 @@ struct Victims {
     pods: [String; 2],
     /// An address of a node in each honest cluster.
     nodes: [String; 2],
+    /// An address in the range of the hostile cluster's nodes that no node has.
+    hostile_node: String,
     /// An address of a service in the first honest cluster.
     service: String,
 }
@@ -91,13 +93,14 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     connect(mesh, &other, &hostile);
     wait_for_history(mesh);
     // Stop the apiserver, which would repair what the attacker writes.
-    mesh.kill(&Daemon::Apiserver(hostile.clone()));
+    mesh.halt(&Daemon::Apiserver(hostile.clone()));
     let first = |ips: Vec<std::net::IpAddr>| ips[0].to_string();
     let pod = |cluster: &str| first(mesh.pod_ips(cluster, "echo"));
     let node = |cluster: &str| first(mesh.node_ips(cluster, &mesh.nodes(cluster)[0]));
     let victims = Victims {
         pods: [pod(&one), pod(&other)],
         nodes: [node(&one), node(&other)],
+        hostile_node: beside(&node(&hostile)),
         service: crate::mesh::frontends(mesh, &one, ECHO, "TCP")[0].ip().to_string(),
         honest: [one.clone(), other.clone()],
         hostile,
@@ -110,6 +113,12 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
     assert_eq!(report.clusters.len(), 2, "only the honest clusters answered: {report:#?}");
+}
+
+/// An IPv4 address next to this one.
+fn beside(ip: &str) -> String {
+    let (network, _) = ip.rsplit_once('.').expect("an IPv4 address");
+    format!("{network}.9")
 }
 
 /// Writes a row, waits until every honest agent has reacted as expected, and takes it back.
@@ -165,20 +174,18 @@ fn followed(mesh: &impl Mesh, victims: &Victims) {
 
 /// The hostile cluster in the status of each honest agent.
 fn hostile_status(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
-    let (_, status, _) = json::run(mesh.clustermesh(&["status"]));
-    let clusters = status["clusters"].as_array().cloned().unwrap_or_default();
-    let honest = |cluster: &Value| victims.honest.iter().any(|name| cluster["name"] == **name);
     let mut found = Vec::new();
-    for cluster in clusters.into_iter().filter(honest) {
-        for agent in cluster["agents"].as_array().into_iter().flatten() {
-            let name = format!("{}/{}", cluster["name"], agent["node"]).replace('"', "");
+    for cluster in &victims.honest {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", cluster]));
+        let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+        assert_eq!(agents.len(), mesh.nodes(cluster).len(), "{status:#}");
+        for agent in agents {
+            let name = format!("{cluster}/{}", agent["node"]).replace('"', "");
             let mut peers = agent["peers"].as_array().into_iter().flatten();
             let peer = peers.find(|peer| peer["name"] == victims.hostile);
             found.push((name, peer.cloned().unwrap_or_default()));
         }
     }
-    let agents: usize = victims.honest.iter().map(|cluster| mesh.nodes(cluster).len()).sum();
-    assert_eq!(found.len(), agents, "{status:#}");
     found
 }
 

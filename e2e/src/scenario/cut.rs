@@ -39,7 +39,7 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
     etcdctl::compact(mesh, &other);
     mesh.apply(&other, "spare", Some(2));
     etcdctl::compact(mesh, &other);
-    let (code, history, _) = json::run(mesh.check_history());
+    let (code, history, _) = json::run(mesh.check_history().expect("a history"));
     assert_eq!(code, 3, "the partitioned cluster does not have the changes: {history:#}");
 
     mesh.heal();

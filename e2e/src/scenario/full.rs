@@ -31,7 +31,7 @@ pub fn an_etcd_is_full(mesh: &impl Mesh) {
         let apiserver = status["clusters"][0]["apiserver"].to_string();
         if apiserver.contains("NOSPACE") { Ok(()) } else { Err(apiserver) }
     });
-    let (code, history, _) = json::run(mesh.check_history());
+    let (code, history, _) = json::run(mesh.check_history().expect("a history"));
     assert_eq!(code, 3, "only the new pod is missing: {history:#}");
     for difference in history["history"]["differences"].as_array().expect("differences") {
         assert_eq!(difference["strange"].as_array().map(Vec::len), Some(0), "{difference:#}");

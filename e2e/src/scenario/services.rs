@@ -2,9 +2,6 @@
 
 mod shop;
 
-use std::fs;
-
-use serde_json::Value;
 use shop::{Condition, Shop};
 
 use crate::echo_service::{CLIENT, client_ips, wait_for_history};
@@ -243,7 +240,7 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     let own = "a/0 50, a/1 50";
     mine.annotate(mesh, a, &[GLOBAL, (AFFINITY, "local")]);
     mine.wait(mesh, a, own);
-    name_zones(mesh, a);
+    mesh.name_zones(a);
     mine.wait_on(mesh, a, &here, &only(near));
     mine.wait_on(mesh, a, there, &only(far));
     mine.set(mesh, a, conditions);
@@ -253,18 +250,4 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     mine.hinted = false;
     mine.apply(mesh, a);
     mine.wait(mesh, a, own);
-}
-
-/// Puts each node of a cluster into its own zone, which has the node's name.
-fn name_zones(mesh: &impl Mesh, cluster: &str) {
-    let path = mesh.manifests(cluster).join("nodes.json");
-    let text = fs::read_to_string(&path).expect("the nodes' manifest");
-    let mut list: Value = serde_json::from_str(&text).expect("JSON");
-    for node in list["items"].as_array_mut().expect("nodes") {
-        let name = node["metadata"]["name"].clone();
-        node["metadata"]["labels"]["topology.kubernetes.io/zone"] = name;
-    }
-    let new = path.with_file_name(".nodes.json");
-    fs::write(&new, list.to_string()).expect("the folder can be written to");
-    fs::rename(&new, &path).expect("the folder can be written to");
 }

@@ -30,7 +30,7 @@ pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
         let synced = synced.count();
         if synced == mesh.nodes(&one).len() { Ok(()) } else { Err(format!("{synced}: {status:#}")) }
     });
-    let (code, history, _) = json::run(mesh.check_history());
+    let (code, history, _) = json::run(mesh.check_history().expect("a history"));
     assert_eq!(code, 0, "without services there are no wrong frontends: {history:#}");
     mesh.start(&etcd);
     wait_ready(mesh);

@@ -32,7 +32,6 @@ pub(super) const POSITION: &str = "cilium/.heartbeat.position";
 pub(super) const HOSTILE_IDENTITY: u32 = 200_000;
 /// The address of a possible pod in the hostile cluster.
 pub(super) const HOSTILE_POD: &str = "10.3.1.77";
-pub(super) const HOSTILE_NODE: &str = "172.31.3.9";
 pub(super) const HOSTILE_RANGE: &str = "10.3.9.0";
 
 // === impl Row ===

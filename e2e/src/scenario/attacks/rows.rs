@@ -11,7 +11,7 @@ use super::{
     claims::{backends, not_granted},
     row::{
         Expected::{Nothing, Refused, Rejected},
-        Form, HOSTILE_IDENTITY, HOSTILE_NODE, HOSTILE_POD, HOSTILE_RANGE, POSITION, Row, row,
+        Form, HOSTILE_IDENTITY, HOSTILE_POD, HOSTILE_RANGE, POSITION, Row, row,
     },
     values::{
         HTTP, STATE, address_key, address_value, labels, node_value, service_key, service_value,
@@ -59,7 +59,7 @@ pub(super) fn rows(v: &Victims, form: Form) -> Vec<Row> {
 /// Malformed keys and values.
 fn meaningless(v: &Victims) -> Vec<Row> {
     let node = |name: &str| format!("{STATE}/nodes/v1/{}/{name}", v.hostile);
-    let sound = node_value("n9", &v.hostile, 3, HOSTILE_NODE, HOSTILE_RANGE);
+    let sound = node_value("n9", &v.hostile, 3, &v.hostile_node, HOSTILE_RANGE);
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let deep = sound.replace("\"Labels\":null", &format!("\"Labels\":{{\"a\":{deep}}}"));
     let ports = |port: i64| {
@@ -86,7 +86,7 @@ fn meaningless(v: &Victims) -> Vec<Row> {
 /// Records that exceed the limits by one.
 fn too_large(v: &Victims) -> Vec<Row> {
     let node = |name: &str| format!("{STATE}/nodes/v1/{}/{name}", v.hostile);
-    let sound = |name: &str| node_value(name, &v.hostile, 3, HOSTILE_NODE, HOSTILE_RANGE);
+    let sound = |name: &str| node_value(name, &v.hostile, 3, &v.hostile_node, HOSTILE_RANGE);
     let ranges: Vec<String> =
         (0..64).map(|n| format!(r#"{{"IP":"10.3.{n}.0","Mask":"////AA=="}}"#)).collect();
     let ranges = format!(r#""IPv4SecondaryAllocCIDRs":[{}],"Labels":null"#, ranges.join(","));
@@ -123,7 +123,8 @@ fn contradictory(v: &Victims) -> Vec<Row> {
     let [ours, others] = &v.honest;
     let identity = |number: u32| format!("{STATE}/identities/v1/id/{number}");
     let own = identity(HOSTILE_IDENTITY);
-    let node = |cluster: &str, id: u32| node_value("n9", cluster, id, HOSTILE_NODE, HOSTILE_RANGE);
+    let node =
+        |cluster: &str, id: u32| node_value("n9", cluster, id, &v.hostile_node, HOSTILE_RANGE);
     let key = format!("{STATE}/nodes/v1/{}/n9", v.hostile);
     let service = |cluster: &str, id: u32| service_value(cluster, id, &[HOSTILE_POD], HTTP);
     let says = |identity: u32| address_value(HOSTILE_POD, identity);
