@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
-# Runs the lints, then every test that this machine can run. At the end it prints the slowest tests, and what could not run
-# and why.
+# Runs the lints, then every test that this machine can run, and of those on kind clusters a short set. At the end it prints
+# what each part took, the slowest tests, and what could not run and why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+kind=
+end() {
+    rm -f "$log"
+    if [ -n "$kind" ]; then e2e/kubernetes/kind/down.sh; fi
+}
+trap end EXIT
 cannot=()
+parts=()
+began=$SECONDS
+part() { # NAME: what was done since the last part, or since the start
+    parts+=("$((SECONDS - began)) s  $1")
+    began=$SECONDS
+}
 
 # Test programs print how long each test took. In Rust's harness this is an unstable flag.
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -18,9 +29,14 @@ tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
     echo "test: $name" >&2
     env "$runner=${room:-} env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet --no-fail-fast "$@" -Zunstable-options --report-time --format pretty |
         tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|test result: ok.*|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
+    part "$name"
 }
 
+# The others are in `make test-kind`.
+short=(spread failover guest::a_kube_proxy_goes_on)
+
 deploy/development/lint.sh
+part "lints"
 
 if [ "$(id -u)" -ne 0 ]; then
     why="needs root, for network namespaces and eBPF; run as root"
@@ -47,12 +63,25 @@ if [ -z "$why" ]; then
     # Built before the tests, because each of them would wait for it.
     for version in 3.5 3.6; do deploy/development/etcd.sh "$version" >/dev/null; done
     deploy/development/kubernetes.sh >/dev/null
+    part "Go programs"
     room=$PWD/e2e/clean-room.sh tests "programs in the kernel" -p mesh-dataplane --test kernel --
     tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3 "${skipped[@]}"
+    if unable=$(CHECK=1 e2e/kubernetes/kind/up.sh 2>&1); then
+        if [ ! -e "${CLUSTERMESH_KIND:-/run/clustermesh-kind}/dockerd.pid" ]; then kind=up; fi
+        CLUSTERS="a b" e2e/kubernetes/kind/up.sh >/dev/null
+        part "kind clusters"
+        tests "scenarios on kind clusters (short set)" -p mesh-e2e --test kind -- --test-threads=1 --exact "${short[@]}"
+    else
+        cannot+=("scenarios on kind clusters: $unable")
+    fi
 fi
 echo "test: documentation" >&2
 cargo test --locked --quiet --workspace --doc >/dev/null
+part "documentation"
 
+echo
+echo "The parts:"
+printf '%s\n' "${parts[@]}"
 echo
 echo "The ten slowest:"
 sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' "$log" | sort -rn | sed -n 1,10p

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings up the fleet: the kind clusters that CLUSTERS names ("a b c"). Those that run as they should stay as they are; what is
-# broken or half made is made anew. What it needs and what it leaves: docs/kind.md. Needs root.
+# broken or half made is made anew. With CHECK=1 it only says what stops it, if anything does. What it needs and what it leaves:
+# docs/kind.md. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=e2e/kubernetes/kind/fleet.sh
@@ -26,6 +27,7 @@ for cluster in "${chosen[@]}"; do
     new_planes=$((new_planes + 1))
 done
 limits "$new_nodes" "$new_planes"
+if [ "${CHECK:-0}" = 1 ]; then exit; fi
 
 "$root/deploy/development/setup.sh" kind
 rm -rf --one-file-system "$cache"/kind-work.*
