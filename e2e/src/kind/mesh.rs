@@ -73,7 +73,7 @@ impl Mesh for Kind {
 
     /// The command gets the pod's mounts, network and cgroup, but stays a child of this process, so that it can be signalled.
     fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command {
-        self.enter((cluster, "default", pod), &["--mount", "--net"], command)
+        enter(self.process_of(cluster, "default", pod), &["--mount", "--net"], command)
     }
 
     fn on_node(&self, _cluster: &str, node: &str, command: &[&str]) -> Command {
@@ -301,24 +301,28 @@ impl Kind {
         pod: &str,
         command: &[&str],
     ) -> Command {
-        self.enter((cluster, namespace, pod), &["--net"], command)
+        enter(self.process_of(cluster, namespace, pod), &["--net"], command)
     }
 
-    fn enter(
-        &self,
-        (cluster, namespace, pod): (&str, &str, &str),
-        spaces: &[&str],
-        command: &[&str],
-    ) -> Command {
-        let pid = self.process(cluster, namespace, |found| name(found) == pod, None);
-        let pid = pid.unwrap_or_else(|| panic!("pod {pod} of {cluster} does not run"));
-        let mut enter = Command::new("sh");
-        enter
-            .args(["-c", r#"echo $$ > "$1" && shift && exec "$@""#, "sh"])
-            .arg(cgroup(pid).join("cgroup.procs"));
-        enter.args(["nsenter", "--target", &pid.to_string()]).args(spaces).arg("--").args(command);
-        enter
+    /// The same in the network and the cgroup of a node.
+    pub fn in_network_of_node(&self, node: &str, command: &[&str]) -> Command {
+        enter(self.node_process(node).parse().expect("a pid"), &["--net"], command)
     }
+
+    fn process_of(&self, cluster: &str, namespace: &str, pod: &str) -> i32 {
+        let pid = self.process(cluster, namespace, |found| name(found) == pod, None);
+        pid.unwrap_or_else(|| panic!("pod {pod} of {cluster} does not run"))
+    }
+}
+
+/// A command with the cgroup and some of the namespaces of a process.
+fn enter(pid: i32, spaces: &[&str], command: &[&str]) -> Command {
+    let mut enter = Command::new("sh");
+    enter
+        .args(["-c", r#"echo $$ > "$1" && shift && exec "$@""#, "sh"])
+        .arg(cgroup(pid).join("cgroup.procs"));
+    enter.args(["nsenter", "--target", &pid.to_string()]).args(spaces).arg("--").args(command);
+    enter
 }
 
 /// The folder of a process's cgroup (cgroup2).

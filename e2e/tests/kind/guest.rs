@@ -96,7 +96,7 @@ fn what_a_kube_proxy_serves(mesh: &Kind, one: &str) {
     let program = binary().display().to_string();
     let call = [program.as_str(), "lab-pod", "call"];
     let nodes = mesh.nodes(one);
-    let on_node = || mesh.on_node(one, &nodes[0], &call);
+    let on_node = || mesh.in_network_of_node(&nodes[0], &call);
 
     let mine = format!("{one}/echo-");
     for ip in ips("plain") {
