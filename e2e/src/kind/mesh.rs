@@ -261,7 +261,8 @@ impl Mesh for Kind {
     }
 }
 
-/// A manifest whose pods are distributed evenly over the nodes, as a lab distributes them.
+/// A manifest whose pods are distributed evenly over the nodes, as a lab distributes them. They get a share of the CPU: without
+/// a request a pod has almost none beside programs that are in no pod, and the load is one.
 fn on_all_nodes(text: &str) -> String {
     let evenly = "    spec:
       topologySpreadConstraints:
@@ -272,7 +273,12 @@ fn on_all_nodes(text: &str) -> String {
           labelSelector: { matchLabels: { app: echo } }
       containers:
 ";
-    text.replacen("    spec:\n      containers:\n", evenly, 1)
+    let request = "          resources: { requests: { cpu: 200m } }\n          ports:\n";
+    text.replacen("    spec:\n      containers:\n", evenly, 1).replacen(
+        "          ports:\n",
+        request,
+        1,
+    )
 }
 
 /// A manifest with a StatefulSet in place of its Deployment.

@@ -38,13 +38,39 @@ fn rollouts() {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// `kubectl drain` evicts the pods of a node, and with them perhaps the control plane of the mesh.
+/// The number of replicas of a cluster's control plane. Dropping it sets the manifest's.
+struct Replicas<'a>(&'a Kind, &'a str);
+
+impl<'a> Replicas<'a> {
+    fn new(mesh: &'a Kind, cluster: &'a str, number: u32) -> Self {
+        scale(mesh, cluster, number);
+        Self(mesh, cluster)
+    }
+}
+
+impl Drop for Replicas<'_> {
+    fn drop(&mut self) {
+        scale(self.0, self.1, 1);
+    }
+}
+
+fn scale(mesh: &Kind, cluster: &str, number: u32) {
+    let deployment = ["--namespace", "clustermesh-system", "deployment/clustermesh-apiserver"];
+    let replicas = format!("--replicas={number}");
+    mesh.kubectl_done(cluster, &[&["scale", &replicas][..], &deployment].concat());
+    let status = ["rollout", "status", "--timeout", "120s"];
+    mesh.kubectl_done(cluster, &[&status[..], &deployment].concat());
+}
+
+/// `kubectl drain` evicts the pods of a node, and with them one of two replicas of the control plane: agents take the other,
+/// whose view is as new.
 #[test]
 fn a_node_drained_by_kubectl() {
     let mesh = Kind::up(&["b", "a"]);
+    let node = "a-worker";
+    let _replicas = Replicas::new(&mesh, "a", 2);
     let (one, other) = two_clusters_with_echo(&mesh);
     let traffic = Traffic::start(&mesh, &one, CLIENT, ECHO);
-    let node = "a-worker";
     let drain = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force"];
     mesh.kubectl_done(&other, &[&drain[..], &["--timeout", "120s"]].concat());
     mesh.settle(&other);

@@ -126,7 +126,7 @@ fn services_mean_what_they_mean_to_a_kube_proxy() {
 
     // A pod that is not ready is a backend of the service that publishes such pods.
     service(&mesh, "a", "early", none(), json!({ "publishNotReadyAddresses": true }));
-    let unready = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"echo\",\"readinessProbe\":{\"tcpSocket\":{\"port\":9},\"failureThreshold\":1}}]}},\"strategy\":{\"type\":\"Recreate\"}}}";
+    let unready = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"echo\",\"readinessProbe\":{\"tcpSocket\":{\"port\":9},\"failureThreshold\":1}}]}},\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":null}}}";
     let patch = ["patch", "deployment", "echo", "--namespace", "default", "--patch", unready];
     mesh.kubectl_done("a", &[&patch[..], &["--type", "strategic"]].concat());
     within(PATIENCE, "only the service that publishes them has the pods", || {
