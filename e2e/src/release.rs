@@ -26,8 +26,8 @@ pub struct Releases {
 
 /// The executable that is replaced.
 const AGENT: &str = "clustermesh-agent";
-/// Flags of the lab's agents that the earlier release does not have.
-const UNKNOWN_FLAGS: [&str; 0] = [];
+/// Flags of the lab's agents that the earlier release does not have, and what it gets instead.
+const OTHER_FLAGS: [(&str, &str); 1] = [("--replace-kube-proxy=force", "--replace-kube-proxy")];
 
 // === impl Releases ===
 
@@ -83,11 +83,11 @@ impl Drop for Releases {
     }
 }
 
-/// Writes a script that starts an agent without the flags that it does not have.
+/// Writes a script that starts an agent with flags that it has.
 fn wrap(agent: &Path, script: &Path) {
-    let left_out = UNKNOWN_FLAGS.map(|flag| format!("{flag}|{flag}=*) ;;\n")).concat();
+    let others = OTHER_FLAGS.map(|(flag, other)| format!("{flag}) kept+=({other}) ;;\n")).concat();
     let text = format!(
-        "#!/bin/bash\nkept=()\nfor flag in \"$@\"; do case $flag in\n{left_out}*) kept+=(\"$flag\") ;;\nesac; done\n\
+        "#!/bin/bash\nkept=()\nfor flag in \"$@\"; do case $flag in\n{others}*) kept+=(\"$flag\") ;;\nesac; done\n\
          exec {} \"${{kept[@]}}\"\n",
         agent.display()
     );

@@ -78,6 +78,11 @@ impl Balancer {
         }
     }
 
+    /// The settings that hold for all services.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Takes a change of the merge. `node_of` returns the node of a backend whose cluster does not name it.
     pub fn apply<N: AsRef<str>>(
         &mut self,

@@ -113,12 +113,15 @@ pub(crate) struct Args {
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
     /// Balance all of the cluster's services, not only global ones, where processes connect to their cluster IPs. A kube-proxy
-    /// must run beside it: it serves node ports, load balancers' and external addresses, host ports, SCTP, and what no
-    /// process of this node sends
-    #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
-    pub(crate) replace_kube_proxy: bool,
-    /// Whether a kube-proxy runs on this node: services that are not global are left to it while the local apiserver is
-    /// stale. `auto` does not find one that uses iptables-legacy
+    /// must run beside it: agents do not serve node ports, load balancers' and external addresses, host ports, SCTP, and what
+    /// no process of this node sends. Where no kube-proxy is found, the agent waits for one
+    #[arg(
+        long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t, env = "CLUSTERMESH_REPLACE_KUBE_PROXY"
+    )]
+    pub(crate) replace_kube_proxy: Replacement,
+    /// Whether a kube-proxy runs on this node, or another program that does its work: services that are not global are left to
+    /// it while the local apiserver is stale. `auto` does not find one that uses iptables-legacy
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_KUBE_PROXY")]
     pub(crate) kube_proxy: KubeProxy,
     /// The UDP port on which probes from other nodes are answered; the same on all nodes of the mesh
@@ -155,6 +158,18 @@ pub(crate) enum Routes {
     Auto,
     /// None: the network must lead there
     Off,
+}
+
+/// Whether services that are not global are balanced too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Replacement {
+    /// Global services only
+    #[default]
+    False,
+    /// All services, beside a kube-proxy
+    True,
+    /// All services, also where no program serves the rest
+    Force,
 }
 
 /// Whether a kube-proxy runs on this node.
@@ -259,6 +274,27 @@ mod tests {
         Args::command().debug_assert();
         assert_eq!(power_of_two("1024"), Ok(1_024));
         assert!(power_of_two("1000").is_err());
+    }
+
+    #[test]
+    fn the_replacement_of_a_kube_proxy_is_still_a_switch() {
+        let parsed = |flags: &[&str]| {
+            let required =
+                ["agent", "--cluster-name", "a", "--cluster-id", "1", "--node-name", "n"];
+            let args = Args::try_parse_from([&required[..], flags].concat());
+            args.map(|args| args.replace_kube_proxy)
+        };
+        for (flags, wanted) in [
+            (&[][..], Replacement::False),
+            (&["--replace-kube-proxy", "--own-routes"], Replacement::True),
+            (&["--replace-kube-proxy=true"], Replacement::True),
+            (&["--replace-kube-proxy=false"], Replacement::False),
+            (&["--replace-kube-proxy=force"], Replacement::Force),
+        ] {
+            assert_eq!(parsed(flags).unwrap(), wanted, "{flags:?}");
+        }
+        assert!(parsed(&["--replace-kube-proxy", "force"]).is_err());
+        assert!(parsed(&["--replace-kube-proxy=alone"]).is_err());
     }
 
     #[test]

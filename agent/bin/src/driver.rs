@@ -230,7 +230,7 @@ impl Driver {
             !answers.is_empty()
         });
         self.node.writers.kube_proxy.send_if_modified(|needed| {
-            std::mem::replace(needed, self.node.core.is_writer_away(now)) != *needed
+            std::mem::replace(needed, self.node.core.asks_for_kube_proxy(now)) != *needed
         });
         let core = &self.node.core;
         let addresses = core.merge().node_addresses(core.local(), core.node());

@@ -2,6 +2,7 @@
 //! state.
 
 mod admin;
+mod alone;
 mod args;
 mod cli;
 mod driver;

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{BuildHasher as _, RandomState},
+    pin::pin,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -52,7 +53,8 @@ use tokio::{
 
 use crate::{
     admin::AgentAdmin,
-    args::{Args, ProbeAnswerer, Routes},
+    alone,
+    args::{Args, ProbeAnswerer, Replacement, Routes},
     driver::{Audits, Driver},
     message::{Message, ask},
     pods::PodsAdmin,
@@ -89,13 +91,21 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
     let metrics = Metrics::default();
     let health = Health::new(metrics.exported());
+    let pins = PinRoot::open(&args.pin_root)?;
+    let mut stop = pin!(mesh_admin::stop_signal()?);
+    if alone::must_wait(&args, pins.has_tables()?)? {
+        tokio::select! {
+            served = alone::wait(&args, started, &health) => served?,
+            () = &mut stop => return Ok(()),
+        }
+    }
     let probing =
         HealthOptions { local: name.clone(), port: args.probe_port, endings: args.endings() };
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
     let kube_proxy = KubeProxyWatch::new(args.kube_proxy.known(), needed_receiver);
-    let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
+    let parts = Parts { pins, probing, remember, needed, metrics: metrics.clone() };
     let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let (sender, receiver) = mpsc::channel(MESSAGES);
@@ -128,7 +138,6 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let pods_admin = PodsAdmin { driver: sender.clone(), looks };
 
-    let stop = mesh_admin::stop_signal()?;
     let mut ended = core_thread(driver, receiver)?;
     tokio::select! {
         _ = &mut ended => anyhow::bail!("the core has ended"),
@@ -146,7 +155,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         served = mesh_admin::serve_with_pods(&args.admin_socket, admin, pods_admin) => {
             served.context("--admin-socket")?;
         }
-        () = stop => {}
+        () = &mut stop => {}
     }
     tracing::info!("stopping; the kernel goes on with what it has");
     let stopped = async { sender.send(Message::Stop).await.is_ok() && ended.await.is_ok() };
@@ -183,6 +192,7 @@ impl PeerStates for Words {
 
 /// What the driver needs of other tasks.
 struct Parts {
+    pins: PinRoot,
     probing: (mesh_health::Health, Verdicts),
     remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     needed: watch::Sender<bool>,
@@ -210,7 +220,7 @@ fn open(
         groups: args.max_weighted_services,
     };
     let now = Instant::now();
-    let pins = PinRoot::open(&args.pin_root)?;
+    let pins = parts.pins;
     let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
     let TakenOver { mut programs, mut tables, former } =
         take_over(pins.clone(), sizes, now).with_context(|| {
@@ -267,7 +277,7 @@ fn open(
         rules: Rules {
             local: id,
             node: Some(args.node_name.as_str().into()),
-            replace_kube_proxy: args.replace_kube_proxy,
+            replace_kube_proxy: args.replace_kube_proxy != Replacement::False,
         },
         ranges: LocalRanges {
             pod_cidrs: args.pod_cidrs.clone(),

@@ -13,7 +13,7 @@ use mesh_model::ClusterName;
 
 use crate::{
     choice::Choice,
-    input::{Connection, Input, Lifted, LocalState, RestoredCluster, Wanted},
+    input::{Connection, Input, KubeProxy, Lifted, LocalState, RestoredCluster, Wanted},
     local_pods::NodePods,
     local_readiness::LocalReadiness,
     peers::Peers,
@@ -68,6 +68,8 @@ pub struct Core {
     probes: ProbeTargets,
     pods: NodePods,
     readiness: LocalReadiness,
+    /// The last look found none.
+    has_no_kube_proxy: bool,
     upgrade: ProgramUpgrade,
     /// More of what the previous run left may be pruned than before.
     prune_moved: bool,
@@ -104,6 +106,7 @@ impl Core {
             probes: ProbeTargets::new(),
             pods: NodePods::new(unbalanced),
             readiness: LocalReadiness::new(local_state, now),
+            has_no_kube_proxy: false,
             upgrade: ProgramUpgrade::default(),
             prune_moved: false,
             ids_moved: true,
@@ -148,7 +151,10 @@ impl Core {
                 self.pods.found(found, complete, &self.merge, &mut self.wanted);
                 return;
             }
-            Input::KubeProxy(kube_proxy) => self.readiness.set_kube_proxy(kube_proxy),
+            Input::KubeProxy(kube_proxy) => {
+                self.has_no_kube_proxy = kube_proxy == KubeProxy::Absent;
+                self.readiness.set_kube_proxy(kube_proxy);
+            }
             Input::Timeout => self.timeout(now),
         }
         self.settle(now);

@@ -28,6 +28,8 @@ pub enum ProblemKind {
     LocalApiserver,
     /// Pods of this node without an identity.
     PodsWaiting,
+    /// Services that need a kube-proxy where none runs.
+    KubeProxy,
 }
 
 // === impl Problem ===

@@ -282,6 +282,7 @@ fn service_record() -> Record {
         shared: true,
         publish_not_ready_addresses: false,
         foreign_proxy: false,
+        outside_addresses: false,
     }))
 }
 

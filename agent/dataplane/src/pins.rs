@@ -183,6 +183,14 @@ impl PinRoot {
         make(self.root.join(LINKS))
     }
 
+    /// Whether an earlier agent left tables, which programs may use.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn has_tables(&self) -> Result<bool, PinError> {
+        Ok(!self.all_tables()?.is_empty())
+    }
+
     /// All folders with tables, of whatever layout and sizes.
     pub(crate) fn all_tables(&self) -> Result<Vec<PathBuf>, PinError> {
         let folders = entries(&self.root)?.into_iter();

@@ -1,7 +1,7 @@
 //! What is known of one cluster.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     pub(crate) addresses: HashMap<IpNet, AddressEntry>,
     hosts: Hosts,
     pub(crate) services: HashMap<Arc<ServiceName>, ServicePart>,
+    /// Those of the local cluster that need a kube-proxy.
+    pub(crate) left_to_kube_proxy: BTreeSet<Arc<ServiceName>>,
     /// The slices of those services, by their keys.
     pub(crate) slices: HashMap<RecordKey, SliceEntry>,
     /// The number of the next slice among its service's sources.
@@ -108,6 +110,7 @@ impl Cluster {
             addresses: HashMap::new(),
             hosts: Hosts::default(),
             services: HashMap::new(),
+            left_to_kube_proxy: BTreeSet::new(),
             slices: HashMap::new(),
             next_source: 0,
             namespaces: HashMap::new(),

@@ -120,6 +120,7 @@ mod tests {
             shared: true,
             publish_not_ready_addresses: false,
             foreign_proxy,
+            outside_addresses: false,
         }
     }
 

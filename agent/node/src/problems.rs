@@ -51,6 +51,7 @@ pub(crate) fn core_problem(problem: mesh_core::Problem) -> Problem {
         ProblemKind::PeerStale => ProblemCode::PeerStale,
         ProblemKind::LocalApiserver => ProblemCode::LocalApiserver,
         ProblemKind::PodsWaiting => ProblemCode::PodsWaiting,
+        ProblemKind::KubeProxy => ProblemCode::KubeProxy,
     };
     match &problem.peer {
         Some(peer) => code.of_peer(peer.as_str(), problem.message),

@@ -250,7 +250,8 @@ fn agent(
         format!("--cgroup-root={}", node.cgroup.display()),
         // The lab's CNI makes no routes to other nodes.
         "--own-routes".to_owned(),
-        "--replace-kube-proxy".to_owned(),
+        // None runs in a lab.
+        "--replace-kube-proxy=force".to_owned(),
     ]);
     command.extend(number.pod_cidrs().iter().map(|net| format!("--pod-cidr={net}")));
     command.extend(number.node_cidrs().iter().map(|net| format!("--node-cidr={net}")));

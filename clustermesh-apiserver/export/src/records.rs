@@ -214,6 +214,7 @@ pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> 
         shared,
         publish_not_ready_addresses: service.publish_not_ready_addresses,
         foreign_proxy,
+        outside_addresses: service.outside_addresses,
     }
 }
 

@@ -53,6 +53,8 @@ codes! {
         "start the local cluster's apiserver, or see its log",
     PodsWaiting "pods-waiting"
         "check that the local cluster's manifests have these pods, and that its apiserver runs",
+    KubeProxy "kube-proxy"
+        "start a kube-proxy on the node, or name the one that is not found: --kube-proxy present; where none is to run, --replace-kube-proxy=force",
     Snapshots "snapshots"
         "check free space and permissions of the agent's --state-dir; until then an agent that restarts forgets unreachable peers",
     Attachments "attachments"

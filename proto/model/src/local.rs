@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     identity::Identity,
-    service::{PortMap, ServiceName},
+    service::{PortMap, Protocol, ServiceName},
     traffic::ServiceTraffic,
 };
 
@@ -28,6 +28,8 @@ pub struct LocalService {
     pub publish_not_ready_addresses: bool,
     /// Another proxy serves it (`service.kubernetes.io/service-proxy-name`), so our agents do not.
     pub foreign_proxy: bool,
+    /// It has more addresses than its cluster IPs: node ports, external IPs or a load balancer's. Agents do not serve them.
+    pub outside_addresses: bool,
 }
 
 /// A pod of the local cluster that is scheduled to a node. It is published before it has an address, so that the node that
@@ -68,6 +70,14 @@ pub struct LocalDrain {
     pub cluster: bool,
     /// The names of drained nodes.
     pub nodes: BTreeSet<String>,
+}
+
+impl LocalService {
+    /// Whether a part of it is served by a kube-proxy, or by no program where none runs.
+    pub fn needs_kube_proxy(&self) -> bool {
+        let is_sctp = self.ports.values().any(|port| port.protocol == Protocol::Sctp);
+        !self.foreign_proxy && (self.outside_addresses || is_sctp && !self.cluster_ips.is_empty())
+    }
 }
 
 impl LocalDrain {

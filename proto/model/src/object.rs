@@ -166,6 +166,8 @@ pub struct Service {
     pub internal_traffic_local: bool,
     /// `trafficDistribution`, if it is set.
     pub traffic_distribution: Option<TrafficDistribution>,
+    /// It is of type `NodePort` or `LoadBalancer`, or has `externalIPs`.
+    pub outside_addresses: bool,
 }
 
 /// Which pods a client of a service prefers (`trafficDistribution`).

@@ -35,6 +35,7 @@ go_struct! {
         "internalTrafficLocal" => internal_traffic_local: bool, omit;
         "topologyHints" => topology_hints: bool, omit;
         "foreignProxy" => foreign_proxy: bool, omit;
+        "outsideAddresses" => outside_addresses: bool, omit;
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         shared,
         publish_not_ready_addresses,
         foreign_proxy,
+        outside_addresses,
     } = service;
     let ServiceTraffic {
         global,
@@ -79,6 +81,7 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         internal_traffic_local: *internal_traffic_local,
         topology_hints: *topology_hints,
         foreign_proxy: *foreign_proxy,
+        outside_addresses: *outside_addresses,
     })
 }
 
@@ -109,6 +112,7 @@ pub(crate) fn decode(key: &ServiceName, value: &[u8]) -> Result<Record, DecodeEr
         shared: json.shared,
         publish_not_ready_addresses: json.publish_not_ready_addresses,
         foreign_proxy: json.foreign_proxy,
+        outside_addresses: json.outside_addresses,
     })))
 }
 
@@ -189,7 +193,7 @@ mod tests {
 
     const KEY: &str = "clustermesh/local/v1/services/shop/cart";
     const PLAIN: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#;
-    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"topologyHints":true,"foreignProxy":true}"#;
+    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"topologyHints":true,"foreignProxy":true,"outsideAddresses":true}"#;
 
     #[test]
     fn records_have_this_json() {
@@ -203,6 +207,7 @@ mod tests {
             shared: false,
             publish_not_ready_addresses: false,
             foreign_proxy: false,
+            outside_addresses: false,
         };
         let full = LocalService {
             name: ServiceName::new("shop", "cart"),
@@ -226,6 +231,7 @@ mod tests {
             shared: true,
             publish_not_ready_addresses: true,
             foreign_proxy: true,
+            outside_addresses: true,
         };
         for (service, json) in [(plain, PLAIN), (full, FULL)] {
             let record = Record::LocalService(Box::new(service));

@@ -252,13 +252,20 @@ fn local_service() -> impl Strategy<Value = Record> {
     (
         (name(), name(), vec(ip(), 0..3), btree_map(text(), port(), 0..3)),
         (affinity, option::of(1u32..=86_400), (weights, weights_of), tiers, option::of(1u8..=100)),
-        any::<[bool; 6]>(),
+        any::<[bool; 7]>(),
     )
         .prop_map(|((namespace, name, cluster_ips, ports), traffic, flags)| {
             let (affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy) =
                 traffic;
-            let [global, shared, not_ready, internal_traffic_local, topology_hints, foreign_proxy] =
-                flags;
+            let [
+                global,
+                shared,
+                not_ready,
+                internal_traffic_local,
+                topology_hints,
+                foreign_proxy,
+                outside,
+            ] = flags;
             Record::LocalService(Box::new(LocalService {
                 name: ServiceName::new(&namespace, &name),
                 cluster_ips,
@@ -277,6 +284,7 @@ fn local_service() -> impl Strategy<Value = Record> {
                 shared: global && shared,
                 publish_not_ready_addresses: not_ready,
                 foreign_proxy,
+                outside_addresses: outside,
             }))
         })
 }

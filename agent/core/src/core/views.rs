@@ -104,7 +104,13 @@ impl Core {
             && self.peers.names().all(|name| self.merge.has_listed_services(name))
     }
 
-    /// Whether the local cluster's writer has not reported for too long: then it matters whether a kube-proxy runs.
+    /// Whether it matters if a kube-proxy runs: the local cluster's writer has not reported for too long, or all services
+    /// are taken.
+    pub fn asks_for_kube_proxy(&self, now: Instant) -> bool {
+        self.is_writer_away(now) || self.balancer().rules().replace_kube_proxy
+    }
+
+    /// Whether the local cluster's writer has not reported for too long.
     pub fn is_writer_away(&self, now: Instant) -> bool {
         self.readiness.is_away(now)
     }
@@ -174,6 +180,8 @@ impl Core {
         });
         let readiness = self.readiness.problem(now);
         let pods = self.pods.problem();
+        let alone = self.has_no_kube_proxy && self.balancer().rules().replace_kube_proxy;
+        let unserved = alone.then(|| unserved(self.merge.left_to_kube_proxy())).flatten();
         self.peers
             .problems()
             .chain(missing)
@@ -181,6 +189,26 @@ impl Core {
             .chain(self.staleness.problems(now))
             .chain(readiness.map(|why| Problem::new(ProblemKind::LocalApiserver, why)))
             .chain(pods.map(|why| Problem::new(ProblemKind::PodsWaiting, why)))
+            .chain(unserved.map(|why| Problem::new(ProblemKind::KubeProxy, why)))
             .collect()
     }
+}
+
+/// How many services a sentence names.
+const NAMED: usize = 4;
+
+/// The services of which no program serves all, as a sentence.
+fn unserved<'a>(mut services: impl Iterator<Item = &'a ServiceName>) -> Option<String> {
+    let named: Vec<String> = services.by_ref().take(NAMED).map(ToString::to_string).collect();
+    let more = match services.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| {
+        format!(
+            "no kube-proxy is found on the node: no program serves the node ports, external IPs, load balancers' addresses and \
+             SCTP ports of {}{more}",
+            named.join(", ")
+        )
+    })
 }

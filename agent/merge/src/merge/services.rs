@@ -64,6 +64,10 @@ impl Merge {
             return;
         }
         let Some(cluster) = self.clusters.get_mut(name) else { return };
+        match local.as_ref().is_some_and(LocalService::needs_kube_proxy) {
+            true => cluster.left_to_kube_proxy.insert(Arc::clone(&service)),
+            false => cluster.left_to_kube_proxy.remove(&service),
+        };
         let round = cluster.round(RecordKind::LocalService);
         let interner = &mut cluster.interner;
         let entry = local.map(|local| Box::new(LocalEntry::new(local, round, interner)));

@@ -45,6 +45,11 @@ impl Merge {
         Some(&self.local()?.services.get(service)?.local.as_ref()?.service)
     }
 
+    /// The local services of which a part is a kube-proxy's, in order.
+    pub fn left_to_kube_proxy(&self) -> impl Iterator<Item = &ServiceName> {
+        self.local().into_iter().flat_map(|local| &local.left_to_kube_proxy).map(AsRef::as_ref)
+    }
+
     /// The frontends of a local service, with their port names.
     pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
         let part = self.local().and_then(|local| local.services.get_key_value(service));

@@ -103,6 +103,7 @@ fn local() -> LocalService {
         shared: false,
         publish_not_ready_addresses: true,
         foreign_proxy: true,
+        outside_addresses: true,
     }
 }
 

@@ -36,6 +36,8 @@ struct ServiceSpec {
     session_affinity_config: Option<SessionAffinityConfig>,
     internal_traffic_policy: Option<String>,
     traffic_distribution: Option<String>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,6 +130,7 @@ impl Service {
         let traffic_distribution = spec.traffic_distribution()?;
         let ip_families = spec.ip_families()?;
         let external_name = spec.kind.as_deref() == Some("ExternalName");
+        let outside_addresses = spec.has_outside_addresses();
         let ports = service_ports(spec.ports)?;
         let mut ips = spec.cluster_ips;
         if let Some(ip) = spec.cluster_ip.filter(|ip| !ip.is_empty() && !ips.contains(ip)) {
@@ -162,6 +165,7 @@ impl Service {
             session_affinity,
             internal_traffic_local,
             traffic_distribution,
+            outside_addresses,
         }))
     }
 }
@@ -256,6 +260,12 @@ impl ServiceSpec {
                 "trafficDistribution {other:?}: it is PreferSameZone, PreferSameNode or PreferClose"
             )),
         }
+    }
+
+    fn has_outside_addresses(&self) -> bool {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        matches!(kind, "NodePort" | "LoadBalancer")
+            || self.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())
     }
 
     fn ip_families(&self) -> Result<Vec<IpFamily>, String> {

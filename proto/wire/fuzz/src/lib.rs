@@ -162,6 +162,7 @@ mod tests {
             shared: true,
             publish_not_ready_addresses: true,
             foreign_proxy: true,
+            outside_addresses: true,
         };
         let pod = LocalPod {
             namespace: "shop".into(),

@@ -79,6 +79,7 @@ pub(super) fn local(vip: Option<u8>, global: bool) -> LocalService {
         shared: global,
         publish_not_ready_addresses: false,
         foreign_proxy: false,
+        outside_addresses: false,
     }
 }
 
@@ -355,6 +356,29 @@ fn from_one_form_of_services_to_the_other() {
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
     assert!(merge.has_listed_services(&peer));
     assert_eq!(merge.kept(&peer).keys, 1);
+}
+
+#[test]
+fn services_with_parts_that_agents_do_not_serve_are_known() {
+    let mut merge = merge();
+    let plain = local(Some(10), true);
+    let sctp = [(String::new(), Port { protocol: Protocol::Sctp, number: 80 })];
+    let outside = LocalService { outside_addresses: true, ..plain.clone() };
+    let sctp = LocalService { ports: sctp.into(), ..plain.clone() };
+    for (service, is_left) in [
+        (plain.clone(), false),
+        (outside.clone(), true),
+        (LocalService { foreign_proxy: true, ..outside.clone() }, false),
+        (sctp.clone(), true),
+        (LocalService { cluster_ips: Vec::new(), ..sctp }, false),
+        (outside, true),
+    ] {
+        report_local(&mut merge, &service);
+        let left: Vec<_> = merge.left_to_kube_proxy().cloned().collect();
+        assert_eq!(left, if is_left { vec![web()] } else { Vec::new() }, "{service:?}");
+    }
+    merge.apply(&name("a"), RecordEvent::Remove(RecordKey::LocalService(web()))).unwrap();
+    assert_eq!(merge.left_to_kube_proxy().count(), 0);
 }
 
 #[test]

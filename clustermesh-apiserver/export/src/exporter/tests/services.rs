@@ -100,9 +100,21 @@ fn every_service_but_external_names_is_exported_for_local_nodes() {
             "clusterIP: 10.97.0.1, ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
             r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
         ),
-        // Nodes' ports and addresses from outside lead to no backend of ours.
+        // Nodes' ports and addresses from outside lead to no backend of ours, and agents only learn that there are some.
         (
             "type: LoadBalancer, clusterIP: 10.97.0.1, externalIPs: [192.0.2.1], loadBalancerSourceRanges: [192.0.2.0/24], externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"outsideAddresses":true}"#,
+        ),
+        (
+            "type: NodePort, clusterIP: 10.97.0.1, ports: [{port: 80, nodePort: 30080}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"outsideAddresses":true}"#,
+        ),
+        (
+            "type: ClusterIP, clusterIP: 10.97.0.1, externalIPs: [192.0.2.1], ports: [{port: 80}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"outsideAddresses":true}"#,
+        ),
+        (
+            "type: ClusterIP, clusterIP: 10.97.0.1, externalIPs: [], ports: [{port: 80}]",
             r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
         ),
     ] {
