@@ -213,7 +213,8 @@ impl<K: Kernel> LbWriter<K> {
                 self.reconciler.want(key, Some(LbValue::Settings(settings)));
             }
             Change::RemoveFrontend(_) => self.reconciler.remove_group(key),
-            Change::AddBackend(_, _, group) => {
+            Change::AddBackend(frontend, _, group) => {
+                self.tables.expect_backend(&frontend);
                 self.reconciler.want(key, Some(LbValue::Group(group)));
             }
             Change::RemoveBackend(..) => self.reconciler.want(key, None),

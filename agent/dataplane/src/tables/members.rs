@@ -53,6 +53,15 @@ impl<K: Kernel> Tables<K> {
         added
     }
 
+    /// A backend will be added, and was not tried yet: until [`Tables::commit`] a frontend without any refuses no connection.
+    pub(crate) fn expect_backend(&mut self, frontend: &Frontend) {
+        let Some(service) = self.services.get_mut(frontend) else { return };
+        if service.positions.is_empty() && !service.is_settling {
+            self.settling.push(*frontend);
+            service.change_settings(&mut self.kernel, |service| service.is_settling = true);
+        }
+    }
+
     fn enter(
         &mut self,
         frontend: &Frontend,
