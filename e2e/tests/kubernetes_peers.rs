@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "clustermesh-system";
 const SECRET: &str = "secret/clustermesh-peers";
 const USERS: &str = "configmap/clustermesh-users";
+const DRAIN: &str = "configmap/clustermesh-drain";
 
 /// A cluster: an API server with the apiserver's manifests, and a cluster directory.
 struct Cluster {
@@ -258,8 +259,16 @@ fn a_cluster_follows_another_and_gives_it_up() {
     assert_eq!(b.entries(), serde_json::Map::new());
     assert_eq!(b.managers(), Vec::<String>::new());
     b.must(&["remove", "--peer", "a", "--user"], &Value::Null);
+    let drains = json!({ "data": { "drain.yaml": "nodes: [n1]\n", "drained-peers.yaml": "clusters: [b, c]\n" } });
+    a.patch(DRAIN, &drains);
+    assert_eq!(a.describe()["drainedPeers"], json!(["b", "c"]));
     let removed = a.must(&["remove", "--peer", "b", "--user"], &Value::Null);
-    assert_eq!(removed["user"], json!(true), "{removed}");
+    assert_eq!((&removed["user"], &removed["drained"]), (&json!(true), &json!(true)), "{removed}");
+    assert_eq!(a.describe()["drainedPeers"], json!(["c"]));
+    let drains = a.kubernetes.get(&["-n", NAMESPACE, DRAIN]);
+    assert_eq!(drains["data"]["drain.yaml"], json!("nodes: [n1]\n"));
+    let removed = a.must(&["remove", "--peer", "b", "--user"], &Value::Null);
+    assert_eq!(removed["drained"], json!(false), "{removed}");
     wait_for_user(&etcd, &running, "remote-b", false);
 }
 

@@ -243,7 +243,7 @@ pub(crate) enum PeerCommand {
     Sign,
     /// Write a peer's file and certificate, which standard input has, to the Secret clustermesh-peers
     Accept,
-    /// Remove a peer from the Secret clustermesh-peers
+    /// Remove a peer from the Secret clustermesh-peers, and from the drained peers
     Remove {
         /// The cluster that is not followed any more
         #[arg(long, value_name = "NAME")]

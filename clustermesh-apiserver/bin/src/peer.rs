@@ -13,7 +13,9 @@ use std::io::{self, Read as _, Write as _};
 use anyhow::{Context as _, bail, ensure};
 use mesh_model::ClusterName;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
-use mesh_source_kube::{Connection, PeersSecret, UsersConfigMap};
+use mesh_source_kube::{
+    ConfigMapError, Connection, DrainedPeersConfigMap, PeersSecret, UsersConfigMap,
+};
 use mesh_wire::peering::{PeerEntries, Removed};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -26,6 +28,7 @@ struct Local {
     connection: Connection,
     secret: PeersSecret,
     users: UsersConfigMap,
+    drained: DrainedPeersConfigMap,
 }
 
 /// How often a change is tried while others change the same object.
@@ -45,7 +48,8 @@ async fn answer(args: PeerArgs) -> anyhow::Result<()> {
     let connection = Connection::open(&args.api.choice()).await?;
     let secret = PeersSecret::new(connection.clone());
     let users = UsersConfigMap::new(connection.clone());
-    let local = Local { directory, settings, connection, secret, users };
+    let drained = DrainedPeersConfigMap::new(connection.clone());
+    let local = Local { directory, settings, connection, secret, users, drained };
     match args.command {
         PeerCommand::Describe { include_keys } => print(&local.describe(include_keys).await?),
         PeerCommand::Request { peer } => print(&local.request(&local.peer(&peer)?).await?),
@@ -62,7 +66,8 @@ async fn answer(args: PeerArgs) -> anyhow::Result<()> {
             let peer = local.peer(&peer)?;
             let removed = local.remove(&peer).await?;
             let user = user && local.remove_user(&peer).await?;
-            print(&Removed { user, ..removed })
+            let drained = local.undrain(&peer).await?;
+            print(&Removed { user, drained, ..removed })
         }
     }
 }
@@ -98,9 +103,34 @@ impl Local {
                 (entry.to_owned(), managers)
             });
             let gone = gone.into_iter().map(str::to_owned).collect();
-            return Ok(Removed { entries: gone, kept: kept.collect(), user: false });
+            return Ok(Removed { entries: gone, kept: kept.collect(), ..Removed::default() });
         }
         contended("Secret clustermesh-peers")
+    }
+
+    /// The names of the drained peers. A file that is not valid drains as before, and is nothing that a connection needs.
+    async fn drained_peers(&self) -> anyhow::Result<Vec<String>> {
+        match self.drained.read().await {
+            Ok(found) => Ok(found.value.clusters.iter().map(ToString::to_string).collect()),
+            Err(ConfigMapError::Invalid { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a peer out of the drained ones: if one of that name is connected later, it must not be drained. Returns whether it
+    /// was.
+    async fn undrain(&self, peer: &ClusterName) -> anyhow::Result<bool> {
+        for _ in 0..CONTENDED {
+            let found = self.drained.read().await?;
+            let mut peers = found.value;
+            if !peers.clusters.remove(peer) {
+                return Ok(false);
+            }
+            if self.drained.write(&peers, found.version).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        contended("ConfigMap clustermesh-drain")
     }
 }
 

@@ -7,6 +7,7 @@
 mod config_map;
 mod connection;
 mod drain;
+mod drained_peers;
 mod etcd_addresses;
 mod events;
 mod failure;
@@ -24,6 +25,7 @@ mod users;
 pub use config_map::{ConfigMapError, Versioned};
 pub use connection::{ConnectError, Connection, KubeconfigChoice};
 pub use drain::{DrainConfigMap, FollowedDrain, VersionedDrain};
+pub use drained_peers::{DrainedPeersConfigMap, VersionedDrainedPeers};
 pub use etcd_addresses::{etcd_addresses, etcd_replicas};
 pub use events::{FollowedKind, KubeEvent};
 pub use follow::follow;

@@ -46,6 +46,8 @@ pub struct Description {
     pub signer: String,
     /// The etcd users of peers.
     pub users: UsersFile,
+    /// The names of the clusters that its agents do not use (`drained-peers.yaml`).
+    pub drained_peers: Vec<String>,
     /// The Secret with its peers.
     pub secret: PeersSecret,
     /// Where its etcd is reached.
@@ -164,6 +166,8 @@ pub struct Removed {
     pub kept: BTreeMap<String, Vec<String>>,
     /// Whether the etcd user of the peer was removed.
     pub user: bool,
+    /// Whether the peer was drained, and is no longer.
+    pub drained: bool,
 }
 
 /// The names of a peer's entries in the Secret, which are those of its files in the folder of peers.

@@ -135,6 +135,11 @@ fn leave(side: &KubeSide<'_>, peer: &ClusterName, dry_run: bool) -> anyhow::Resu
             "{name}: remove user remote-{peer} (ConfigMap {namespace}/clustermesh-users)"
         ));
     }
+    if side.drains(peer) {
+        steps.push(format!(
+            "{name}: take {peer} out of the drained peers (ConfigMap {namespace}/clustermesh-drain)"
+        ));
+    }
     if dry_run || steps.is_empty() {
         return Ok(steps);
     }

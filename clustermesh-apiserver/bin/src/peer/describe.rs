@@ -26,6 +26,7 @@ impl Local {
         });
         let secret = self.secret.read().await?;
         let (users, _) = self.users_now().await?;
+        let drained_peers = self.drained_peers().await?;
         let signer = ClusterPki::new(&self.directory.pki()).ca(SystemTime::now())?;
         Ok(Description {
             version: mesh_admin::version::line().into(),
@@ -40,6 +41,7 @@ impl Local {
             ca: self.trusted()?.to_pem(),
             signer: signer.certificate().into(),
             users,
+            drained_peers,
             secret: described(&secret, include_keys),
             etcd: EtcdAddresses { configured: configured.collect(), ..etcd },
         })

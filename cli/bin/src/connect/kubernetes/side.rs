@@ -56,7 +56,7 @@ impl<'a> KubeSide<'a> {
 
     /// Whether it has anything of a peer.
     pub(super) fn has(&self, peer: &ClusterName) -> bool {
-        self.has_entries(peer) || self.has_user(peer)
+        self.has_entries(peer) || self.has_user(peer) || self.drains(peer)
     }
 
     /// Whether its Secret has entries of a peer.
@@ -73,6 +73,11 @@ impl<'a> KubeSide<'a> {
     pub(super) fn has_user(&self, peer: &ClusterName) -> bool {
         let user = remote_user(peer);
         self.described.users.users.iter().any(|other| other.name == user)
+    }
+
+    /// Whether its agents do not use a cluster of that name.
+    pub(super) fn drains(&self, peer: &ClusterName) -> bool {
+        self.described.drained_peers.iter().any(|other| other == peer.as_str())
     }
 
     /// Refuses another peer if its Secret has no room for it.

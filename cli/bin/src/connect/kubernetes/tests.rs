@@ -115,6 +115,7 @@ impl PeerCommands for Fake {
                 secret.entries.retain(|name, _| !all.contains(&name.as_str()));
                 secret.keys.retain(|name| name != peer);
                 described.users.users.retain(|user| user.name != format!("remote-{peer}"));
+                described.drained_peers.retain(|name| name != peer);
                 json!({})
             }
             other => panic!("{other:?}"),
@@ -165,10 +166,13 @@ fn two_clusters_are_connected_once_and_disconnected() {
     (b.described.borrow_mut().ca, b.described.borrow_mut().signer) = (ca.clone(), ca);
     assert_eq!(connected(&a, &b).unwrap().len(), 3);
 
+    // Agents would not use a cluster of that name that is connected later.
+    a.described.borrow_mut().drained_peers = ["b", "c"].map(str::to_owned).into();
     let (one, other) = (side(&a).unwrap(), side(&b).unwrap());
-    assert_eq!(leave(&one, &name("b"), true).unwrap().len(), 2);
+    assert_eq!(leave(&one, &name("b"), true).unwrap().len(), 3);
     assert!(side(&a).unwrap().has(&name("b")), "a dry run changes nothing");
-    assert_eq!(leave(&one, &name("b"), false).unwrap().len(), 2);
+    assert_eq!(leave(&one, &name("b"), false).unwrap().len(), 3);
+    assert_eq!(a.described.borrow().drained_peers, ["c"]);
     assert_eq!(leave(&other, &name("a"), false).unwrap().len(), 2);
     assert!(!side(&a).unwrap().has(&name("b")) && !side(&b).unwrap().has(&name("a")));
     assert_eq!(leave(&side(&a).unwrap(), &name("b"), false).unwrap(), Vec::<String>::new());
