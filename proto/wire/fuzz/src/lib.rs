@@ -6,8 +6,12 @@
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_wire::{
     Key, Layout, Peer, Role, cluster_config, decode, decode_removal, encode, local_drain,
-    peer_file::PeerFile, timestamp, users_file::UsersFile,
+    peer_file::PeerFile,
+    peering::{Acceptance, Description, PeerEntries, Removed, Requested, SignRequest, Signed},
+    timestamp,
+    users_file::UsersFile,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 mod run;
 
@@ -64,6 +68,41 @@ pub fn files(data: &[u8]) {
         assert_eq!(again, Some(file));
     }
     let _ = UsersFile::parse(text);
+}
+
+/// Decodes what `clustermesh connect` and `clustermesh-apiserver peer` tell each other, as if another cluster had sent it.
+pub fn peering(data: &[u8]) {
+    message::<Requested>(data);
+    message::<Signed>(data);
+    message::<Removed>(data);
+    if let Some(request) = message::<SignRequest>(data) {
+        entries_of(&request.peer);
+    }
+    if let Some(acceptance) = message::<Acceptance>(data) {
+        entries_of(&acceptance.peer);
+        files(acceptance.file.as_bytes());
+    }
+    if let Some(described) = message::<Description>(data) {
+        described.secret.entries.keys().for_each(|name| entries_of(name));
+        described.secret.entries.values().for_each(|text| files(text.as_bytes()));
+    }
+}
+
+/// A message. It must be the same after it is encoded and decoded again.
+fn message<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<T> {
+    // As the commands read it: the input may go on.
+    let found = T::deserialize(&mut serde_json::Deserializer::from_slice(data)).ok()?;
+    let again = serde_json::to_vec(&found).ok();
+    assert_eq!(again.and_then(|json| serde_json::from_slice(&json).ok()).as_ref(), Some(&found));
+    Some(found)
+}
+
+/// The entries of a peer are distinct, and in no folder: their names are those of files.
+fn entries_of(peer: &str) {
+    let Ok(peer) = ClusterName::new(peer) else { return };
+    let entries = PeerEntries::new(&peer);
+    let names = std::collections::BTreeSet::from(entries.all());
+    assert!(names.len() == 5 && names.iter().all(|name| !name.contains('/') && *name != ".."));
 }
 
 #[cfg(test)]
@@ -236,5 +275,29 @@ mod tests {
         let peer = "endpoints:\n- https://beta.mesh.cilium.io:32379\ntrusted-ca-file: /a\nkey-file: /b\ncert-file: /c\ncilium-host-aliases:\n- hostname: beta.mesh.cilium.io\n  ips: [10.0.0.1, 'fd00::1']\nclustermesh:\n  uuid: 00000000-0000-0000-0000-000000000001\n  podCIDRs: [10.2.0.0/16]\n  nodeCIDRs: [172.31.2.0/24]\n  externalBackends: false\n  budget: {keys: 10}\n";
         let users = "users:\n- name: remote-beta\n  role: remote\n";
         run([peer, users].map(|text| text.as_bytes().to_vec()).into(), files);
+    }
+
+    #[test]
+    fn messages_between_clusters_survive() {
+        let file = "endpoints: ['https://b.mesh.cilium.io:12379']\ntrusted-ca-file: b.etcd-client-ca.crt\n";
+        let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let signed = Signed { certificate: Some(pem.into()), ca: pem.into() };
+        let acceptance =
+            Acceptance { peer: "b".into(), file: file.into(), signed: Some(signed.clone()) };
+        let asked = SignRequest { peer: "b".into(), request: Some(pem.into()) };
+        let removed = r#"{"entries":["b"],"kept":{"b.etcd-client.crt":["flux"]},"user":true,"drained":true}"#;
+        let described = r#"{"version":"1","namespace":"clustermesh-system","name":"b","id":2,"maxConnectedClusters":255,"podCIDRs":["10.2.0.0/16"],"nodeCIDRs":["fd00:172::/64"],"serviceCIDRs":[],"uuid":"00000000-0000-0000-0000-000000000001","ca":"x","signer":"x","users":{"users":[{"name":"remote-a","role":"remote"}]},"drainedPeers":["c"],"secret":{"bytes":10,"entries":{"a":"endpoints: []","a.etcd-client.crt":"x"},"keys":["a"],"pending":["c"]},"etcd":{"configured":[["172.31.1.1:2379","[fd00:172::101]:2379"]],"service":{"type":"NodePort","port":2379,"nodePort":32379,"clusterIps":["10.102.0.9"],"loadBalancer":["lb.example.org"],"local":true},"replicas":[{"node":"n1","addresses":["172.31.1.1"]}],"port":12379,"nodes":[]}}"#;
+        let found: Description = serde_json::from_str(described).unwrap();
+        let service = found.etcd.service.unwrap();
+        assert_eq!((found.secret.entries.len(), service.node_port), (2, Some(32_379)));
+        let json = [
+            serde_json::to_vec(&Requested { request: pem.into() }),
+            serde_json::to_vec(&asked),
+            serde_json::to_vec(&signed),
+            serde_json::to_vec(&acceptance),
+        ];
+        let corpus = json.into_iter().map(Result::unwrap);
+        let corpus = corpus.chain([removed, described].map(|text| text.as_bytes().to_vec()));
+        run(corpus.collect(), peering);
     }
 }
