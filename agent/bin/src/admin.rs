@@ -10,8 +10,9 @@ use mesh_admin::{
         self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
         LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, PreviewDrainRequest, State,
-        StatusRequest, StatusResponse, Table, UndrainRequest, UndrainResponse, admin_server::Admin,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, PreviewDrainRequest, Problem,
+        State, StatusRequest, StatusResponse, Table, UndrainRequest, UndrainResponse,
+        admin_server::Admin,
     },
     version::version,
 };
@@ -55,6 +56,12 @@ pub(crate) struct AgentAdmin {
 const PAGE: usize = 64;
 
 impl AgentAdmin {
+    /// The certificates that end soon.
+    fn certificates(&self) -> Vec<Problem> {
+        let peers = self.args.config_dir.join("peers");
+        certificates(&peers, &self.args.cluster_name, SystemTime::now())
+    }
+
     /// Asks the driver.
     async fn ask<T: Send + 'static>(
         &self,
@@ -94,7 +101,7 @@ impl Admin for AgentAdmin {
         let StatusRequest { peers: with_peers } = request.into_inner();
         let (args, started) = (self.args.clone(), self.started);
         let counters = self.programs.counters().await;
-        let certificates = certificates(&self.args.config_dir.join("peers"));
+        let certificates = self.certificates();
         let status = move |node: &Node| {
             let (audit, problems) = (node.audit(), all_problems(node, certificates));
             let ready = unready(node).is_empty();
@@ -151,7 +158,7 @@ impl Admin for AgentAdmin {
         &self,
         _: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
-        let certificates = certificates(&self.args.config_dir.join("peers"));
+        let certificates = self.certificates();
         let peers = |node: &Node| all_peers(node, &all_problems(node, certificates));
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
     }

@@ -17,22 +17,29 @@ use mesh_routes::{RouteSummary, reason};
 
 use mesh_node::{Node, Relation, phases};
 
-/// Certificates that peers' clusters issued for this one and that end soon.
-pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
+/// Certificates that peers' clusters issued for the local one and that end soon, each with the command that replaces it.
+pub(super) fn certificates(peers: &Path, local: &str, now: SystemTime) -> Vec<Problem> {
+    // A kubelet mounts a Secret so. `certs rotate` does not change that, and `connect` does.
+    let is_secret = peers.join("..data").exists();
     let problem = |expiring: Expiring| {
         let name = expiring.file.file_name()?.to_str()?;
         let (peer, _) = name.split_once(".etcd-client")?;
         // Files that a removed peer left are of no use.
         peers.join(peer).exists().then(|| {
-            let what = rotated_by(&expiring.file);
+            let remedy = match rotated_by(&expiring.file) {
+                "--clients" if is_secret => format!(
+                    "clustermesh connect --context CONTEXT --destination-context CONTEXT, with the kubeconfig contexts of {local} and {peer}"
+                ),
+                what => format!("clustermesh certs rotate --context {peer} {what}"),
+            };
             Problem {
-                remedy: format!("clustermesh certs rotate --context {peer} {what}"),
+                remedy,
                 object: expiring.file.display().to_string(),
                 ..ProblemCode::CertificateExpiring.of_peer(peer, expiring.to_string())
             }
         })
     };
-    let expiring = mesh_certs::expiring(peers, SystemTime::now());
+    let expiring = mesh_certs::expiring(peers, now);
     expiring.into_iter().filter_map(problem).collect()
 }
 
@@ -230,4 +237,56 @@ fn missing(health: &ClusterHealth, isolated: bool) -> String {
         detail += &format!("; {} of these come and go, and must answer for longer", health.damped);
     }
     detail
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use mesh_certs::{Ca, Profile};
+
+    use super::*;
+
+    /// A folder of peer files, and a Secret as a kubelet mounts it.
+    #[test]
+    fn a_peers_certificate_that_ends_soon_is_renewed_by_the_command_for_where_it_is() {
+        let folder = std::env::temp_dir().join(format!("agent-expiring-{}", std::process::id()));
+        let (files, secret) = (folder.join("files"), folder.join("secret"));
+        let version = secret.join("..2027_01_15");
+        [&files, &version].map(|folder| fs::create_dir_all(folder).unwrap());
+        symlink("..2027_01_15", secret.join("..data")).unwrap();
+        let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3_600));
+        let (ca, ca_files) = Ca::create("b", now, 4_000 * day).unwrap();
+        let user = Profile::Client { user: "remote-a".into() };
+        let client = ca.issue(&user, now, Ca::ISSUED_LIFETIME).unwrap();
+        for (name, text) in [
+            ("b", ""),
+            ("b.etcd-client.crt", client.certificate.as_str()),
+            ("b.etcd-client-ca.crt", ca_files.certificate.as_str()),
+            // Of a peer that was removed.
+            ("c.etcd-client.crt", client.certificate.as_str()),
+        ] {
+            [&files, &version].map(|folder| fs::write(folder.join(name), text).unwrap());
+            symlink(format!("..data/{name}"), secret.join(name)).unwrap();
+        }
+        let end = now + Ca::ISSUED_LIFETIME;
+        for (peers, remedy) in [
+            (&files, "clustermesh certs rotate --context b --clients"),
+            (
+                &secret,
+                "clustermesh connect --context CONTEXT --destination-context CONTEXT, with the kubeconfig contexts of a and b",
+            ),
+        ] {
+            assert_eq!(certificates(peers, "a", end - 31 * day), []);
+            let found = certificates(peers, "a", end - 29 * day);
+            let [problem] = <[Problem; 1]>::try_from(found).unwrap();
+            assert_eq!(
+                (problem.code.as_str(), problem.peer.as_str()),
+                ("certificate-expiring", "b")
+            );
+            assert_eq!(problem.remedy, remedy);
+            assert!(problem.message.contains("b.etcd-client.crt"), "{}", problem.message);
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
