@@ -125,6 +125,7 @@ pub struct Exporter {
 impl Exporter {
     /// An exporter without objects. It exports only the cluster config.
     pub fn new(config: ExporterConfig) -> Self {
+        let exported = Exported::new(config.name.clone());
         let mut exporter = Self {
             local: LocalCluster { name: config.name.clone(), id: config.id },
             config,
@@ -139,7 +140,7 @@ impl Exporter {
             cilium: Cilium::default(),
             label_sets: LabelSets::default(),
             shared: Shared::default(),
-            exported: Exported::default(),
+            exported,
             problems: BTreeMap::new(),
             notes: BTreeMap::new(),
             identities: Identities::default(),
@@ -245,7 +246,7 @@ impl Exporter {
     }
 
     /// The keys that the etcd should have, in any order.
-    pub fn keys(&self) -> impl Iterator<Item = &EtcdKey> {
+    pub fn keys(&self) -> impl Iterator<Item = EtcdKey> {
         self.exported.keys()
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity,
-    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Record, ServiceName,
+    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Record, RecordKey, ServiceName,
     SliceEndpoint,
     node::FamilyPair,
     object,
@@ -27,10 +27,26 @@ pub(crate) struct LocalCluster {
     pub(crate) id: ClusterId,
 }
 
+/// The keys of a pod's records: that for its node, and one for each address, in the order of [`local_pod`] and
+/// [`addresses`].
+pub(crate) fn pod_keys(pod: &object::Pod) -> impl Iterator<Item = RecordKey> {
+    let local = is_scheduled(pod).then(|| RecordKey::Pod {
+        node: pod.node.to_string(),
+        namespace: pod.namespace.to_string(),
+        name: pod.name.to_string(),
+    });
+    let addresses = pod.ips.iter().map(|ip| RecordKey::Address(IpNet::from(*ip)));
+    local.into_iter().chain(addresses)
+}
+
+/// Whether a pod is scheduled to a node, has not ended, and has addresses of its own.
+fn is_scheduled(pod: &object::Pod) -> bool {
+    !pod.node.is_empty() && !pod.host_network && !pod.finished
+}
+
 /// The record of a pod for its node; `None` if it is not scheduled, has ended, or has its node's addresses.
 pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option<Record> {
-    let scheduled = !pod.node.is_empty() && !pod.host_network && !pod.finished;
-    scheduled.then(|| {
+    is_scheduled(pod).then(|| {
         Record::Pod(Box::new(LocalPod {
             namespace: pod.namespace.to_string(),
             name: pod.name.to_string(),

@@ -47,7 +47,8 @@ pub struct ObjectKey {
     pub name: Arc<str>,
 }
 
-/// An object of any kind. Each is in a box of its own: most objects of a cluster are pods, which are small.
+/// An object of any kind. Each is in a box of its own: most objects of a cluster are pods, which are small. Copies of a pod
+/// share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A namespace.
@@ -55,7 +56,7 @@ pub enum Object {
     /// A node.
     Node(Box<Node>),
     /// A pod.
-    Pod(Box<Pod>),
+    Pod(Arc<Pod>),
     /// A service.
     Service(Box<Service>),
     /// An endpoint slice. Its fields `cluster` and `cluster_id` are empty: the exporter sets them.
@@ -372,12 +373,12 @@ impl fmt::Display for ObjectKey {
 
 // === impl Object ===
 
-/// Puts objects of each kind into a box.
+/// Makes objects of each kind.
 macro_rules! boxed {
     ($($kind:ident)*) => {
         $(impl From<$kind> for Object {
             fn from(object: $kind) -> Self {
-                Self::$kind(Box::new(object))
+                Self::$kind(object.into())
             }
         })*
     };

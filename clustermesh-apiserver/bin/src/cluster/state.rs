@@ -117,7 +117,7 @@ impl State {
 
     /// The fingerprints of the desired values of some keys, or of all.
     pub(super) fn fingerprints(&self, of: Option<Vec<EtcdKey>>) -> BTreeMap<EtcdKey, Option<u64>> {
-        let keys = of.unwrap_or_else(|| self.exporter.keys().cloned().collect());
+        let keys = of.unwrap_or_else(|| self.exporter.keys().collect());
         keys.into_iter()
             .map(|key| (EtcdKey::clone(&key), self.exporter.fingerprint(&key)))
             .collect()

@@ -15,8 +15,6 @@ use super::{Exporter, Value};
 pub(super) struct Identities {
     /// The labels of allocated IDs.
     labels: BTreeMap<Identity, Labels>,
-    /// The identity of each pod.
-    of_pods: HashMap<Arc<ObjectKey>, Identity>,
     /// The number of pods that have each ID, and their labels.
     used: HashMap<Identity, (usize, Labels)>,
     /// The ID of the pods with a label set.
@@ -30,12 +28,12 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    /// Sets the identity of a pod, or that it has none.
-    pub(super) fn set_use(&mut self, pod: &Arc<ObjectKey>, identity: Option<(Identity, Labels)>) {
-        let before = match &identity {
-            Some((identity, _)) => self.of_pods.insert(Arc::clone(pod), *identity),
-            None => self.of_pods.remove(pod),
-        };
+    /// Counts a pod's identity, or that it has none, in place of the one that it had before.
+    pub(super) fn set_use(
+        &mut self,
+        before: Option<Identity>,
+        identity: Option<(Identity, Labels)>,
+    ) {
         if let Some((identity, labels)) = identity {
             // Most pods share their labels with others, so that a copy is seldom needed.
             if self.ids.get(&labels) != Some(&identity) {
@@ -58,11 +56,6 @@ impl Identities {
     /// A pod's label set has no ID yet.
     pub(super) fn wait(&mut self, pod: &Arc<ObjectKey>, labels: Labels) {
         self.waiting.entry(labels).or_default().insert(Arc::clone(pod));
-    }
-
-    /// The identity with which a pod was exported last.
-    pub(super) fn of_pod(&self, pod: &ObjectKey) -> Option<Identity> {
-        self.of_pods.get(pod).copied()
     }
 
     pub(super) fn take_waiting(&mut self) -> Vec<Arc<ObjectKey>> {

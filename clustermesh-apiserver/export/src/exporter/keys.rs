@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     Identity, Labels, Record,
-    object::{Kind, Object, ObjectKey, Pod},
+    object::{Kind, Object, ObjectKey},
 };
 use mesh_wire::{Key, Layout, encode};
 use rayon::prelude::*;
 
 use super::{
     Allocate, EtcdKey, Exporter, Made, Value,
-    exported::{Stored, fingerprint},
+    exported::{Kept, KeptPod, Stored, fingerprint},
     namespaces::{Changed, namespace_of},
 };
 use crate::records;
@@ -51,6 +51,10 @@ impl Exporter {
                 let known = self.objects.get_key_value(&key).map(|(key, _)| Arc::clone(key));
                 let shared = known.unwrap_or_else(|| self.shared.key(key.clone()));
                 self.shared.share(&shared, &mut object);
+                if self.objects.get(&shared) == Some(&object) {
+                    // What was made of it shares the one that is known.
+                    return;
+                }
                 self.objects.insert(shared, object)
             }
             None => self.objects.remove(&key),
@@ -100,10 +104,7 @@ impl Exporter {
                 Some(deferred) if affected.kind == Kind::Service => {
                     deferred.insert(affected);
                 }
-                _ => {
-                    let before = before.filter(|_| affected == key);
-                    self.make_after(&self.shared_key(&affected), before, allocate);
-                }
+                _ => self.make(affected, allocate),
             }
         }
         match decides {
@@ -115,26 +116,20 @@ impl Exporter {
 
     /// Makes an object's records, and updates the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
-        self.make_after(&self.shared_key(&key), None, allocate);
+        self.make_shared(&self.shared_key(&key), allocate);
     }
 
-    /// The same for an object that was another before, if it was.
-    fn make_after<A: Allocate>(
-        &mut self,
-        key: &Arc<ObjectKey>,
-        before: Option<&Object>,
-        allocate: &mut A,
-    ) {
+    fn make_shared<A: Allocate>(&mut self, key: &Arc<ObjectKey>, allocate: &mut A) {
         let labels = self.labels_of(key);
         let identity = self.identity(key, labels, allocate);
         let encoded = self.encode(key, identity);
-        self.set(key, before, encoded);
+        self.set(key, encoded);
     }
 
     /// Makes the records of many objects. All cores do what needs no change of the exporter.
     pub(super) fn make_all<A: Allocate>(&mut self, keys: Vec<Arc<ObjectKey>>, allocate: &mut A) {
         if keys.len() < MANY {
-            return keys.iter().for_each(|key| self.make_after(key, None, allocate));
+            return keys.iter().for_each(|key| self.make_shared(key, allocate));
         }
         let labels: Vec<_> = keys.par_iter().map(|key| self.labels_of(key)).collect();
         let with_labels = keys.iter().zip(labels);
@@ -143,7 +138,7 @@ impl Exporter {
         let with_identities = keys.par_iter().zip(identities);
         let encoded: Vec<_> =
             with_identities.map(|(key, identity)| self.encode(key, identity)).collect();
-        keys.iter().zip(encoded).for_each(|(key, encoded)| self.set(key, None, encoded));
+        keys.iter().zip(encoded).for_each(|(key, encoded)| self.set(key, encoded));
     }
 
     /// An object's key as its maps share it.
@@ -193,24 +188,23 @@ impl Exporter {
         (key.to_string(), Value::from(encode(record)))
     }
 
-    /// Replaces an object's keys and values. `before` is the object before it changed.
-    fn set(
-        &mut self,
-        key: &Arc<ObjectKey>,
-        before: Option<&Object>,
-        encoded: Result<Encoded, NotExported>,
-    ) {
+    /// Replaces an object's keys and values.
+    fn set(&mut self, key: &Arc<ObjectKey>, encoded: Result<Encoded, NotExported>) {
         self.makes += 1;
-        let (values, made_again) = match encoded {
+        let (values, identity, pod) = match encoded {
             Ok(Encoded { values, identity, notes }) => {
                 self.problems.remove(&**key);
                 match notes.is_empty() {
                     true => self.notes.remove(&**key),
                     false => self.notes.insert((**key).clone(), notes),
                 };
-                let made_again = identity.is_some();
-                self.identities.set_use(key, identity);
-                (values, made_again)
+                let pod = match self.objects.get(key) {
+                    Some(Object::Pod(pod)) => Some(Arc::clone(pod)),
+                    _ => None,
+                };
+                let id = identity.as_ref().map(|(id, _)| *id);
+                self.identities.set_use(self.exported.identity(key), identity);
+                (values, id, pod)
             }
             Err(reason) => {
                 match reason {
@@ -219,7 +213,7 @@ impl Exporter {
                     }
                     NotExported::Waits => drop(self.problems.remove(&**key)),
                 }
-                (self.without_identity(key, before), false)
+                (self.without_identity(key), self.exported.identity(key), None)
             }
         };
         for (etcd_key, value) in values.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
@@ -229,44 +223,40 @@ impl Exporter {
             );
             self.notes.entry((**key).clone()).or_default().push(note);
         }
-        let stored = values.into_iter().map(|(etcd_key, value)| {
-            let stored = match made_again {
-                true => Stored::OfPod(fingerprint(&value)),
-                false => Stored::Kept(value),
-            };
-            (self.exported.shared(&etcd_key), stored)
-        });
-        let stored = stored.collect();
-        self.exported.set(key, stored);
+        let kept = match (identity, pod) {
+            (Some(identity), Some(pod)) => {
+                let fingerprints = values.iter().map(|(_, value)| fingerprint(value)).collect();
+                Some(Kept::Pod(KeptPod { pod, identity, fingerprints }))
+            }
+            _ if values.is_empty() && identity.is_none() => None,
+            _ => {
+                let values = values.into_iter().map(|(etcd_key, value)| (etcd_key.into(), value));
+                Some(Kept::All { values: values.collect(), identity })
+            }
+        };
+        self.exported.set(key, kept);
     }
 
     /// The keys and values of a pod whose label set has no ID: as they were. One that was not exported before is exported
     /// for its node, so that the node knows that it exists.
-    fn without_identity(&self, key: &ObjectKey, before: Option<&Object>) -> Vec<(String, Value)> {
-        let made = self.exported.of_object(key);
-        let now = self.objects.get(key);
-        if let (true, Some(Object::Pod(pod))) = (made.is_empty(), now) {
-            let record = records::local_pod(pod, None);
-            return record.iter().map(|record| self.value_of(record)).collect();
+    fn without_identity(&self, key: &ObjectKey) -> Vec<(String, Value)> {
+        match (self.exported.of_object(key), self.objects.get(key)) {
+            (Some(Kept::Pod(KeptPod { pod, identity, fingerprints })), _) => {
+                let records = self.records_of_pod(pod, *identity);
+                let had = records.iter().take(fingerprints.len());
+                had.map(|record| self.value_of(record)).collect()
+            }
+            (Some(Kept::All { values, .. }), _) if !values.is_empty() => {
+                let value =
+                    |(etcd_key, value): &(EtcdKey, Value)| (etcd_key.to_string(), value.clone());
+                values.iter().map(value).collect()
+            }
+            (_, Some(Object::Pod(pod))) => {
+                let record = records::local_pod(pod, None);
+                record.iter().map(|record| self.value_of(record)).collect()
+            }
+            _ => Vec::new(),
         }
-        let value = |(etcd_key, stored): &(EtcdKey, Stored)| {
-            let value = match (stored, before.or(now)) {
-                (Stored::Kept(value), _) => value.clone(),
-                (Stored::OfPod(_), Some(Object::Pod(pod))) => {
-                    self.value_of_pod(key, pod, etcd_key)?
-                }
-                (Stored::OfPod(_), _) => return None,
-            };
-            Some((etcd_key.to_string(), value))
-        };
-        made.iter().filter_map(value).collect()
-    }
-
-    /// The value of a pod's key, for the identity that the pod was exported with last.
-    fn value_of_pod(&self, key: &ObjectKey, pod: &Pod, etcd_key: &str) -> Option<Value> {
-        let records = self.records_of_pod(pod, self.identities.of_pod(key)?);
-        let mut values = records.iter().map(|record| self.value_of(record));
-        values.find(|(found, _)| found == etcd_key).map(|(_, value)| value)
     }
 
     /// The value that the etcd should have; `None` if it should not have the key.
@@ -274,17 +264,25 @@ impl Exporter {
         match self.exported.stored(etcd_key)? {
             Stored::Kept(value) => Some(value),
             Stored::OfPod(_) => {
-                let owner = self.exported.owner(etcd_key)?;
-                let Some(Object::Pod(pod)) = self.objects.get(owner) else { return None };
-                self.value_of_pod(owner, pod, etcd_key)
+                let Kept::Pod(KeptPod { pod, identity, .. }) =
+                    self.exported.of_object(self.exported.owner(etcd_key)?)?
+                else {
+                    return None;
+                };
+                let records = self.records_of_pod(pod, *identity);
+                let mut values = records.iter().map(|record| self.value_of(record));
+                values.find(|(found, _)| found == etcd_key).map(|(_, value)| value)
             }
         }
     }
 
     /// The keys and values that the etcd should have.
     pub fn desired(&self) -> BTreeMap<EtcdKey, Value> {
-        let keys: Vec<&EtcdKey> = self.keys().collect();
-        let value = |key: &EtcdKey| Some((Arc::clone(key), self.value(key)?));
+        let keys: Vec<EtcdKey> = self.keys().collect();
+        let value = |key: EtcdKey| {
+            let value = self.value(&key)?;
+            Some((key, value))
+        };
         keys.into_par_iter().filter_map(value).collect()
     }
 }

@@ -42,6 +42,7 @@ impl Shared {
     /// Replaces a pod's parts by equal ones of its key and of other pods.
     pub(super) fn share(&mut self, key: &ObjectKey, object: &mut Object) {
         let Object::Pod(pod) = object else { return };
+        let pod = Arc::make_mut(pod);
         (pod.namespace, pod.name) = (Arc::clone(&key.namespace), Arc::clone(&key.name));
         self.texts.share(&mut pod.node);
         self.texts.share(&mut pod.service_account);

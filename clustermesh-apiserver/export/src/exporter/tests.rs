@@ -7,6 +7,7 @@ use super::*;
 mod cilium;
 mod drain;
 mod namespaces;
+mod pods;
 mod services;
 
 /// Allocates IDs to label sets as they come.

@@ -55,7 +55,7 @@ fn a_pod_has_its_uid_and_its_socket_lb_setting() {
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
         );
         let Object::Pod(pod) = yaml(&text).objects.remove(0).1 else { panic!("no pod") };
-        (pod.uid, pod.socket_lb_off)
+        (pod.uid.clone(), pod.socket_lb_off)
     };
     for (annotations, off) in [
         ("{}", false),
