@@ -1,14 +1,22 @@
 //! Computes the writes that bring an etcd to the desired content.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher as _, RandomState},
+};
 
 use mesh_model::RecordKind;
 use mesh_wire::Key;
 
 use crate::exporter::{EtcdKey, Value};
 
-/// The exported keys that an etcd has, each with the fingerprint of its value.
-pub type Actual = HashMap<EtcdKey, u64>;
+/// The exported keys that an etcd has, each with the fingerprint of its value. Of a key it has a hash only, as the texts would
+/// take more than all else. Nobody can foresee the hashes: each value of this type has its own.
+#[derive(Clone, Debug, Default)]
+pub struct Actual {
+    fingerprints: HashMap<u64, u64>,
+    hasher: RandomState,
+}
 
 /// The keys to write and to delete, in the order in which that must happen: all puts come before all deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,9 +50,9 @@ pub fn plan(desired: &BTreeMap<EtcdKey, Option<u64>>, actual: &Actual, complete:
     let mut plan = Plan::default();
     for (key, wanted) in desired {
         match wanted {
-            Some(wanted) if actual.get(key) == Some(wanted) => {}
+            Some(wanted) if actual.get(key) == Some(*wanted) => {}
             Some(_) => plan.puts.push(EtcdKey::clone(key)),
-            None if complete && actual.contains_key(key) => {
+            None if complete && actual.get(key).is_some() => {
                 plan.deletes.push(EtcdKey::clone(key));
             }
             None => {}
@@ -74,6 +82,51 @@ fn rank(key: &str) -> u8 {
         _ => 8,
     }
 }
+
+// === impl Actual ===
+
+impl Actual {
+    /// The fingerprint of a key's value; `None` if the etcd does not have the key.
+    pub fn get(&self, key: &str) -> Option<u64> {
+        self.fingerprints.get(&self.hash(key)).copied()
+    }
+
+    /// Sets the fingerprint of a key's value.
+    pub fn insert(&mut self, key: &str, fingerprint: u64) {
+        let hash = self.hash(key);
+        self.fingerprints.insert(hash, fingerprint);
+    }
+
+    /// Removes a key.
+    pub fn remove(&mut self, key: &str) {
+        let hash = self.hash(key);
+        self.fingerprints.remove(&hash);
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.fingerprints.len()
+    }
+
+    /// Whether it has no keys.
+    pub fn is_empty(&self) -> bool {
+        self.fingerprints.is_empty()
+    }
+
+    fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+}
+
+impl<'a> FromIterator<(&'a str, u64)> for Actual {
+    fn from_iter<T: IntoIterator<Item = (&'a str, u64)>>(keys: T) -> Self {
+        let mut actual = Self::default();
+        keys.into_iter().for_each(|(key, fingerprint)| actual.insert(key, fingerprint));
+        actual
+    }
+}
+
+// === impl Write ===
 
 impl Write {
     /// The key.
@@ -110,8 +163,9 @@ mod tests {
         let mut desired: BTreeMap<EtcdKey, Option<u64>> =
             [&address, &identity, &service, &same].map(|k| (k.as_str().into(), Some(1))).into();
         let actual: Actual = [(&same, 1), (&service, 2), (&old_address, 0), (&old_identity, 0)]
-            .map(|(key, value)| (key.as_str().into(), value))
-            .into();
+            .map(|(key, value)| (key.as_str(), value))
+            .into_iter()
+            .collect();
         desired.extend([&old_address, &old_identity].map(|k| (k.as_str().into(), None)));
         let before = plan(&desired, &actual, false);
         assert!(before.puts.iter().map(|key| &**key).eq([&identity, &address, &service]));

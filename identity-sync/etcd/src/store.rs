@@ -102,19 +102,29 @@ impl Connection {
     /// All keys in a range as of one revision, which is returned too.
     pub async fn list(&self, span: &KeyRange) -> Result<(i64, Vec<KeyValue>), EtcdError> {
         let mut all = Vec::new();
+        let revision = self.list_pages(span, |keys| all.extend(keys)).await?;
+        Ok((revision, all))
+    }
+
+    /// Takes all keys in a range as of one revision, a page at a time. Returns the revision.
+    pub async fn list_pages(
+        &self,
+        span: &KeyRange,
+        mut take: impl FnMut(Vec<KeyValue>),
+    ) -> Result<i64, EtcdError> {
         let mut rest = span.clone();
         let mut revision = None;
         loop {
             let (header, keys, more) = self.page(&rest, PAGE, revision, false).await?;
             revision.get_or_insert(header.revision);
             let last = keys.last().map(|kv| kv.key.clone());
-            all.extend(keys);
+            take(keys);
             match last {
                 Some(mut next) if more => {
                     next.push(0);
                     rest.start = next;
                 }
-                _ => return Ok((revision.unwrap_or(header.revision), all)),
+                _ => return Ok(revision.unwrap_or(header.revision)),
             }
         }
     }

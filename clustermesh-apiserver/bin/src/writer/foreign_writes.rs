@@ -140,15 +140,15 @@ impl ForeignWrites {
                 self.sightings.remove(&text);
                 return None;
             }
-            (KeyOwner::Local, WatchEvent::Put(kv)) => match actual.get(text.as_str()) {
-                Some(known) if *known == fingerprint(&kv.value) => return None,
+            (KeyOwner::Local, WatchEvent::Put(kv)) => match actual.get(&text) {
+                Some(known) if known == fingerprint(&kv.value) => return None,
                 Some(_) => ForeignWrite::Changed,
                 None if markers.contains(&text) => ForeignWrite::Changed,
                 None => ForeignWrite::Added,
             },
             // It is correct if this writer has deleted the key meanwhile.
             (KeyOwner::Local, WatchEvent::Delete { .. }) => {
-                if !actual.contains_key(text.as_str()) && !markers.contains(&text) {
+                if actual.get(&text).is_none() && !markers.contains(&text) {
                     return None;
                 }
                 ForeignWrite::Removed

@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             writer,
             connection,
             memory,
-            actual: Actual::new(),
+            actual: Actual::default(),
             markers: sync_markers::markers(&writer.cluster.settings.name),
             lease: None,
             foreign: ForeignWrites::default(),

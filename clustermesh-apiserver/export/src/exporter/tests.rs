@@ -356,7 +356,7 @@ fn an_identity_is_published_as_long_as_it_is_allocated() {
     assert_eq!(changed, ["identities/v1/id/458754", "ip/v1/default/10.7.1.5"]);
     let wanted = changed.iter().map(|key| EtcdKey::from(format!("cilium/state/{key}")));
     let wanted = wanted.map(|key| (EtcdKey::clone(&key), cluster.exporter.fingerprint(&key)));
-    let puts = crate::plan(&wanted.collect(), &crate::Actual::new(), true).puts;
+    let puts = crate::plan(&wanted.collect(), &crate::Actual::default(), true).puts;
     assert!(puts[0].ends_with("458754"), "readers know it before an address has it");
     assert!(!cluster.exporter.uses(old) && cluster.exporter.uses(new));
     assert!(cluster.value("identities/v1/id/458753").unwrap().contains("app=old"));

@@ -27,7 +27,7 @@ struct Etcd {
 impl Etcd {
     fn new() -> Self {
         Self {
-            actual: [(NODE.into(), fingerprint(b"ours"))].into(),
+            actual: [(NODE, fingerprint(b"ours"))].into_iter().collect(),
             marks: ["cilium/synced/a/cilium/state/nodes/v1".to_owned()].into(),
             start: Instant::now(),
         }

@@ -115,7 +115,7 @@ impl Session<'_> {
         match write {
             Write::Put { key, value } => {
                 self.writer.metrics.puts.inc();
-                self.actual.insert(key, fingerprint(&value));
+                self.actual.insert(&key, fingerprint(&value));
             }
             Write::Delete { key } => {
                 self.writer.metrics.deletes.inc();

@@ -1,10 +1,12 @@
 //! Compares all keys when a connection begins, and when the source is complete for the first time.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use mesh_alloc::Found;
 use mesh_etcd::EtcdError;
-use mesh_export::{EtcdKey, Plan, fingerprint, plan};
+use mesh_export::{Plan, fingerprint, plan};
+use mesh_follow::KeyValue;
+use mesh_model::ClusterName;
 
 use super::{Session, SourceRead, id_recovery, spans};
 use crate::writer::{
@@ -16,7 +18,8 @@ impl Session<'_> {
     /// Compares all keys, writes the differences, and puts the canaries. Returns the compared revision.
     pub(super) async fn compare(&mut self) -> Result<i64, SessionError> {
         self.recognise_history().await?;
-        let (compared, found) = self.list_all().await?;
+        let mut listed = self.list_all().await?;
+        let (compared, found) = (listed.revision, mem::take(&mut listed.found));
         let cluster = Arc::clone(&self.writer.cluster);
         self.alongside(async move { cluster.recognise(found).await }).await??;
         self.name_history().await?;
@@ -24,14 +27,13 @@ impl Session<'_> {
         self.take_exports();
         let cluster = Arc::clone(&self.writer.cluster);
         let mut keys = self.alongside(async move { cluster.fingerprints(None).await }).await?;
-        // The texts of keys that both have are kept once.
-        let shared = |key: EtcdKey| keys.get_key_value(&key).map_or(key, |(key, _)| key.clone());
-        let actual = std::mem::take(&mut self.actual).into_iter();
-        self.actual = actual.map(|(key, value)| (shared(key), value)).collect();
         self.forget_refused(|key| keys.contains_key(key));
-        for key in self.actual.keys() {
-            keys.entry(key.clone()).or_insert(None);
+        for key in listed.keys() {
+            if !keys.contains_key(key) {
+                keys.insert(key.into(), None);
+            }
         }
+        drop(listed);
         let Plan { puts, deletes } = plan(&keys, &self.actual, self.memory.source.complete);
         tracing::info!(
             writes = puts.len() + deletes.len(),
@@ -51,41 +53,77 @@ impl Session<'_> {
     }
 
     /// Lists all keys. Misplaced keys are reported and left alone.
-    async fn list_all(&mut self) -> Result<(i64, Found), EtcdError> {
-        let local = &self.writer.cluster.settings.name;
-        self.actual.clear();
+    async fn list_all(&mut self) -> Result<Listed, EtcdError> {
         let mut compared = None;
-        let mut found = Found::default();
+        let mut listed = Listed::default();
         for span in spans() {
             let connection = self.connection.clone();
-            let list = async move { connection.list(&span).await };
-            let (revision, keys) =
+            let local = self.writer.cluster.settings.name.clone();
+            let markers = self.markers.clone();
+            let list = async move {
+                let note = |keys: Vec<KeyValue>| {
+                    keys.iter().for_each(|kv| listed.note(kv, &local, &markers));
+                };
+                let revision = connection.list_pages(&span, note).await;
+                revision.map(|revision| (revision, listed))
+            };
+            let revision;
+            (revision, listed) =
                 self.alongside(self.writer.answer("a list of all", list)).await??;
             // The revision of the first list: the watch begins after it.
             compared.get_or_insert(revision);
-            for kv in keys {
-                let text = String::from_utf8_lossy(&kv.key).into_owned();
-                let is_text = text.as_bytes() == kv.key;
-                match owner_of(&text, local) {
-                    KeyOwner::Local if self.markers.contains(&text) => {
-                        id_recovery::note(&mut found, local, &text, &kv.value);
-                    }
-                    KeyOwner::Local if is_text => {
-                        id_recovery::note(&mut found, local, &text, &kv.value);
-                        self.actual.insert(text.into(), fingerprint(&kv.value));
-                    }
-                    KeyOwner::Local | KeyOwner::Misplaced => {
-                        tracing::warn!(
-                            key = text,
-                            "a key of another cluster in this cluster's tree"
-                        );
-                        self.foreign.note(text, ForeignWrite::Misplaced, Instant::now());
-                    }
-                    KeyOwner::Other => {}
-                }
-            }
         }
+        for key in mem::take(&mut listed.misplaced) {
+            tracing::warn!(key, "a key of another cluster in this cluster's tree");
+            self.foreign.note(key, ForeignWrite::Misplaced, Instant::now());
+        }
+        listed.revision = compared.unwrap_or_default();
+        self.actual = listed.keys().zip(listed.fingerprints.iter().copied()).collect();
         self.report_foreign();
-        Ok((compared.unwrap_or_default(), found))
+        Ok(listed)
+    }
+}
+
+/// What an etcd has.
+#[derive(Default)]
+struct Listed {
+    /// The revision of the first list.
+    revision: i64,
+    found: Found,
+    /// The texts of the exported keys. They are in one piece: so many small ones, which go again at once, would leave their
+    /// pages to the few others among them.
+    texts: String,
+    /// Where the text of each key ends.
+    ends: Vec<usize>,
+    /// The fingerprints of their values.
+    fingerprints: Vec<u64>,
+    misplaced: Vec<String>,
+}
+
+// === impl Listed ===
+
+impl Listed {
+    fn note(&mut self, kv: &KeyValue, local: &ClusterName, markers: &BTreeSet<String>) {
+        let text = String::from_utf8_lossy(&kv.key);
+        let is_text = text.as_bytes() == kv.key;
+        match owner_of(&text, local) {
+            KeyOwner::Local if markers.contains(&*text) => {
+                id_recovery::note(&mut self.found, local, &text, &kv.value);
+            }
+            KeyOwner::Local if is_text => {
+                id_recovery::note(&mut self.found, local, &text, &kv.value);
+                self.texts.push_str(&text);
+                self.ends.push(self.texts.len());
+                self.fingerprints.push(fingerprint(&kv.value));
+            }
+            KeyOwner::Local | KeyOwner::Misplaced => self.misplaced.push(text.into_owned()),
+            KeyOwner::Other => {}
+        }
+    }
+
+    /// The exported keys.
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.texts.get(start..*end).unwrap_or_default())
     }
 }

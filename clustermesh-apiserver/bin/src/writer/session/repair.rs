@@ -42,9 +42,9 @@ impl Session<'_> {
         let found = self.look_up(&keys).await?;
         for (key, found) in keys.iter().zip(found) {
             match found {
-                Some(kv) => self.actual.insert(key.as_str().into(), fingerprint(&kv.value)),
-                None => self.actual.remove(key.as_str()),
-            };
+                Some(kv) => self.actual.insert(key, fingerprint(&kv.value)),
+                None => self.actual.remove(key),
+            }
         }
         if !keys.is_empty() {
             let cluster = Arc::clone(&self.writer.cluster);
