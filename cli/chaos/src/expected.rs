@@ -257,7 +257,7 @@ fn frontends(service: &Service) -> &[IpAddr] {
 
 /// Whether a pod is one of a service's, and takes connections; it may do so while it shuts down.
 fn is_serving(service: &Service, pod: &Pod) -> bool {
-    let selected = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
+    let selected = |(key, value): (&String, &String)| pod.template.labels.get(key) == Some(value);
     *pod.namespace == *service.namespace
         && !pod.finished
         && (pod.ready || service.publish_not_ready_addresses)
@@ -300,7 +300,7 @@ fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
     match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
-            let mut named = pod.named_ports.iter();
+            let mut named = pod.template.named_ports.iter();
             let named = named.find(|p| p.name == *name && p.port.protocol == port.protocol);
             named.map(|named| named.port.number)
         }

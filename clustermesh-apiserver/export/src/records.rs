@@ -133,8 +133,8 @@ pub(crate) fn addresses(
             metadata: String::new(),
             namespace: pod.namespace.to_string(),
             pod: pod.name.to_string(),
-            service_account: pod.service_account.to_string(),
-            named_ports: pod.named_ports.to_vec(),
+            service_account: pod.template.service_account.clone(),
+            named_ports: pod.template.named_ports.clone(),
         })
         .collect()
 }

@@ -74,7 +74,8 @@ fn labelled<'a>(services: &[&'a Service], pods: &[&'a Pod]) -> Labelled<'a> {
         .collect();
     let mut labelled = Labelled::new();
     for pod in pods {
-        let labels = pod.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+        let labels =
+            pod.template.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
         for (label, value) in labels.filter(|label| selected.contains(label)) {
             labelled.entry((&*pod.namespace, label, value)).or_default().push(pod);
         }

@@ -121,7 +121,7 @@ fn address_type(family: IpFamily) -> &'static str {
 pub fn picks(service: &Service, pod: &Pod) -> bool {
     !service.selector.is_empty()
         && *pod.namespace == *service.namespace
-        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        && service.selector.iter().all(|(key, value)| pod.template.labels.get(key) == Some(value))
 }
 
 /// Whether a pod is one of a service's endpoints, ready or not.
@@ -134,6 +134,7 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
         TargetPort::Number(number) => *number,
         TargetPort::Name(name) => {
             let named = pod
+                .template
                 .named_ports
                 .iter()
                 .find(|p| p.name == *name && p.port.protocol == port.protocol);
@@ -160,8 +161,8 @@ fn endpoint(
     let prefers = |what: &[TrafficDistribution]| {
         service.traffic_distribution.is_some_and(|asked| what.contains(&asked))
     };
-    let is_there = pod.subdomain.as_deref() == Some(&*service.name);
-    let hostname = pod.hostname.as_deref().filter(|_| is_there);
+    let is_there = pod.template.subdomain.as_deref() == Some(&*service.name);
+    let hostname = pod.template.hostname.as_deref().filter(|_| is_there);
     let (same_node, same_zone) = (TrafficDistribution::SameNode, TrafficDistribution::SameZone);
     SliceEndpoint {
         addresses: vec![ip.to_string()],
@@ -202,7 +203,7 @@ fn slice(
 mod tests {
     use std::sync::Arc;
 
-    use mesh_model::{NamedPort, Port, Protocol};
+    use mesh_model::{NamedPort, Port, Protocol, object::PodTemplate};
 
     use super::*;
 
@@ -226,7 +227,16 @@ mod tests {
         Pod {
             namespace: "shop".into(),
             name: name.into(),
-            labels: BTreeMap::from([("app".into(), "web".into()), ("x".into(), "y".into())]).into(),
+            template: Arc::new(PodTemplate {
+                labels: [("app", "web"), ("x", "y")]
+                    .map(|(key, value)| (key.into(), value.into()))
+                    .into(),
+                named_ports: vec![NamedPort {
+                    name: "http".into(),
+                    port: Port { protocol: Protocol::Tcp, number: port },
+                }],
+                ..PodTemplate::default()
+            }),
             node: "n1".into(),
             ips: vec![
                 format!("10.1.1.{last}").parse().unwrap(),
@@ -234,11 +244,6 @@ mod tests {
             ]
             .into(),
             ready: true,
-            named_ports: vec![NamedPort {
-                name: "http".into(),
-                port: Port { protocol: Protocol::Tcp, number: port },
-            }]
-            .into(),
             ..Pod::default()
         }
     }
@@ -281,7 +286,7 @@ mod tests {
         for (change, selected) in [
             (&(|_: &mut Pod| {}) as &dyn Fn(&mut Pod), true),
             (&|p| p.namespace = "other".into(), false),
-            (&|p| p.labels = Arc::default(), false),
+            (&|p| p.template = Arc::default(), false),
             (&|p| p.finished = true, false),
             (&|p| p.ips = Box::default(), false),
             (&|p| p.ready = false, true),
@@ -317,11 +322,11 @@ mod tests {
     #[test]
     fn host_names_need_the_services_subdomain() {
         let mut pod = pod("a", 1, 8080);
-        pod.hostname = Some("db-0".into());
+        Arc::make_mut(&mut pod.template).hostname = Some("db-0".into());
         let hostname =
             |pod: &Pod| slices_of(&service(), pod).remove(0).endpoints.remove(0).hostname;
         assert_eq!(hostname(&pod), None);
-        pod.subdomain = Some("web".into());
+        Arc::make_mut(&mut pod.template).subdomain = Some("web".into());
         assert_eq!(hostname(&pod), Some("db-0".into()));
     }
 

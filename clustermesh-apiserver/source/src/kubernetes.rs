@@ -308,19 +308,21 @@ impl Pod {
         Ok(Object::from(object::Pod {
             namespace: namespace.into(),
             name: metadata.name.into(),
-            uid: metadata.uid.unwrap_or_default().into(),
-            labels: Arc::new(metadata.labels.unwrap_or_default()),
-            service_account: spec.service_account_name.map_or_else(|| DEFAULT.into(), Arc::from),
+            uid: metadata.uid.unwrap_or_default().as_str().into(),
+            template: Arc::new(object::PodTemplate {
+                labels: metadata.labels.unwrap_or_default(),
+                service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
+                hostname: spec.hostname,
+                subdomain: spec.subdomain,
+                named_ports,
+            }),
             node: spec.node_name.unwrap_or_default().into(),
             host_network: spec.host_network,
             ips: ips.into(),
             ready: status.conditions.iter().any(ready),
             terminating: metadata.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            hostname: spec.hostname.map(Into::into),
-            subdomain: spec.subdomain.map(Into::into),
             socket_lb_off,
-            named_ports: named_ports.into(),
         }))
     }
 }

@@ -86,7 +86,8 @@ impl LabelFilter {
     /// The labels of a pod's identity: its own, its namespace's, and where it runs.
     pub fn identity(&self, pod: &Pod, namespace: &Namespace, cluster: &str) -> Labels {
         // A label of the pod itself cannot set its namespace.
-        let own = pod.labels.iter().filter(|(key, _)| !key.starts_with(NAMESPACE_LABELS_PREFIX));
+        let own = pod.template.labels.iter();
+        let own = own.filter(|(key, _)| !key.starts_with(NAMESPACE_LABELS_PREFIX));
         let own = own.map(|(key, value)| Label::kubernetes(key, value));
         let of_namespace = namespace.labels.iter().map(|(key, value)| {
             Label::kubernetes(format!("{NAMESPACE_LABELS_PREFIX}{key}"), value)
@@ -96,7 +97,7 @@ impl LabelFilter {
         kept.chain([
             Label::kubernetes(NAMESPACE_LABEL, &*pod.namespace),
             Label::kubernetes(CLUSTER_LABEL, cluster),
-            Label::kubernetes(SERVICE_ACCOUNT_LABEL, &*pod.service_account),
+            Label::kubernetes(SERVICE_ACCOUNT_LABEL, &*pod.template.service_account),
         ])
         .collect()
     }
@@ -131,6 +132,8 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use mesh_model::object::PodTemplate;
+
     use super::*;
 
     fn kept(rules: &[&str], keys: &[&str]) -> Vec<bool> {
@@ -192,19 +195,22 @@ mod tests {
             labels: pairs(&[("kubernetes.io/metadata.name", "shop")]),
             ..Namespace::default()
         };
-        let pod = Pod {
+        let pod = |service_account: &str| Pod {
             namespace: "shop".into(),
-            service_account: "default".into(),
-            labels: pairs(&[
-                ("app", "cart"),
-                ("pod-template-hash", "6d9f"),
-                ("io.cilium.k8s.policy.cluster", "beta"),
-                ("io.cilium.k8s.namespace.labels.team", "payments"),
-            ])
+            template: PodTemplate {
+                service_account: service_account.into(),
+                labels: pairs(&[
+                    ("app", "cart"),
+                    ("pod-template-hash", "6d9f"),
+                    ("io.cilium.k8s.policy.cluster", "beta"),
+                    ("io.cilium.k8s.namespace.labels.team", "payments"),
+                ]),
+                ..PodTemplate::default()
+            }
             .into(),
             ..Pod::default()
         };
-        let labels = LabelFilter::new([]).unwrap().identity(&pod, &namespace, "alpha");
+        let labels = LabelFilter::new([]).unwrap().identity(&pod("default"), &namespace, "alpha");
         assert_eq!(
             labels.to_string(),
             "k8s:app=cart;k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop;k8s:io.cilium.k8s.policy.cluster=alpha;k8s:io.cilium.k8s.policy.serviceaccount=default;k8s:io.kubernetes.pod.namespace=shop;"
@@ -212,10 +218,7 @@ mod tests {
 
         // A filter that names labels to keep drops no pod's account.
         let few = LabelFilter::new(["tier"]).unwrap();
-        let of = |account: &str| {
-            let pod = Pod { service_account: account.into(), ..pod.clone() };
-            few.identity(&pod, &namespace, "alpha").to_string()
-        };
+        let of = |account: &str| few.identity(&pod(account), &namespace, "alpha").to_string();
         assert!(!of("default").contains("k8s:app=cart;"), "{}", of("default"));
         assert_ne!(of("default"), of("payments"));
     }

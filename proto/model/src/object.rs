@@ -10,6 +10,9 @@ use crate::{
     node::{FamilyPair, NodeAddress},
     service::{EndpointSlice, Protocol},
 };
+pub use pod::{Pod, PodTemplate, Uid};
+
+mod pod;
 
 /// The kinds of objects that a source delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,41 +102,6 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// An ID that changes with each boot, or empty.
     pub boot_id: String,
-}
-
-/// A pod. What pods of one workload, one node or one namespace have in common, they may share.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pod {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Distinguishes it from earlier and later pods of the same name, or empty.
-    pub uid: Box<str>,
-    /// Its labels.
-    pub labels: Arc<BTreeMap<String, String>>,
-    /// Its service account.
-    pub service_account: Arc<str>,
-    /// The node it is scheduled to, or empty.
-    pub node: Arc<str>,
-    /// It has its node's addresses, and no identity of its own.
-    pub host_network: bool,
-    /// Its addresses; empty until it is started.
-    pub ips: Box<[IpAddr]>,
-    /// Its condition `Ready` is `True`.
-    pub ready: bool,
-    /// It is being deleted.
-    pub terminating: bool,
-    /// Its phase is `Succeeded` or `Failed`: it no longer has its addresses.
-    pub finished: bool,
-    /// Its `hostname`, if it is set.
-    pub hostname: Option<Box<str>>,
-    /// Its `subdomain`: the headless service to which its host name belongs.
-    pub subdomain: Option<Box<str>>,
-    /// The socket hooks must not translate its connections to services.
-    pub socket_lb_off: bool,
-    /// Its containers' named ports.
-    pub named_ports: Arc<[NamedPort]>,
 }
 
 /// A service.

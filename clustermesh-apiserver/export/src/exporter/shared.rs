@@ -1,22 +1,14 @@
 //! What pods have in common. Without sharing it would be half of what a pod takes.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    hash::Hash,
-    sync::Arc,
-};
+use std::{collections::HashSet, hash::Hash, sync::Arc};
 
-use mesh_model::{
-    NamedPort,
-    object::{Object, ObjectKey},
-};
+use mesh_model::object::{Object, ObjectKey, PodTemplate};
 
-/// Each text, set of labels and list of ports once.
+/// Each text and each template once.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     texts: Pool<str>,
-    labels: Pool<BTreeMap<String, String>>,
-    ports: Pool<[NamedPort]>,
+    templates: Pool<PodTemplate>,
 }
 
 /// Values that are the same in several objects.
@@ -45,9 +37,7 @@ impl Shared {
         let pod = Arc::make_mut(pod);
         (pod.namespace, pod.name) = (Arc::clone(&key.namespace), Arc::clone(&key.name));
         self.texts.share(&mut pod.node);
-        self.texts.share(&mut pod.service_account);
-        self.labels.share(&mut pod.labels);
-        self.ports.share(&mut pod.named_ports);
+        self.templates.share(&mut pod.template);
     }
 }
 

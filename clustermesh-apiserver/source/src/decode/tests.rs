@@ -684,7 +684,7 @@ fn many_items_are_decoded_in_their_order() {
 fn a_port_of_a_sidecar_has_its_name() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {initContainers: [{restartPolicy: Always, ports: [{name: side, containerPort: 1}]}, {ports: [{name: once, containerPort: 2}]}], containers: [{ports: [{name: main, containerPort: 3}]}]}\n";
     let Object::Pod(pod) = yaml(text).objects.remove(0).1 else { panic!("no pod") };
-    let ports: Vec<&str> = pod.named_ports.iter().map(|port| port.name.as_str()).collect();
+    let ports: Vec<&str> = pod.template.named_ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(ports, ["main", "side"]);
 }
 
