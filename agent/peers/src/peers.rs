@@ -191,7 +191,12 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             Err(error) => problems.push(format!("{}: {error}", self.local_file.display())),
         }
         let at = Moment::now();
-        let reading = self.peers.look(found(self.files.read(written, at)), at.now, at.wall);
+        let found = found(self.files.read(written, at));
+        let present: BTreeSet<String> = match &found {
+            FoundFolder::Files(files) => files.keys().cloned().collect(),
+            _ => BTreeSet::new(),
+        };
+        let reading = self.peers.look(found, at.now, at.wall);
         problems.extend(reading.problems);
         let gone =
             |name: &&ClusterName| **name != self.local.name && !reading.peers.contains_key(*name);
@@ -203,7 +208,11 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             self.remove(&name).await;
         }
         for (name, file) in reading.peers {
-            problems.extend(self.follow(&name, file).await);
+            // One whose removal is not certain yet goes on: its credentials may be gone with its file.
+            let goes_on = self.following.contains_key(&name) && !present.contains(name.as_str());
+            if !goes_on {
+                problems.extend(self.follow(&name, file).await);
+            }
         }
         for (name, following) in &self.following {
             let trouble = following.running.as_ref().map(|running| running.trouble.borrow());

@@ -37,3 +37,31 @@ async fn no_follower_begins_before_its_cluster_is_announced() {
     );
     timeout(Duration::from_secs(20), directory.etcd.accept()).await.expect("now it is").unwrap();
 }
+
+/// A kubelet takes a peer file away together with its credentials. That the peer's removal is not certain yet is no reason to
+/// complain of the credentials.
+#[tokio::test]
+async fn credentials_that_go_with_their_file_are_no_problem() {
+    let directory = Directory::new().await;
+    directory.add_peer_with_credentials("b");
+    // A folder that becomes empty is not believed for a minute.
+    directory.add_peer("c");
+    let (messages, mut receiver) = mpsc::channel(64);
+    directory.follow(messages);
+    let mut problems = Vec::new();
+    let mut went = false;
+    loop {
+        let next = timeout(Duration::from_secs(20), receiver.recv()).await.expect("in time");
+        match next.expect("it runs") {
+            PeerMessage::Read { problems: found, .. } if went => problems.extend(found),
+            PeerMessage::Follow(name, _) if name.as_str() == "b" => {
+                directory.remove_peer_with_credentials("b");
+                went = true;
+            }
+            PeerMessage::Unfollow(name) if name.as_str() == "b" => break,
+            _ => {}
+        }
+    }
+    let of_peer = problems.iter().find(|problem| problem.starts_with("b: "));
+    assert_eq!(of_peer, None, "{problems:?}");
+}

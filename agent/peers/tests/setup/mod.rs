@@ -62,6 +62,25 @@ impl Directory {
         fs::rename(peers.join(".new"), peers.join(name)).unwrap();
     }
 
+    /// The same, with credentials of its own beside it.
+    pub(crate) fn add_peer_with_credentials(&self, name: &str) {
+        let mut text = self.leads_to_etcd();
+        let pki = ClusterPki::new(&self.folder.path().join("pki"));
+        let files = [pki.certificate("ca"), pki.certificate("admin"), pki.key("admin")];
+        for (file, own) in files.iter().zip(credentials(name)) {
+            fs::copy(file, self.folder.path().join("peers").join(&own)).unwrap();
+            text = text.replace(&file.display().to_string(), &own);
+        }
+        fs::write(self.folder.path().join("peers").join(name), text).unwrap();
+    }
+
+    /// Removes such a peer, its file first.
+    pub(crate) fn remove_peer_with_credentials(&self, name: &str) {
+        for file in [name.to_owned()].into_iter().chain(credentials(name)) {
+            fs::remove_file(self.folder.path().join("peers").join(file)).unwrap();
+        }
+    }
+
     /// Follows what the files name, and reports to this sender.
     pub(crate) fn follow(&self, messages: mpsc::Sender<PeerMessage>) {
         let limit = ClusterLimit::Max255;
@@ -109,4 +128,9 @@ pub(crate) async fn until_followed(
             _ => {}
         }
     }
+}
+
+/// The names of a peer's CA, certificate and key.
+fn credentials(name: &str) -> [String; 3] {
+    ["-ca.crt", ".crt", ".key"].map(|end| format!("{name}.etcd-client{end}"))
 }
