@@ -222,15 +222,19 @@ impl Target {
         if let Some(context) = context.or(named.as_deref()) {
             return Ok(Self { context: contexts::find(context)?, what });
         }
-        let all = contexts::all()?;
-        let (What::Either(name), false) = (&what, all.is_empty()) else {
-            // No contexts: the local cluster of this host.
+        let What::Either(name) = &what else {
             let local = contexts::find_or_all(None)?.into_iter().next();
             return Ok(Self { context: local.context("no cluster")?, what });
         };
-        let found = contexts::find(name);
-        let hint = "a node is CLUSTER/NODE, or NODE with --context";
-        Ok(Self { context: found.context(hint)?, what: What::Cluster })
+        match contexts::find(name) {
+            Ok(context) => Ok(Self { context, what: What::Cluster }),
+            // No contexts: the cluster of this host, or one of its nodes.
+            Err(_) if contexts::all()?.is_empty() => {
+                let local = contexts::find_or_all(None)?.into_iter().next();
+                Ok(Self { context: local.context("no cluster")?, what })
+            }
+            Err(error) => Err(error.context("a node is CLUSTER/NODE, or NODE with --context")),
+        }
     }
 }
 
