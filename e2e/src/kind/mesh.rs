@@ -203,7 +203,7 @@ impl Mesh for Kind {
                 "chain {hook} {{ type filter hook {hook} priority -400; ip saddr {{ {v4} }} drop; ip daddr {{ {v4} }} drop; ip6 saddr {{ {v6} }} drop; ip6 daddr {{ {v6} }} drop; }}"
             )
         });
-        let table = format!("table inet e2e_cut {{ {} }}", hooks.join("\n"));
+        let table = format!("table inet e2e_cut {{\n{}\n}}", hooks.join("\n"));
         for node in self.nodes(cluster) {
             let done = output(self.on_node(cluster, &node, &["nft", &table]));
             done.unwrap_or_else(|e| panic!("cannot cut {node}: {e}"));

@@ -15,7 +15,7 @@ use self::{
     row::{Expected, Form, Row},
     rows::rows,
 };
-use crate::echo_service::{CLIENT, ECHO, client_ips, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, wait_for_backends_in, wait_for_history};
 use crate::{
     etcdctl, json,
     kernel::{Services, services},
@@ -92,6 +92,9 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     connect(mesh, &one, &hostile);
     connect(mesh, &other, &hostile);
     wait_for_history(mesh);
+    for cluster in [&one, &other] {
+        wait_for_backends_in(mesh, cluster, &[&one, &other]);
+    }
     // Stop the apiserver, which would repair what the attacker writes.
     mesh.halt(&Daemon::Apiserver(hostile.clone()));
     let first = |ips: Vec<std::net::IpAddr>| ips[0].to_string();

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use mesh_e2e::{
     Kind, Mesh, Traffic,
-    echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends},
-    json,
+    echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wanted},
+    json, kernel,
     load::Assert as _,
-    mesh::frontends,
+    mesh::{frontends, within},
     netns::binary,
 };
 use serde_json::Value;
+
+use super::PATIENCE;
 
 fn rolled_out(mesh: &Kind, cluster: &str) {
     let deployment = ["--namespace", "default", "deployment/echo"];
@@ -76,7 +78,13 @@ fn a_node_drained_by_kubectl() {
     mesh.settle(&other);
     let pods = mesh.objects(&other, "pods", "default");
     assert!(pods.iter().all(|pod| pod["spec"]["nodeName"] != node), "{pods:#?}");
-    wait_for_backends(&mesh, &[&one, &other]);
+    // What a replica says that agents took in place of another is used after 30 s, unless it is known to be newer.
+    let wanted = wanted(&mesh, &one, &[&one, &other]);
+    let here = &mesh.nodes(&one)[0];
+    within(PATIENCE, "the new pods are used", || {
+        let found = kernel::services(&mesh.pins(&one, here));
+        if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
+    });
     mesh.kubectl_done(&other, &["uncordon", node]);
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(&mesh, &one));

@@ -13,6 +13,7 @@ use mesh_e2e::{
     kernel,
     load::Assert as _,
     mesh::{eventually, within},
+    scenario,
 };
 use serde_json::json;
 
@@ -90,6 +91,14 @@ fn on(mesh: &Kind, node: &str) -> BTreeSet<IpAddr> {
     });
     here.map(|pod| pod["status"]["podIP"].as_str().expect("an IP").parse().expect("an IP"))
         .collect()
+}
+
+/// With all services of their clusters, agents share only those that are global.
+#[test]
+fn global() {
+    let mesh = Kind::numbered(&["a", "b"]);
+    let _replaced = ["a", "b"].map(|cluster| Replaced::new(&mesh, cluster));
+    scenario::only_what_is_global_is_shared(&mesh);
 }
 
 /// Which backends each node has of services with these fields, as a kube-proxy would.
