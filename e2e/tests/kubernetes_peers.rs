@@ -64,8 +64,12 @@ impl Cluster {
 
     /// Runs `peer` as the apiserver's service account. Returns its answer, or its error.
     fn run(&self, args: &[&str], input: &Value) -> Result<Value, String> {
+        self.run_subcommand("peer", args, input)
+    }
+
+    fn run_subcommand(&self, name: &str, args: &[&str], input: &Value) -> Result<Value, String> {
         let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
-        command.arg("peer").arg("--config-dir").arg(&self.directory);
+        command.arg(name).arg("--config-dir").arg(&self.directory);
         command.arg("--kubeconfig").arg(self.kubernetes.kubeconfig());
         command.args(["--kube-context", "mesh"]).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,6 +78,8 @@ impl Cluster {
         let _ = child.stdin.take().unwrap().write_all(input.to_string().as_bytes());
         let output = child.wait_with_output().unwrap();
         match output.status.success() {
+            // Some print nothing.
+            true if output.stdout.is_empty() => Ok(Value::Null),
             true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
             false => Err(String::from_utf8(output.stderr).unwrap()),
         }
@@ -370,4 +376,79 @@ fn what_others_manage_and_what_is_full_and_what_is_forbidden_is_named() {
         b.kubernetes.replace(&whole);
         within(PATIENCE, "the right is back", || b.run(describe, &Value::Null).map(drop));
     }
+}
+
+/// The steps of an exchange of the CA, each with the manifest's rights, and twice. Without the right to change the Secret, that
+/// is named and nothing is changed.
+#[test]
+fn a_ca_is_exchanged_in_its_secret() {
+    let a = Cluster::new("a", 1);
+    a.kubernetes.apply(
+        &json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "clustermesh-local", "namespace": NAMESPACE },
+        })
+        .to_string(),
+    );
+    fs::remove_dir_all(a.directory.join("pki")).unwrap();
+    let init = ["--cluster-name", "a", "--cluster-id", "1", "--pod-cidr", "10.1.0.0/16"];
+    a.run_subcommand("init", &init, &Value::Null).unwrap();
+    let ca = |args: &[&str]| a.run_subcommand("ca", args, &Value::Null);
+    let subjects = |state: &Value, what: &str| -> Vec<String> {
+        let all = mesh_certs::details(state[what].as_str().unwrap()).unwrap();
+        all.into_iter().map(|found| found.subject).collect()
+    };
+    let issuer = |state: &Value, leaf: &str| {
+        let text = state["certificates"][leaf].as_str().unwrap();
+        mesh_certs::details(text).unwrap()[0].issuer.clone()
+    };
+    let [old, new] = ["CN=clustermesh authority of a", "CN=clustermesh authority of a 2"];
+    let first = ca(&["renew"]).unwrap();
+    assert_eq!(
+        (subjects(&first, "trusted"), issuer(&first, "local")),
+        (vec![old.into()], old.into())
+    );
+    assert!(first["etcdError"].as_str().is_some_and(|error| !error.is_empty()), "none runs");
+
+    let role = a.kubernetes.get(&["-n", NAMESPACE, "role/clustermesh-apiserver"]);
+    let mut less = role.clone();
+    for rule in less["rules"].as_array_mut().unwrap() {
+        if rule["resourceNames"] == json!(["clustermesh-ca"]) {
+            rule["verbs"] = json!(["get"]);
+        }
+    }
+    let replace = |role: &Value| {
+        let mut role = role.clone();
+        role["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        a.kubernetes.replace(&role);
+    };
+    replace(&less);
+    within(PATIENCE, "the missing right is named", || match ca(&["succeed"]) {
+        Err(error) if error.contains("the verb patch on secrets named clustermesh-ca") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(ca(&["describe"]).unwrap()["trusted"], first["trusted"]);
+    replace(&role);
+    within(PATIENCE, "the right is back", || ca(&["succeed"]).map(drop));
+
+    let both = vec![old.to_owned(), new.to_owned()];
+    for (step, trusted, signer) in [
+        ("succeed", &both, old),
+        ("sign", &both, new),
+        ("sign", &both, new),
+        ("forget", &vec![new.to_owned()], new),
+        ("forget", &vec![new.to_owned()], new),
+    ] {
+        let state = ca(&[step]).unwrap();
+        assert_eq!(subjects(&state, "trusted"), *trusted, "{step}");
+        assert_eq!(subjects(&state, "signer"), [signer], "{step}");
+        let state = ca(&["renew"]).unwrap();
+        assert_eq!(subjects(&state, "inPod"), *trusted, "{step}");
+        for leaf in ["server", "admin", "local"] {
+            assert_eq!(issuer(&state, leaf), signer, "{step}: {leaf}");
+        }
+        assert!(!state.to_string().contains("PRIVATE KEY"));
+    }
+    let error = a.run_subcommand("ca", &["renew", "--again", "ca"], &Value::Null).unwrap_err();
+    assert!(error.contains("[possible values: server, admin, local]"), "{error}");
 }

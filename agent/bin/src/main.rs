@@ -8,6 +8,7 @@ mod cli;
 mod driver;
 mod message;
 mod pods;
+mod ranges;
 mod run;
 
 use std::process::ExitCode;

@@ -58,6 +58,7 @@ use crate::{
     driver::{Audits, Driver},
     message::{Message, ask},
     pods::PodsAdmin,
+    ranges::FileRanges,
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
@@ -74,8 +75,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args))
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
+async fn serve(mut args: Args) -> anyhow::Result<()> {
     let started = SystemTime::now();
+    let ranges = FileRanges::take(&mut args);
     tracing::info!(
         version = mesh_admin::version::line(),
         configuration = args.in_force,
@@ -147,6 +149,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = attachments.run() => {}
         () = addresses.run() => {}
         () = kube_proxy.run(sender.clone()) => {}
+        () = ranges.changed() => {
+            tracing::info!("the cluster has other ranges: this run ends, and the next one takes them");
+        }
         () = watch_readiness(&sender, &health) => {}
         () = count_connections(programs.clone(), metrics) => {}
         served = health.clone().serve(args.metrics_address) => {

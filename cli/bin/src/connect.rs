@@ -32,6 +32,7 @@ use crate::{
     output::{self, Output},
     status, wait,
 };
+pub(crate) use kubernetes::{described, renew_credentials};
 #[cfg(test)]
 pub(crate) use plan::tests::{connect as plan_between, make};
 use plan::{Step, plan_connect, plan_disconnect, plan_leave};

@@ -1,24 +1,16 @@
 //! `clustermesh certs rotate`: replaces certificates and CAs while everything runs.
 //!
-//! Before each step, the files show what is left to do (`rotate/plan.rs`). So a command that was killed continues when it is
-//! repeated, and one that is repeated after its end does nothing. Files do not show which CAs the running etcd has read: the
-//! command connects to the etcd to find out.
+//! Before each step, what is there shows what is left to do (`rotate/plan.rs`). So a command that was killed continues when it is
+//! repeated, and one that is repeated after its end does nothing. Neither files nor Secrets show which CAs a running etcd has
+//! read: the command asks the etcd.
 
 mod cluster;
+mod etcd;
+mod kubernetes;
 mod plan;
-mod pods;
-
-use std::{
-    net::SocketAddr,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
-use mesh_certs::cas_of_server;
-use mesh_lab::within_netns;
 use mesh_offline::time;
 use serde_json::json;
 
@@ -29,12 +21,37 @@ use crate::{
     output::{self, Output},
 };
 use cluster::{Aim, Cluster};
-use plan::{Todo, exchange, finish, reissue};
+use etcd::InDirectory;
+pub(crate) use etcd::within;
+use kubernetes::InPods;
+use plan::{Facts, Todo, exchange, finish, reissue};
 
-/// The longest time for a restarted etcd to answer.
-const RESTART: Duration = Duration::from_secs(60);
-/// The interval of checks meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
+/// A cluster whose certificates are replaced.
+trait Rotated {
+    /// What is there now. `aim`: which certificates are to be replaced.
+    fn facts(&self, aim: Aim) -> anyhow::Result<Facts>;
+
+    /// Carries out a step; it is no error if it was carried out already.
+    fn carry_out(&self, todo: &Todo) -> anyhow::Result<()>;
+
+    /// Has the etcds read other CAs, if a step needs that.
+    fn etcd(&self, todo: &Todo) -> anyhow::Result<Etcd>;
+
+    /// What the operator must do for a peer that is not at hand.
+    fn to_ask(&self, todo: &Todo) -> String;
+}
+
+/// Whether etcds trust the right CAs.
+#[derive(Debug, PartialEq, Eq)]
+enum Etcd {
+    AsItShould,
+    /// They were started again, and are as they should be.
+    Restarted,
+    /// The operator must do something first.
+    Pending(String),
+    /// They were started again, and are not as they should be in time.
+    Late(String),
+}
 
 /// The result of a run.
 #[derive(Default)]
@@ -45,24 +62,14 @@ struct Report {
     timed_out: bool,
 }
 
-/// Whether an etcd trusts the right CAs.
-#[derive(Debug, PartialEq, Eq)]
-enum Etcd {
-    AsItShould,
-    Otherwise(String),
-}
-
 pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
     let mut report = Report::default();
     let context = contexts::find(&args.context)?;
-    if let Some(cluster) = contexts::cluster_of(&context)? {
-        report.changes = pods::rotate(&cluster, args)?;
-        if output == Output::Text {
-            report.changes.iter().try_for_each(output::line)?;
-        }
-        return report.print(args, output);
-    }
-    let cluster = Cluster::read(args)?;
+    let cluster: Box<dyn Rotated> = match contexts::cluster_of(&context)? {
+        Some(cluster) => Box::new(InPods::find(cluster, args)?),
+        None => Box::new(InDirectory { args, cluster: Cluster::read(args)?, netns: context.netns }),
+    };
+    let cluster = cluster.as_ref();
     if args.server || args.clients {
         let aim = Aim::Young { server: args.server, clients: args.clients };
         let todo = reissue(&cluster.facts(aim)?);
@@ -72,7 +79,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
                 time(args.min_age)
             ))?;
         }
-        report.take(args, &cluster, todo, output)?;
+        report.take(args, cluster, todo, output)?;
     }
     if args.ca && !args.finish {
         if args.dry_run {
@@ -86,7 +93,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
                 let next = todo.into_iter().find(|todo| !(asked && *todo == Todo::EtcdTrusts));
                 let Some(next) = next else { break };
                 asked |= next == Todo::EtcdTrusts;
-                report.take(args, &cluster, vec![next], output)?;
+                report.take(args, cluster, vec![next], output)?;
                 if !report.pending.is_empty() {
                     break;
                 }
@@ -102,7 +109,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
     if args.finish {
         match finish(&cluster.facts(Aim::NewCa)?) {
             Err(dependent) => bail!("the old CA is still needed: {}", dependent.join("; ")),
-            Ok(todo) => report.take(args, &cluster, todo, output)?,
+            Ok(todo) => report.take(args, cluster, todo, output)?,
         }
     }
     report.print(args, output)
@@ -113,7 +120,7 @@ impl Report {
     fn take(
         &mut self,
         args: &RotateArgs,
-        cluster: &Cluster,
+        cluster: &dyn Rotated,
         todo: Vec<Todo>,
         output: Output,
     ) -> anyhow::Result<()> {
@@ -125,17 +132,19 @@ impl Report {
         for todo in todo {
             progress.set_message(todo.to_string());
             progress.tick();
-            let local = cluster.local.name();
             match &todo {
-                Todo::AskPeer(peer) => self.pending.push(format!(
-                    "{peer} must trust both CAs first, and its context is not at hand: copy {} there to peers/{local}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
-                    cluster.local.pki().certificate("ca").display()
-                )),
-                Todo::AskPeerForRequest(peer) => self.pending.push(format!(
-                    "{peer} needs a new certificate, and its context is not at hand: there run `clustermesh certs request --user remote-{peer} --out NAME`, here `clustermesh certs sign --dir {} NAME.csr --user remote-{peer}`, and put the result there as peers/{local}.etcd-client.crt and .key",
-                    cluster.local.directory.pki().display()
-                )),
-                Todo::EtcdTrusts | Todo::EtcdForgets => self.etcd(args, cluster, &todo, output)?,
+                Todo::AskPeer(_) | Todo::AskPeerForRequest(_) => {
+                    self.pending.push(cluster.to_ask(&todo));
+                }
+                Todo::EtcdTrusts | Todo::EtcdForgets => match cluster.etcd(&todo)? {
+                    Etcd::AsItShould => {}
+                    Etcd::Restarted => self.done("restart the etcd".into(), output)?,
+                    Etcd::Pending(what) => self.pending.push(what),
+                    Etcd::Late(why) => {
+                        self.timed_out = true;
+                        self.pending.push(format!("the etcd was restarted, and {why}"));
+                    }
+                },
                 todo => {
                     cluster.carry_out(todo).with_context(|| format!("cannot {todo}"))?;
                     self.done(todo.to_string(), output)?;
@@ -151,42 +160,6 @@ impl Report {
         }
         self.changes.push(what);
         Ok(())
-    }
-
-    /// Asks the etcd which CAs it has read, and restarts it if it must read others.
-    fn etcd(
-        &mut self,
-        args: &RotateArgs,
-        cluster: &Cluster,
-        todo: &Todo,
-        output: Output,
-    ) -> anyhow::Result<()> {
-        let Etcd::Otherwise(why) = look(args, cluster, todo)? else { return Ok(()) };
-        if args.etcd_restarted {
-            return Ok(());
-        }
-        let Some(command) = &args.restart_etcd else {
-            self.pending.push(format!(
-                "the etcd of {} must be restarted ({why}): it reads its CAs once. Restart it and run this again, or give the command with --restart-etcd",
-                cluster.local.name()
-            ));
-            return Ok(());
-        };
-        let status = Command::new("sh").args(["-c", command]).stdout(std::io::stderr()).status();
-        let status = status.with_context(|| format!("--restart-etcd {command:?}"))?;
-        if !status.success() {
-            bail!("--restart-etcd {command:?}: {status}");
-        }
-        let deadline = Instant::now() + RESTART;
-        while let Etcd::Otherwise(why) = look(args, cluster, todo)? {
-            if Instant::now() >= deadline {
-                self.timed_out = true;
-                self.pending.push(format!("the etcd was restarted, and {why}"));
-                return Ok(());
-            }
-            thread::sleep(LOOK);
-        }
-        self.done("restart the etcd".into(), output)
     }
 
     fn print(self, args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -211,69 +184,6 @@ impl Report {
             (false, false) => Outcome::NotReady,
             (false, true) => Outcome::Timeout,
         })
-    }
-}
-
-/// Asks every replica's etcd whether it trusts the CAs that the step requires.
-fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
-    let netns = contexts::find(&args.context)?.netns;
-    for addresses in &cluster.local.facts.settings.endpoints {
-        let endpoints: Vec<SocketAddr> = addresses.iter().map(|&address| address.into()).collect();
-        let found = look_at(netns.as_deref(), &endpoints, cluster, todo)?;
-        if found != Etcd::AsItShould {
-            return Ok(found);
-        }
-    }
-    Ok(Etcd::AsItShould)
-}
-
-/// The same for the etcd at one of these addresses.
-fn look_at(
-    netns: Option<&str>,
-    endpoints: &[SocketAddr],
-    cluster: &Cluster,
-    todo: &Todo,
-) -> anyhow::Result<Etcd> {
-    let trusted = cluster.trusted()?;
-    let name = format!("{}.mesh.cilium.io", cluster.local.name());
-    let pem = trusted.to_pem();
-    let ask = || {
-        let mut failures = Vec::new();
-        for &endpoint in endpoints {
-            match cas_of_server(endpoint, &name, &pem) {
-                Ok(subjects) => return Ok(subjects),
-                Err(error) => failures.push(format!("{endpoint}: {error}")),
-            }
-        }
-        Err(failures.join("; "))
-    };
-    let subjects = match within(netns, ask)? {
-        Ok(subjects) => subjects,
-        Err(why) => return Ok(Etcd::Otherwise(format!("it cannot be asked: {why}"))),
-    };
-    let wanted = match cluster.next()? {
-        Some(next) if *todo == Todo::EtcdTrusts => next.subjects(),
-        _ => trusted.subjects(),
-    };
-    let missing = wanted.iter().find(|subject| !subjects.contains(subject));
-    let extra = subjects.iter().find(|subject| !wanted.contains(subject));
-    Ok(match (missing, extra) {
-        (Some(missing), _) => Etcd::Otherwise(format!("it does not trust {missing:?} yet")),
-        (None, Some(extra)) if *todo == Todo::EtcdForgets => {
-            Etcd::Otherwise(format!("it still trusts {extra:?}"))
-        }
-        _ => Etcd::AsItShould,
-    })
-}
-
-/// Runs a function in a network namespace, if one is given.
-pub(crate) fn within<T: Send>(
-    netns: Option<&str>,
-    ask: impl FnOnce() -> T + Send,
-) -> anyhow::Result<T> {
-    match netns {
-        Some(netns) => Ok(within_netns(netns, ask)?),
-        None => Ok(ask()),
     }
 }
 

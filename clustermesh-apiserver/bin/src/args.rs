@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Read and change this cluster's part of a connection: `clustermesh connect` runs it in the apiserver's pod
     Peer(PeerArgs),
+    /// Read and change the CA in Secret clustermesh-ca: `clustermesh certs rotate` runs it in the apiserver's pod
+    Ca(CaArgs),
+    /// End the etcd of this container, which Kubernetes then starts again: an etcd reads its CAs only at its start
+    StopEtcd,
 }
 
 /// Where the API server is.
@@ -251,6 +255,42 @@ pub(crate) enum PeerCommand {
         /// Also remove the etcd user of that cluster, which then cannot follow this one
         #[arg(long)]
         user: bool,
+    },
+}
+
+/// The flags of `ca`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CaArgs {
+    /// The cluster directory: cluster.yaml, pki/
+    #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
+    pub(crate) config_dir: PathBuf,
+    /// How long issued certificates are valid
+    #[arg(long, value_name = "DURATION", default_value = "90d", env = "CLUSTERMESH_CERTIFICATE_LIFETIME", value_parser = certificate_lifetime)]
+    pub(crate) certificate_lifetime: Duration,
+    /// Where the API server is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: CaCommand,
+}
+
+/// The subcommands of `ca`. They print JSON: the CA as it is afterwards. One that was carried out before does nothing.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Change nothing
+    Describe,
+    /// Make a new CA, and trust it beside the present one
+    Succeed,
+    /// Sign with the new CA from now on
+    Sign,
+    /// Trust only the CA that signs
+    Forget,
+    /// Take the CA from the Secret into this pod, and issue the certificates that it did not sign
+    Renew {
+        /// Issue this one too; may be repeated
+        #[arg(long, value_name = "NAME", value_parser = ["server", "admin", "local"])]
+        again: Vec<String>,
     },
 }
 

@@ -7,7 +7,7 @@ use mesh_certs::ClusterPki;
 use mesh_files::{Access, write_atomic};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
-use mesh_source_kube::Connection;
+use mesh_source_kube::{Connection, FoundRanges, cluster_ranges};
 
 use crate::{
     args::InitArgs,
@@ -22,12 +22,16 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
 
 async fn make(args: &InitArgs) -> anyhow::Result<()> {
     let directory = ClusterDirectory::new(&args.config_dir);
-    let settings = settings(args)?;
+    // That the flags are valid is known before anything is asked.
+    let mut settings = settings(args)?;
+    let api = Connection::open(&args.api.choice()).await?;
+    if settings.pod_cidrs.is_empty() || settings.service_cidrs.is_empty() {
+        take_ranges(&mut settings, cluster_ranges(&api).await);
+    }
     let settings_file = directory.settings_file();
     fs::create_dir_all(directory.path()).with_context(|| directory.path().display().to_string())?;
     write_atomic(&settings_file, settings.to_yaml()?.as_bytes(), Access::All)
         .with_context(|| settings_file.display().to_string())?;
-    let api = Connection::open(&args.api.choice()).await?;
     let now = SystemTime::now();
     let issuing = Issuing {
         cluster: settings.name,
@@ -36,13 +40,30 @@ async fn make(args: &InitArgs) -> anyhow::Result<()> {
         lifetime: args.certificate_lifetime,
     };
     let ca = obtain_ca(&api, &issuing.cluster, now).await?;
-    let issued = issuing.write(&ca, now)?;
+    let issued = issuing.write(&ca, &[], now)?;
     tracing::info!(
         directory = %directory.path().display(),
         issued = issued.join(", "),
         "the cluster directory is ready"
     );
     Ok(())
+}
+
+/// Takes what Kubernetes knows of ranges that no flag names.
+fn take_ranges(settings: &mut ClusterSettings, found: FoundRanges) {
+    for problem in found.problems {
+        tracing::warn!(problem, "the ranges of pods and services are not known by themselves");
+    }
+    for (what, known, found) in [
+        ("pods", &mut settings.pod_cidrs, found.pods),
+        ("services", &mut settings.service_cidrs, found.services),
+    ] {
+        if known.is_empty() && !found.is_empty() {
+            let ranges = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            tracing::info!(what, ranges, "ranges are taken from the API server");
+            *known = found;
+        }
+    }
 }
 
 fn settings(args: &InitArgs) -> anyhow::Result<ClusterSettings> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mesh_source_kube::Connection;
+use mesh_wire::cluster_ranges::ClusterRanges;
 use tokio::time;
 
 use crate::{
@@ -20,10 +21,15 @@ const LOOK: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(1);
 
 /// Looks again and again, and repairs what is missing or due. The status shows what cannot be done.
-pub(crate) async fn keep(issuing: Issuing, api: Connection, state: &Mutex<StoreState>) {
+pub(crate) async fn keep(
+    issuing: Issuing,
+    ranges: ClusterRanges,
+    api: Connection,
+    state: &Mutex<StoreState>,
+) {
     let interval = (issuing.lifetime / 20).min(LOOK);
     loop {
-        let done = look(&issuing, &api).await;
+        let done = look(&issuing, &ranges, &api).await;
         let pause = if matches!(done, Ok(Published::NoPods)) { SOON } else { interval };
         let problem = done.err().map(|error| format!("{error:#}"));
         report(problem, state);
@@ -41,12 +47,16 @@ fn report(problem: Option<String>, state: &Mutex<StoreState>) {
     state.installation = problem;
 }
 
-async fn look(issuing: &Issuing, api: &Connection) -> anyhow::Result<Published> {
-    let renewed = issuing.renew(api).await?;
+async fn look(
+    issuing: &Issuing,
+    ranges: &ClusterRanges,
+    api: &Connection,
+) -> anyhow::Result<Published> {
+    let renewed = issuing.renew(api, &[]).await?;
     if !renewed.is_empty() {
         tracing::info!(certificates = renewed.join(", "), "certificates are renewed");
     }
-    let published = local_access::publish(api).await?;
+    let published = local_access::publish(api, ranges).await?;
     if published == Published::Changed {
         tracing::info!("the addresses of the etcd are written for the agents");
     }

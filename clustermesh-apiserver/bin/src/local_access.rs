@@ -1,4 +1,5 @@
-//! How the cluster's agents reach its etcds: the ConfigMap `clustermesh-local`, which pods of agents mount.
+//! How the cluster's agents reach its etcds, and the cluster's ranges: the ConfigMap `clustermesh-local`, which pods of agents
+//! mount.
 //!
 //! Agents read no Kubernetes API. So the apiserver writes here the file that is `local.yaml` in a cluster directory, with the
 //! nodes on which its replicas run.
@@ -7,15 +8,18 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context as _, anyhow};
 use mesh_source_kube::{Connection, Stored, StoredKind, etcd_replicas};
-use mesh_wire::peer_file::{HostAlias, PeerFile};
+use mesh_wire::{
+    cluster_ranges::{ClusterRanges, RANGES_FILE},
+    peer_file::{HostAlias, PeerFile},
+};
 
-/// The ConfigMap, with the key `local.yaml`.
+/// The ConfigMap, with the keys `local.yaml` and `ranges.yaml`.
 const LOCAL: Stored = Stored { kind: StoredKind::ConfigMap, name: "clustermesh-local" };
 const KEY: &str = "local.yaml";
 /// Where pods of agents mount the ConfigMap, together with the Secret of the same name.
 const MOUNT: &str = "/etc/clustermesh";
 /// The port of an etcd on its node.
-const PORT: u16 = 12379;
+pub(crate) const PORT: u16 = 12379;
 
 /// What [`publish`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +32,21 @@ pub(crate) enum Published {
     NoPods,
 }
 
-/// Writes the file, if it is not as it should be.
-pub(crate) async fn publish(api: &Connection) -> anyhow::Result<Published> {
+/// Writes the files, if they are not as they should be.
+pub(crate) async fn publish(api: &Connection, ranges: &ClusterRanges) -> anyhow::Result<Published> {
     let replicas = etcd_replicas(api).await.map_err(|error| anyhow!(error))?;
     let nodes = replicas.into_iter().map(|node| node.addresses).collect();
     let Some(file) = local_file(nodes) else { return Ok(Published::NoPods) };
     let found = api.stored(LOCAL).await?;
     let content =
         found.with_context(|| format!("there is no {LOCAL}: apply the manifests again"))?;
-    let text = file.to_yaml()?;
-    if content.texts.get(KEY) == Some(&text) {
+    let wanted = [(KEY, file.to_yaml()?), (RANGES_FILE, ranges.to_yaml()?)];
+    let differs = |(key, text): &(&str, String)| content.texts.get(*key) != Some(text);
+    let texts = wanted.into_iter().filter(differs).map(|(key, text)| (key.to_owned(), text));
+    let texts: BTreeMap<String, String> = texts.collect();
+    if texts.is_empty() {
         return Ok(Published::Nothing);
     }
-    let texts = BTreeMap::from([(KEY.to_owned(), text)]);
     Ok(match api.change_stored(LOCAL, &texts, content.version).await? {
         Some(_) => Published::Changed,
         None => Published::Nothing,

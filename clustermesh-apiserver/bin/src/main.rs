@@ -2,6 +2,7 @@
 
 mod admin;
 mod args;
+mod ca;
 mod certificates;
 mod clashes;
 mod cluster;
@@ -55,5 +56,7 @@ fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {
             init::run(&args)
         }
         Some(args::Command::Peer(peer)) => peer::run(peer),
+        Some(args::Command::Ca(ca)) => ca::run(ca),
+        Some(args::Command::StopEtcd) => ca::stop_etcd(),
     }
 }

@@ -18,7 +18,7 @@ use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_source_kube::{Connection, DrainConfigMap, FollowedUsers};
-use mesh_wire::users_file::UsersFile;
+use mesh_wire::{cluster_ranges::ClusterRanges, users_file::UsersFile};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -85,11 +85,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         SourceKind::Kubernetes => {
             let connection = Connection::open(&args.api.choice()).await?;
             if let Some(lifetime) = args.certificate_lifetime {
-                let cluster = directory.settings()?.name;
-                let namespace = connection.namespace().to_owned();
-                let pki = ClusterPki::new(&directory.pki());
-                installed =
-                    Some((Issuing { cluster, namespace, pki, lifetime }, connection.clone()));
+                let settings = directory.settings()?;
+                let ranges = ClusterRanges {
+                    pod_cidrs: settings.pod_cidrs,
+                    node_cidrs: settings.node_cidrs,
+                    service_cidrs: settings.service_cidrs,
+                };
+                let issuing = Issuing {
+                    cluster: settings.name,
+                    namespace: connection.namespace().to_owned(),
+                    pki: ClusterPki::new(&directory.pki()),
+                    lifetime,
+                };
+                installed = Some((issuing, ranges, connection.clone()));
             }
             let (sender, events) = mpsc::channel(EVENTS);
             let (requests, receiver) = mpsc::unbounded_channel();
@@ -120,7 +128,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let store = Arc::new(Mutex::new(StoreState::default()));
     let installation = async {
         match installed {
-            Some((issuing, api)) => installation::keep(issuing, api, &store).await,
+            Some((issuing, ranges, api)) => {
+                installation::keep(issuing, ranges, api, &store).await;
+            }
             None => std::future::pending().await,
         }
     };

@@ -4,6 +4,7 @@
 //! (`docs/adr/0004-one-source-interface.md`). [`follow`] runs one for each kind and one for the identities' objects, executes
 //! requests about these, and says whether the API server answers.
 
+mod cluster_ranges;
 mod config_map;
 mod connection;
 mod drain;
@@ -22,6 +23,7 @@ mod response;
 mod stored;
 mod users;
 
+pub use cluster_ranges::{FoundRanges, cluster_ranges};
 pub use config_map::{ConfigMapError, Versioned};
 pub use connection::{ConnectError, Connection, KubeconfigChoice};
 pub use drain::{DrainConfigMap, FollowedDrain, VersionedDrain};

@@ -8,6 +8,7 @@
 pub mod canary;
 mod check;
 pub mod cluster_config;
+pub mod cluster_ranges;
 pub mod drained_peers;
 mod endpoint_slice;
 mod error;
@@ -28,6 +29,7 @@ pub mod peer_folder;
 pub mod peering;
 mod position;
 mod record;
+pub mod rotation;
 mod service;
 pub mod users_file;
 mod zstd_frame;

@@ -91,7 +91,7 @@ pub(super) fn disconnect(
     let at = |cluster: anyhow::Result<Cluster>| cluster.map(InPod::new);
     let ends = (at(clusters.0), at(clusters.1));
     let side = |(at, described)| KubeSide::new(at, described, AddressKind::Auto, &[], "");
-    let (steps, gone) = match (described(&ends.0), described(&ends.1)) {
+    let (steps, gone) = match (at_hand(&ends.0), at_hand(&ends.1)) {
         (Ok(here), Ok(there)) => {
             let (here, there) = (side(here)?, side(there)?);
             let names = (here.name().clone(), there.name().clone());
@@ -121,6 +121,21 @@ pub(super) fn disconnect(
             Outcome::NotReady
         }
     })
+}
+
+/// What a cluster says of itself.
+pub(crate) fn described(cluster: &Cluster) -> anyhow::Result<Description> {
+    ask(&InPod::new(cluster.clone()), &["describe"])
+}
+
+/// Gives a cluster that follows another a new certificate for that one's etcd, and the CAs that the other trusts now. The rest
+/// of its peer file stays.
+pub(crate) fn renew_credentials(follower: &Cluster, followed: &Cluster) -> anyhow::Result<()> {
+    let (source, destination) = (InPod::new(follower.clone()), InPod::new(followed.clone()));
+    let read = |at| KubeSide::read(at, AddressKind::Auto, &[], "");
+    Follow::renewal(&read(&source)?, &read(&destination)?)?.carry_out()?;
+    hurry(follower);
+    Ok(())
 }
 
 /// Removes a peer from a cluster. Returns the steps.
@@ -174,7 +189,7 @@ fn leave_gone(
 }
 
 /// Asks a cluster that may not be at hand.
-fn described(end: &anyhow::Result<InPod>) -> anyhow::Result<(&dyn PeerCommands, Description)> {
+fn at_hand(end: &anyhow::Result<InPod>) -> anyhow::Result<(&dyn PeerCommands, Description)> {
     match end {
         Ok(end) => Ok((end, ask(end, &["describe"])?)),
         Err(why) => bail!("{why:#}"),

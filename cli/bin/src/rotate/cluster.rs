@@ -159,7 +159,7 @@ impl Cluster {
                 facts.trusts = trusts.includes(&trusted)
                     && next.as_ref().is_some_and(|next| trusts.includes(next));
                 facts.trusts |= is_next(&trusts);
-                facts.alone = is_next(&trusts);
+                facts.alone = trusts == *next.as_ref().unwrap_or(&trusted);
                 let files = Files { certificate: files.certificate, key: files.key };
                 facts.stale = stale(&files, true);
             }
@@ -217,7 +217,8 @@ impl Cluster {
             }
             Todo::PeerForgets(peer) => {
                 let ca = self.files_of(self.peer(peer)?)?.ca;
-                put(&ca, &next()?.to_pem(), Access::All)?;
+                let newest = self.next()?.map_or_else(|| self.trusted(), Ok)?;
+                put(&ca, &newest.to_pem(), Access::All)?;
             }
             Todo::Forget => put(&pki.certificate("ca"), &next()?.to_pem(), Access::All)?,
             Todo::Clean => {

@@ -74,7 +74,7 @@ pub(crate) struct PeerFacts {
     pub(crate) done: bool,
     /// It trusts the new CA.
     pub(crate) trusts: bool,
-    /// It trusts the new CA only.
+    /// It trusts the new CA only; or, while there is none, the one that signs.
     pub(crate) alone: bool,
     /// Its certificate must be issued again.
     pub(crate) stale: bool,
@@ -151,14 +151,15 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
         if !dependent.is_empty() {
             return Err(dependent);
         }
-        let both = facts.peers.iter().filter(|peer| peer.at_hand && !peer.alone);
-        todo.extend(both.map(|peer| Todo::PeerForgets(peer.name.clone())));
         if !facts.alone {
             todo.push(Todo::Forget);
         }
-        if facts.leftovers {
-            todo.push(Todo::Clean);
-        }
+    }
+    // Also after a command that was killed when no rotation was in progress any more.
+    let both = facts.peers.iter().filter(|peer| peer.at_hand && !peer.alone);
+    todo.extend(both.map(|peer| Todo::PeerForgets(peer.name.clone())));
+    if facts.begun && facts.leftovers {
+        todo.push(Todo::Clean);
     }
     todo.push(Todo::EtcdForgets);
     Ok(todo)
@@ -255,7 +256,7 @@ mod tests {
             ..facts
         };
         let todo = finish(&facts).unwrap();
-        assert_eq!(todo, [Todo::PeerForgets("b".into()), Todo::Forget, Todo::EtcdForgets]);
+        assert_eq!(todo, [Todo::Forget, Todo::PeerForgets("b".into()), Todo::EtcdForgets]);
         assert!(finish(&Facts { signs: false, ..facts }).is_err());
         // No rotation is in progress: only the etcd may still trust an old CA.
         assert_eq!(finish(&Facts::default()).unwrap(), [Todo::EtcdForgets]);

@@ -89,7 +89,9 @@ pub fn peering(data: &[u8]) {
 }
 
 /// A message. It must be the same after it is encoded and decoded again.
-fn message<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<T> {
+fn message<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    data: &[u8],
+) -> Option<T> {
     // As the commands read it: the input may go on.
     let found = T::deserialize(&mut serde_json::Deserializer::from_slice(data)).ok()?;
     let again = serde_json::to_vec(&found).ok();
@@ -285,7 +287,8 @@ mod tests {
         let acceptance =
             Acceptance { peer: "b".into(), file: file.into(), signed: Some(signed.clone()) };
         let asked = SignRequest { peer: "b".into(), request: Some(pem.into()) };
-        let removed = r#"{"entries":["b"],"kept":{"b.etcd-client.crt":["flux"]},"user":true,"drained":true}"#;
+        let removed =
+            r#"{"entries":["b"],"kept":{"b.etcd-client.crt":["flux"]},"user":true,"drained":true}"#;
         let described = r#"{"version":"1","namespace":"clustermesh-system","name":"b","id":2,"maxConnectedClusters":255,"podCIDRs":["10.2.0.0/16"],"nodeCIDRs":["fd00:172::/64"],"serviceCIDRs":[],"uuid":"00000000-0000-0000-0000-000000000001","ca":"x","signer":"x","users":{"users":[{"name":"remote-a","role":"remote"}]},"drainedPeers":["c"],"secret":{"bytes":10,"entries":{"a":"endpoints: []","a.etcd-client.crt":"x"},"keys":["a"],"pending":["c"]},"etcd":{"configured":[["172.31.1.1:2379","[fd00:172::101]:2379"]],"service":{"type":"NodePort","port":2379,"nodePort":32379,"clusterIps":["10.102.0.9"],"loadBalancer":["lb.example.org"],"local":true},"replicas":[{"node":"n1","addresses":["172.31.1.1"]}],"port":12379,"nodes":[]}}"#;
         let found: Description = serde_json::from_str(described).unwrap();
         let service = found.etcd.service.unwrap();

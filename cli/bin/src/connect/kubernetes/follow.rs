@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use anyhow::Context as _;
 use mesh_certs::{Bundle, Details, details};
 use mesh_wire::{
     peer_file::PeerFile,
@@ -81,6 +82,19 @@ fn is_usable(source: &KubeSide<'_>, destination: &KubeSide<'_>) -> bool {
 }
 
 // === impl Follow ===
+
+impl<'a> Follow<'a> {
+    /// A new certificate, where the source follows the destination already.
+    pub(super) fn renewal(
+        source: &'a KubeSide<'a>,
+        destination: &'a KubeSide<'a>,
+    ) -> anyhow::Result<Self> {
+        let name = destination.name();
+        let file = source.facts.peer(name).cloned();
+        let file = file.with_context(|| format!("{} does not follow {name}", source.name()))?;
+        Ok(Self { source, destination, user: false, certificate: true, writes_file: false, file })
+    }
+}
 
 impl Follow<'_> {
     /// The steps, for the output.
