@@ -100,7 +100,7 @@ fn reasons_are_those_that_explain_prints() {
     let mut printed: BTreeSet<String> =
         words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     // The agent adds this one, for a table that is full.
-    let agent = read("agent/bin/src/admin/explain.rs");
+    let agent = read("agent/admin/src/explain.rs");
     let added = agent.split("shown.reason = \"").skip(1).filter_map(|rest| rest.split('"').next());
     printed.extend(added.map(str::to_owned));
     assert!(printed.len() > 10, "{printed:?}");

@@ -16,10 +16,13 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_agent_admin::{
+    Wanted, all_peers, all_problems, certificates, explain, identities, nodes, refused, service,
+};
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
 use mesh_hooks::ProgramsHandle;
-use mesh_model::{ClusterId, ClusterName, ServiceName};
+use mesh_model::{ClusterName, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
@@ -28,21 +31,6 @@ use crate::{
     message::{Message, ask},
 };
 use mesh_node::{Node, unready};
-
-mod absences;
-mod explain;
-mod known;
-mod peers;
-mod services;
-mod wanted;
-
-use self::{
-    explain::explain,
-    known::{identities, nodes},
-    peers::{all_peers, all_problems, certificates},
-    services::service,
-    wanted::Wanted,
-};
 
 /// Answers for the agent.
 pub(crate) struct AgentAdmin {
@@ -186,7 +174,7 @@ impl Admin for AgentAdmin {
             all.without_frontend.extend(one.without_frontend);
             all.absences.extend(one.absences);
         }
-        let refused = self.ask(move |node: &Node| absences::refused(node, &wanted)).await?;
+        let refused = self.ask(move |node: &Node| refused(node, &wanted)).await?;
         all.absences.extend(refused);
         Ok(Response::new(all))
     }
@@ -247,11 +235,4 @@ impl Admin for AgentAdmin {
         };
         Ok(Response::new(LiftQuarantineResponse { outcome: outcome.into() }))
     }
-}
-
-/// A cluster's name, or its ID if the name is not known.
-fn cluster_name(node: &Node, id: ClusterId) -> String {
-    let mut clusters = node.core.merge().clusters();
-    let found = clusters.find(|(_, known)| *known == id);
-    found.map_or_else(|| format!("id {id}"), |(name, _)| name.to_string())
 }

@@ -8,7 +8,6 @@ mod cli;
 mod driver;
 mod message;
 mod pods;
-mod ranges;
 mod run;
 
 use std::process::ExitCode;

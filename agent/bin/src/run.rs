@@ -40,7 +40,7 @@ use mesh_merge::LocalRanges;
 use mesh_metrics::Metrics;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
-use mesh_peers::{Peers, PeersConfig, follower_thread};
+use mesh_peers::{FileRanges, Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyWatch, RouteWriters};
 use mesh_sockets::{BackendSockets, SocketTerminator};
@@ -58,7 +58,6 @@ use crate::{
     driver::{Audits, Driver},
     message::{Message, ask},
     pods::PodsAdmin,
-    ranges::FileRanges,
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
@@ -77,7 +76,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(mut args: Args) -> anyhow::Result<()> {
     let started = SystemTime::now();
-    let ranges = FileRanges::take(&mut args);
+    let flags = [&mut args.pod_cidrs, &mut args.node_cidrs, &mut args.service_cidrs];
+    let ranges = FileRanges::take(&args.local_config, flags);
     tracing::info!(
         version = mesh_admin::version::line(),
         configuration = args.in_force,

@@ -6,7 +6,9 @@
 mod drained;
 mod follower;
 mod peers;
+mod ranges;
 mod settings;
 
 pub use follower::Follower;
 pub use peers::{PeerMessage, Peers, PeersConfig, follower_thread};
+pub use ranges::FileRanges;

@@ -122,7 +122,12 @@ pub(crate) async fn change_ca(
     }
     let changed = api.change_stored(CA, &texts, ca.version).await?;
     ensure!(changed.is_some(), "{CA} was changed meanwhile: give the command again");
-    tracing::info!(?step, "{CA} is changed");
+    let what = match step {
+        CaStep::Succeed => "a new CA is trusted beside the old one",
+        CaStep::Sign => "the new CA signs",
+        CaStep::Forget => "the old CA is not trusted any more",
+    };
+    tracing::info!(what, "{CA} is changed");
     Ok(())
 }
 

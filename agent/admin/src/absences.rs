@@ -8,13 +8,13 @@ use mesh_node::{
 };
 use mesh_wire::{Key, Layout};
 
-use super::wanted::Wanted;
+use crate::wanted::Wanted;
 
 /// How many refused records of a cluster are listed at most: status has their number.
 const REFUSED: usize = 100;
 
 /// The parts of a service that lead nowhere, or to its own cluster only.
-pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
+pub(crate) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
     let (local, merge) = (node.core.local(), node.core.merge());
     let mut all: Vec<Absence> = is_closed(node, service)
         .then(|| namespace_not_global(local, service))
@@ -27,13 +27,13 @@ pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
 }
 
 /// Whether a service's namespace takes no part here.
-pub(super) fn is_closed(node: &Node, service: &ServiceName) -> bool {
+pub(crate) fn is_closed(node: &Node, service: &ServiceName) -> bool {
     let namespace = node.core.merge().local_namespace(&service.namespace);
     namespace.is_some_and(|of| !of.global)
 }
 
 /// Of other clusters, what is refused of a service, or of all: whole clusters, and records.
-pub(super) fn refused(node: &Node, wanted: &Wanted) -> Vec<Absence> {
+pub fn refused(node: &Node, wanted: &Wanted) -> Vec<Absence> {
     let core = &node.core;
     let of_cluster = |name: &ClusterName| {
         let whole = refused_cluster(name, core.quarantined(name), node.status(name).failure);

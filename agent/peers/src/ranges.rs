@@ -4,20 +4,22 @@
 //! A run goes on with the ranges it began with. If others are written, it ends, so that it is started again with them: that is
 //! once, after the installation, and when a cluster gets another range.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use mesh_wire::cluster_ranges::{ClusterRanges, RANGES_FILE};
 use tokio::time::sleep;
-
-use crate::args::Args;
 
 /// How often the file is read. A kubelet brings a change after a minute.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The ranges that are taken from the file.
 #[derive(Clone, Debug)]
-pub(crate) struct FileRanges {
+pub struct FileRanges {
     file: PathBuf,
     /// Those that no flag names.
     wanted: [bool; 3],
@@ -27,11 +29,10 @@ pub(crate) struct FileRanges {
 // === impl FileRanges ===
 
 impl FileRanges {
-    /// Fills in what no flag names.
-    pub(crate) fn take(args: &mut Args) -> Self {
-        let mut flags = [&mut args.pod_cidrs, &mut args.node_cidrs, &mut args.service_cidrs];
+    /// Fills in what no flag names: the ranges of pods, nodes and services. `local_file`: `local.yaml`.
+    pub fn take(local_file: &Path, mut flags: [&mut Vec<IpNet>; 3]) -> Self {
         let mut ranges = Self {
-            file: args.local_config.with_file_name(RANGES_FILE),
+            file: local_file.with_file_name(RANGES_FILE),
             wanted: flags.each_ref().map(|flag| flag.is_empty()),
             taken: Default::default(),
         };
@@ -40,13 +41,15 @@ impl FileRanges {
             flag.extend(taken);
         }
         if ranges.taken.iter().any(|taken| !taken.is_empty()) {
-            tracing::info!(file = %ranges.file.display(), taken = ?ranges.taken, "ranges of the cluster are taken from a file");
+            let taken = ranges.taken.iter().flatten().map(ToString::to_string);
+            let taken = taken.collect::<Vec<_>>().join(", ");
+            tracing::info!(file = %ranges.file.display(), ranges = taken, "ranges of the cluster are taken from a file");
         }
         ranges
     }
 
     /// Ends when the file has other ranges. Those that it no longer names stay.
-    pub(crate) async fn changed(&self) {
+    pub async fn changed(&self) {
         while !self.wanted.contains(&true) || !self.differs(&self.read()) {
             sleep(EVERY).await;
         }
@@ -72,32 +75,28 @@ impl FileRanges {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::cli::Cli;
 
     #[test]
     fn flags_come_before_the_file_and_a_change_of_the_others_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let local = folder.path().join("local.yaml").display().to_string();
-        let words = ["agent", "--cluster-name", "a", "--cluster-id", "1", "--node-name", "n"];
-        let more = ["--local-config", local.as_str(), "--node-cidr", "172.31.1.0/24"];
-        let Ok(Cli::Daemon(args)) = Cli::try_parse_from(words.into_iter().chain(more)) else {
-            panic!("flags")
-        };
+        let local = folder.path().join("local.yaml");
         let write = |text: &str| fs::write(folder.path().join(RANGES_FILE), text).unwrap();
         let nets = |text: &str| vec![text.parse::<IpNet>().unwrap()];
+        // A flag names the range of nodes.
+        let take = || {
+            let (mut pods, mut nodes, mut services) = (vec![], nets("172.31.1.0/24"), vec![]);
+            let ranges = FileRanges::take(&local, [&mut pods, &mut nodes, &mut services]);
+            (ranges, pods, nodes)
+        };
 
-        let mut early = args.clone();
-        let ranges = FileRanges::take(&mut early);
-        assert!(early.pod_cidrs.is_empty() && !ranges.differs(&ranges.read()));
+        let (ranges, pods, _) = take();
+        assert!(pods.is_empty() && !ranges.differs(&ranges.read()));
         write("podCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.30.0.0/16]\nserviceCIDRs: []\n");
         assert!(ranges.differs(&ranges.read()), "they came later");
 
-        let mut late = args.clone();
-        let ranges = FileRanges::take(&mut late);
-        assert_eq!((late.pod_cidrs, late.node_cidrs), (nets("10.1.0.0/16"), nets("172.31.1.0/24")));
+        let (ranges, pods, nodes) = take();
+        assert_eq!((pods, nodes), (nets("10.1.0.0/16"), nets("172.31.1.0/24")));
         for (text, differs) in [
             ("podCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.29.0.0/16]\n", false),
             ("podCIDRs: []\n", false),

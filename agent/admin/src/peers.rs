@@ -18,7 +18,7 @@ use mesh_routes::{RouteSummary, reason};
 use mesh_node::{Node, Relation, phases};
 
 /// Certificates that peers' clusters issued for the local one and that end soon, each with the command that replaces it.
-pub(super) fn certificates(peers: &Path, local: &str, now: SystemTime) -> Vec<Problem> {
+pub fn certificates(peers: &Path, local: &str, now: SystemTime) -> Vec<Problem> {
     // A kubelet mounts a Secret so. `certs rotate` does not change that, and `connect` does.
     let is_secret = peers.join("..data").exists();
     let problem = |expiring: Expiring| {
@@ -44,14 +44,14 @@ pub(super) fn certificates(peers: &Path, local: &str, now: SystemTime) -> Vec<Pr
 }
 
 /// All that is wrong, as every answer has it. `certificates`: [`certificates`], which are read from files.
-pub(super) fn all_problems(node: &Node, certificates: Vec<Problem>) -> Vec<Problem> {
+pub fn all_problems(node: &Node, certificates: Vec<Problem>) -> Vec<Problem> {
     let mut problems = node.problems(Instant::now());
     problems.extend(certificates);
     problems
 }
 
 /// The local cluster first.
-pub(super) fn all_peers(node: &Node, problems: &[Problem]) -> Vec<Peer> {
+pub fn all_peers(node: &Node, problems: &[Problem]) -> Vec<Peer> {
     let mut names: Vec<&ClusterName> = node.core.peers().collect();
     names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
     names.into_iter().map(|name| peer(node, name, problems)).collect()
@@ -253,7 +253,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("agent-expiring-{}", std::process::id()));
         let (files, secret) = (folder.join("files"), folder.join("secret"));
         let version = secret.join("..2027_01_15");
-        [&files, &version].map(|folder| fs::create_dir_all(folder).unwrap());
+        [&files, &version].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
         symlink("..2027_01_15", secret.join("..data")).unwrap();
         let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3_600));
         let (ca, ca_files) = Ca::create("b", now, 4_000 * day).unwrap();
@@ -266,7 +266,9 @@ mod tests {
             // Of a peer that was removed.
             ("c.etcd-client.crt", client.certificate.as_str()),
         ] {
-            [&files, &version].map(|folder| fs::write(folder.join(name), text).unwrap());
+            [&files, &version]
+                .iter()
+                .for_each(|folder| fs::write(folder.join(name), text).unwrap());
             symlink(format!("..data/{name}"), secret.join(name)).unwrap();
         }
         let end = now + Ca::ISSUED_LIFETIME;

@@ -6,7 +6,7 @@ use mesh_model::{ClusterId, ClusterName};
 use mesh_node::Node;
 
 /// The nodes of a cluster, or of all.
-pub(super) fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
+pub fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
     let of = |(name, id): (&ClusterName, ClusterId)| -> Vec<v1::Node> {
         let node = |(node, ips): (&str, &[std::net::IpAddr])| v1::Node {
             cluster: name.to_string(),
@@ -29,7 +29,7 @@ pub(super) fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
 }
 
 /// The identities of a cluster, or of all; or one of them.
-pub(super) fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
+pub fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
     let of = |(name, _): (&ClusterName, ClusterId)| -> Vec<v1::Identity> {
         let uses = state.core.merge().identity_uses(name);
         let identities = state.core.merge().identities(name);

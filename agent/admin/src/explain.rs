@@ -11,10 +11,10 @@ use mesh_model::{
 
 use mesh_node::Node;
 
-use super::absences;
+use crate::{absences, cluster_name};
 
 /// The frontends of a service. It may have none.
-pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse {
+pub fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse {
     let mut response = v1::ExplainResponse::default();
     let balancer = node.core.balancer();
     let frontends = balancer.frontends(service);
@@ -44,7 +44,7 @@ fn frontend(
     let has = node.lb.tables().frontend(&frontend).map(|view| view.content());
     let name = |backend: &Backend| {
         let address = std::net::SocketAddr::from((backend.address, backend.port));
-        format!("{address} of {}", super::cluster_name(node, backend.cluster))
+        format!("{address} of {}", cluster_name(node, backend.cluster))
     };
     let differences = differences(should.as_ref(), has.as_ref(), name);
     v1::FrontendExplanation {
@@ -67,7 +67,7 @@ fn frontend(
     }
 }
 
-pub(super) fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
+pub(crate) fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
     let clusters = |tier: &BTreeSet<_>| v1::ClusterSet {
         clusters: tier.iter().map(ToString::to_string).collect(),
     };
@@ -209,7 +209,7 @@ fn kernel(node: &Node, frontend: &Frontend, has: &Content) -> v1::KernelFrontend
     let backend = |backend: &Backend| v1::KernelBackend {
         address: backend.address.to_string(),
         port: backend.port.into(),
-        cluster: super::cluster_name(node, backend.cluster),
+        cluster: cluster_name(node, backend.cluster),
         group: has.backends.get(backend).map_or(0, |group| number(group.number())),
     };
     v1::KernelFrontend {

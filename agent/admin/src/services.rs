@@ -6,11 +6,12 @@ use mesh_admin::v1;
 use mesh_balance::Candidate;
 use mesh_model::{ServiceName, lb};
 
-use super::{cluster_name, explain::traffic};
 use mesh_node::Node;
 
+use crate::{cluster_name, explain::traffic};
+
 /// A service, if it is taken, with what the kernel has of it and not what it should have.
-pub(super) fn service(state: &Node, service: &ServiceName) -> Option<v1::Service> {
+pub fn service(state: &Node, service: &ServiceName) -> Option<v1::Service> {
     let balancer = state.core.balancer();
     if !balancer.takes(service) {
         return None;
