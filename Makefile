@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo demo-kind test test-kind test-full kind-up kind-down lint bench figures soak fuzz chaos mutants
+.PHONY: setup build demo demo-kind test test-kind test-full kind-up kind-down lint bench figures figures-kind soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -57,6 +57,11 @@ bench: setup
 figures: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@INTO=docs/performance.md e2e/figures.sh
+
+## The figures of docs/performance.md on kind clusters. The clusters are removed afterwards, unless KEEP=1.
+figures-kind: build
+	@$(cargo) build --locked --release --workspace --bins
+	@PROFILE=release INTO=docs/performance.md e2e/kubernetes/figures.sh
 
 ## RESTARTS (200) restarts of an agent under load, and meshes of up to 250 clusters: half an hour. `make test` does 10 of each.
 soak: build

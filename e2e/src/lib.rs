@@ -16,6 +16,7 @@ pub mod echo_service;
 pub mod etcd;
 pub mod etcd_version;
 pub mod etcdctl;
+pub mod figures;
 pub mod json;
 pub mod kernel;
 pub mod kind;

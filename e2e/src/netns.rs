@@ -311,11 +311,12 @@ fn manifests() -> [PathBuf; 2] {
     [own.join("../deploy/examples"), own.join("manifests")]
 }
 
-/// The path of `clustermesh` in the build of this test.
+/// The path of `clustermesh` in the build of this test or program.
 pub fn binary() -> PathBuf {
-    let test = env::current_exe().expect("this test's own path");
-    // target/<profile>/deps/<test>
-    let folder = test.ancestors().nth(2).expect("a target folder").to_owned();
+    let own = env::current_exe().expect("this program's own path");
+    // target/<profile>/deps/<test>, or target/<profile>/<program>
+    let folder = own.parent().expect("a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("a folder") } else { folder };
     let binary = folder.join("clustermesh");
     assert!(binary.is_file(), "{} is missing: run `make build` first", binary.display());
     binary

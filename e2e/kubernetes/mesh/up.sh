@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # up.sh: brings up the kind clusters that CLUSTERS names ("a b"), and installs the mesh on each with the programs of
-# target/debug. The clusters are not connected yet. A second run replaces what is not of these programs. Needs root.
+# target/$PROFILE (debug). The clusters are not connected yet. A second run replaces what is not of these programs. Needs root.
 # All clusters are contexts of $state/kubeconfig, by their names.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 read -ra chosen <<< "${CLUSTERS:-a b}"
 CLUSTERS="${chosen[*]}" "$here/../kind/up.sh" > /dev/null
 began=$SECONDS
-programs=("$root"/target/debug/clustermesh{,-agent,-apiserver,-cni})
+programs=("$root/target/${PROFILE:-debug}"/clustermesh{,-agent,-apiserver,-cni})
 tag=$(cat "${programs[@]}" "$root/deploy/images/"* | sha256sum | cut -c1-12)
 image=clustermesh:$tag
 if ! docker image inspect "$image" > /dev/null 2>&1; then "$root/deploy/images/build.sh" "$image" > /dev/null; fi

@@ -45,7 +45,8 @@ impl Kind {
         in_cgroup(&id).into_iter().min()
     }
 
-    pub(super) fn daemon(&self, daemon: &Daemon) -> Option<i32> {
+    /// The process of a daemon, if it runs.
+    pub fn daemon(&self, daemon: &Daemon) -> Option<i32> {
         let (cluster, (label, container), node) = match daemon {
             Daemon::Etcd(cluster) => (cluster, ETCD, None),
             Daemon::Apiserver(cluster) => (cluster, APISERVER, None),

@@ -12,6 +12,7 @@
 
 mod certificates;
 mod commands;
+mod figures;
 mod guest;
 mod nodes;
 mod pods;
@@ -47,11 +48,6 @@ fn disconnect() {
 #[test]
 fn affinity() {
     scenario::affinity_fails_over_and_back(&Kind::numbered(&["a", "b"]));
-}
-
-#[test]
-fn global() {
-    scenario::only_what_is_global_is_shared(&Kind::numbered(&["a", "b"]));
 }
 
 #[test]

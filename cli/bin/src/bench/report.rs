@@ -280,11 +280,12 @@ mod tests {
         merged(&runs)
     }
 
-    /// Two runs of release builds. The second one has only some of the tables.
+    /// Two runs of release builds, the second of which has only some of the tables, and one on kind clusters.
     fn recorded() -> Tables {
         tables(&[
             include_str!("../../tests/fixtures/bench/run-1.json"),
             include_str!("../../tests/fixtures/bench/run-2.json"),
+            include_str!("../../tests/fixtures/bench/kind.json"),
         ])
         .unwrap()
     }
