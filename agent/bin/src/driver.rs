@@ -20,6 +20,7 @@ use mesh_metrics::Metrics;
 use mesh_model::ClusterName;
 use mesh_peers::{Follower, PeerMessage};
 use mesh_pods::{AttachmentKey, AttachmentsRead, PodAnswer, State};
+use mesh_routes::KubeProxyNeed;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
@@ -229,9 +230,12 @@ impl Driver {
             answers.retain(|answer| !answer.is_closed());
             !answers.is_empty()
         });
-        self.node.writers.kube_proxy.send_if_modified(|needed| {
-            std::mem::replace(needed, self.node.core.asks_for_kube_proxy(now)) != *needed
-        });
+        let need = match (self.node.core.is_writer_away(now), self.node.core.takes_all_services()) {
+            (true, _) => KubeProxyNeed::Fallback,
+            (false, true) => KubeProxyNeed::Beside,
+            (false, false) => KubeProxyNeed::None,
+        };
+        self.node.writers.kube_proxy.send_if_modified(|sent| std::mem::replace(sent, need) != need);
         let core = &self.node.core;
         let addresses = core.merge().node_addresses(core.local(), core.node());
         self.node.writers.probe_answer.set_addresses(addresses);

@@ -42,7 +42,7 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
 use mesh_peers::{FileRanges, Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
-use mesh_routes::{KubeProxyWatch, RouteWriters};
+use mesh_routes::{KubeProxyNeed, KubeProxyWatch, RouteWriters};
 use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
 use tokio::{
@@ -105,7 +105,7 @@ async fn serve(mut args: Args) -> anyhow::Result<()> {
         HealthOptions { local: name.clone(), port: args.probe_port, endings: args.endings() };
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
-    let (needed, needed_receiver) = watch::channel(false);
+    let (needed, needed_receiver) = watch::channel(KubeProxyNeed::None);
     let kube_proxy = KubeProxyWatch::new(args.kube_proxy.known(), needed_receiver);
     let parts = Parts { pins, probing, remember, needed, metrics: metrics.clone() };
     let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
@@ -200,7 +200,7 @@ struct Parts {
     pins: PinRoot,
     probing: (mesh_health::Health, Verdicts),
     remember: mpsc::UnboundedSender<(Attachment, Identity)>,
-    needed: watch::Sender<bool>,
+    needed: watch::Sender<KubeProxyNeed>,
     metrics: Metrics,
 }
 

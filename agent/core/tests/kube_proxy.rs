@@ -77,7 +77,6 @@ fn services_that_no_program_serves_are_named() {
     let now = Instant::now();
     let mut all = core(true, now);
     assert_eq!(unserved(&all, now), [""; 0], "there was no look yet");
-    assert!(all.asks_for_kube_proxy(now));
     all.handle(Input::KubeProxy(KubeProxy::Present), now);
     assert_eq!(unserved(&all, now), [""; 0]);
     all.handle(Input::KubeProxy(KubeProxy::Absent), now);
@@ -88,7 +87,6 @@ fn services_that_no_program_serves_are_named() {
 
     // Who takes global services alone leaves the rest to whatever is there.
     let mut global = core(false, now);
-    assert!(!global.asks_for_kube_proxy(now));
     global.handle(Input::KubeProxy(KubeProxy::Absent), now);
     assert_eq!(unserved(&global, now), [""; 0]);
 }

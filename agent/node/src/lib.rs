@@ -11,7 +11,7 @@ use mesh_hooks::{ProbeAnswerHandle, ProgramsHandle};
 use mesh_model::{ClusterName, Identity, lb::Route};
 use mesh_peers::Follower;
 use mesh_pods::Attachment;
-use mesh_routes::RouteWriters;
+use mesh_routes::{KubeProxyNeed, RouteWriters};
 use mesh_sockets::BackendSockets;
 use mesh_state_dir::Snapshots;
 use tokio::sync::{mpsc, watch};
@@ -62,7 +62,7 @@ pub struct Writers {
     /// Identities that attachments got, which their files keep.
     pub remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     /// Whether it matters if a kube-proxy runs.
-    pub kube_proxy: watch::Sender<bool>,
+    pub kube_proxy: watch::Sender<KubeProxyNeed>,
 }
 
 /// The findings of audits, of which there should be none.

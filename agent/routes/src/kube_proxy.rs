@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::timeout,
 };
 
 use crate::nftables::{Family, Nftables};
@@ -40,25 +40,37 @@ pub fn has_kube_proxy_here() -> io::Result<bool> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundKubeProxy(pub bool);
 
-/// Looks for a kube-proxy while it matters whether one runs.
+/// Why it matters whether a kube-proxy runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KubeProxyNeed {
+    /// It does not.
+    #[default]
+    None,
+    /// It serves what agents that take all services do not.
+    Beside,
+    /// The local apiserver is away: services may be left to it.
+    Fallback,
+}
+
+/// Looks for a kube-proxy while it matters whether one runs, and at once when the reason changes.
 #[derive(Debug)]
 pub struct KubeProxyWatch {
     known: Option<bool>,
-    needed: watch::Receiver<bool>,
+    need: watch::Receiver<KubeProxyNeed>,
 }
 
 /// How often it is looked for.
 const EVERY: Duration = Duration::from_secs(30);
 
 impl KubeProxyWatch {
-    /// One that looks while it is `needed`, unless it is `known` whether one runs.
-    pub fn new(known: Option<bool>, needed: watch::Receiver<bool>) -> Self {
-        Self { known, needed }
+    /// One that looks while there is a `need`, unless it is `known` whether one runs.
+    pub fn new(known: Option<bool>, need: watch::Receiver<KubeProxyNeed>) -> Self {
+        Self { known, need }
     }
 
     /// Looks until its receiver is gone.
     pub async fn run<M: From<FoundKubeProxy>>(mut self, messages: mpsc::Sender<M>) {
-        while self.needed.wait_for(|needed| *needed).await.is_ok() {
+        while self.need.wait_for(|need| *need != KubeProxyNeed::None).await.is_ok() {
             let found = match self.known {
                 Some(known) => known,
                 None => has_kube_proxy().await,
@@ -66,7 +78,34 @@ impl KubeProxyWatch {
             if messages.send(FoundKubeProxy(found).into()).await.is_err() {
                 return;
             }
-            sleep(EVERY).await;
+            let _ = timeout(EVERY, self.need.changed()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_looked_for_again_at_once_when_the_reason_changes() {
+        let (need, receiver) = watch::channel(KubeProxyNeed::None);
+        let (messages, mut found) = mpsc::channel::<FoundKubeProxy>(1);
+        tokio::spawn(KubeProxyWatch::new(Some(true), receiver).run(messages));
+        assert!(timeout(EVERY * 3, found.recv()).await.is_err(), "nobody asks");
+        let began = Instant::now();
+        need.send(KubeProxyNeed::Beside).unwrap();
+        assert_eq!(found.recv().await, Some(FoundKubeProxy(true)));
+        need.send(KubeProxyNeed::Fallback).unwrap();
+        assert_eq!(found.recv().await, Some(FoundKubeProxy(true)));
+        assert!(began.elapsed() < EVERY);
+        found.recv().await.unwrap();
+        assert!(began.elapsed() >= EVERY, "and then every {EVERY:?}");
+        need.send(KubeProxyNeed::None).unwrap();
+        assert!(timeout(EVERY * 3, found.recv()).await.is_err());
+        drop(need);
+        assert_eq!(found.recv().await, None);
     }
 }

@@ -23,7 +23,9 @@ mod sysctls;
 pub use interfaces::{
     Attachments, Interface, InterfaceError, InterfaceKind, Interfaces, attachments,
 };
-pub use kube_proxy::{FoundKubeProxy, KubeProxyWatch, has_kube_proxy, has_kube_proxy_here};
+pub use kube_proxy::{
+    FoundKubeProxy, KubeProxyNeed, KubeProxyWatch, has_kube_proxy, has_kube_proxy_here,
+};
 pub use masquerade_target::{Exempt, MasqueradeError, MasqueradeTarget};
 pub use nftables::ExemptSet;
 pub use route_table::{RouteChange, RouteState, RouteSummary, RouteTable};

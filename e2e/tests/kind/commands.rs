@@ -1,13 +1,19 @@
 //! Commands with contexts of a kubeconfig, while a node is dead.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use mesh_e2e::{
     Kind, Mesh,
     echo_service::{ECHO, two_clusters_with_echo},
     json,
-    mesh::wait_ready,
+    mesh::{wait_ready, within},
 };
+use serde_json::{Value, json};
+
+use super::PATIENCE;
 
 /// More than the 15 s that a dead node may cost, and less than twice.
 const LIMIT: Duration = Duration::from_secs(29);
@@ -90,4 +96,121 @@ fn certificates_are_rotated() {
     );
     wait_ready(&mesh);
     assert_eq!(mesh.restarts("a"), restarts);
+}
+
+/// The manifest with the rights of people who use `clustermesh`.
+const OPERATOR: &str = include_str!("../../../deploy/manifests/operator-rbac.yaml");
+
+/// A kubeconfig whose user has these rights in a, and no others.
+fn kubeconfig_of_operator(mesh: &Kind, folder: &Path) -> PathBuf {
+    mesh.apply_manifests("a", OPERATOR);
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": { "name": "operator", "namespace": "default" },
+    });
+    let binding = |kind: &str, metadata: Value| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"),
+            "metadata": metadata,
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "clustermesh-operator",
+            },
+            "subjects": [{ "kind": "ServiceAccount", "name": "operator", "namespace": "default" }],
+        })
+    };
+    let name = "clustermesh-operator-test";
+    let role = binding("Role", json!({ "name": name, "namespace": "clustermesh-system" }));
+    for object in [account, role, binding("ClusterRole", json!({ "name": name }))] {
+        mesh.apply_manifests("a", &object.to_string());
+    }
+    let token = mesh.kubectl_done("a", &["create", "token", "operator", "--namespace", "default"]);
+    let text =
+        mesh.kubectl_done("a", &["config", "view", "--minify", "--flatten", "--output", "json"]);
+    let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
+    config["users"][0]["user"] = json!({ "token": token.trim() });
+    let file = folder.join("kubeconfig");
+    std::fs::write(&file, config.to_string()).expect("a file");
+    file
+}
+
+/// Sets the rights: those of the manifest, without a verb on a resource.
+fn grant_without(mesh: &Kind, kind: &str, resource: &str, verb: &str) {
+    let namespace = ["--namespace", "clustermesh-system"];
+    let get = ["get", kind, "clustermesh-operator", "--output", "json"];
+    let text = mesh.kubectl_done("a", &[&get[..], &namespace].concat());
+    let mut role: Value = serde_json::from_str(&text).expect("a role");
+    for rule in role["rules"].as_array_mut().expect("rules") {
+        if rule["resources"] == json!([resource]) {
+            let verbs = rule["verbs"].as_array_mut().expect("verbs");
+            verbs.retain(|found| found != verb);
+            if verbs.is_empty() {
+                verbs.push(json!("none"));
+            }
+        }
+    }
+    let rules = json!({ "rules": role["rules"] }).to_string();
+    let patch = ["patch", kind, "clustermesh-operator", "--type", "merge", "--patch", &rules];
+    mesh.kubectl_done("a", &[&patch[..], &namespace].concat());
+}
+
+/// The rights of the manifest are all that commands need. With one missing at a time, the message names it, or nothing is
+/// missed.
+#[test]
+fn rights_that_are_missing_are_named() {
+    let mesh = Kind::up(&["a", "b"]);
+    two_clusters_with_echo(&mesh);
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = kubeconfig_of_operator(&mesh, folder.path());
+    let archive = folder.path().join("dump.tar.gz").display().to_string();
+    let run = |command: &[&str]| {
+        let mut run = mesh.clustermesh(command);
+        let (code, answer, complaint) = json::run({
+            run.env("KUBECONFIG", &kubeconfig);
+            run
+        });
+        (code, format!("{answer} {complaint}"))
+    };
+    let status: &[&str] = &["status", "--context", "a"];
+    let dump: &[&str] = &["etcd", "dump", "--context", "a"];
+    let drain: &[&str] = &["drain", "b", "--from", "a", "--dry-run"];
+    let undrain: &[&str] = &["undrain", "b", "--from", "a"];
+    let really: &[&str] = &["drain", "b", "--from", "a"];
+    let sysdump: &[&str] = &["sysdump", "--context", "a", "--output-file", &archive];
+    for command in [status, dump, really, undrain, sysdump] {
+        within(PATIENCE, &format!("{command:?} succeeds with all rights"), || match run(command) {
+            (0, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    for (kind, resource, verb, command, says) in [
+        ("role", "pods", "list", status, "cannot list resource \\\"pods\\\""),
+        ("role", "pods/exec", "get", status, "create and get of pods/exec"),
+        ("role", "pods/exec", "create", dump, "create and get of pods/exec"),
+        ("role", "configmaps", "get", drain, "cannot get resource \\\"configmaps\\\""),
+        ("role", "configmaps", "patch", really, "cannot patch resource \\\"configmaps\\\""),
+        ("role", "pods/log", "get", sysdump, "cannot get resource \\\"pods/log\\\""),
+    ] {
+        grant_without(&mesh, kind, resource, verb);
+        within(PATIENCE, &format!("without {verb} on {resource}, {command:?} names it"), || {
+            let (_, text) = run(command);
+            if text.contains(says) || text.contains(&says.replace('\\', "")) {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        });
+        mesh.apply_manifests("a", OPERATOR);
+    }
+    for (kind, resource, verb) in [("role", "daemonsets", "get"), ("clusterrole", "nodes", "list")]
+    {
+        grant_without(&mesh, kind, resource, verb);
+        within(PATIENCE, &format!("{verb} on {resource} is not missed"), || match run(status) {
+            (0, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        mesh.apply_manifests("a", OPERATOR);
+    }
+    let binding = ["delete", "rolebinding,clusterrolebinding", "clustermesh-operator-test"];
+    mesh.kubectl_done("a", &[&binding[..], &["--namespace", "clustermesh-system"]].concat());
+    mesh.kubectl_done("a", &["delete", "serviceaccount", "operator", "--namespace", "default"]);
 }

@@ -104,13 +104,12 @@ impl Core {
             && self.peers.names().all(|name| self.merge.has_listed_services(name))
     }
 
-    /// Whether it matters if a kube-proxy runs: the local cluster's writer has not reported for too long, or all services
-    /// are taken.
-    pub fn asks_for_kube_proxy(&self, now: Instant) -> bool {
-        self.is_writer_away(now) || self.balancer().rules().replace_kube_proxy
+    /// Whether services that are not global are balanced too.
+    pub fn takes_all_services(&self) -> bool {
+        self.balancer().rules().replace_kube_proxy
     }
 
-    /// Whether the local cluster's writer has not reported for too long.
+    /// Whether the local cluster's writer has not reported for too long: then it matters whether a kube-proxy runs.
     pub fn is_writer_away(&self, now: Instant) -> bool {
         self.readiness.is_away(now)
     }
@@ -180,7 +179,7 @@ impl Core {
         });
         let readiness = self.readiness.problem(now);
         let pods = self.pods.problem();
-        let alone = self.has_no_kube_proxy && self.balancer().rules().replace_kube_proxy;
+        let alone = self.has_no_kube_proxy && self.takes_all_services();
         let unserved = alone.then(|| unserved(self.merge.left_to_kube_proxy())).flatten();
         self.peers
             .problems()
