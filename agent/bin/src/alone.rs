@@ -56,7 +56,7 @@ pub(crate) fn must_wait(args: &Args, has_tables: bool) -> anyhow::Result<bool> {
 /// Waits until a kube-proxy is found. May be cancelled.
 ///
 /// # Errors
-/// Nobody can be told meanwhile: an address or the socket cannot be bound.
+/// An address or the socket cannot be bound, so that the status could not say why the agent waits.
 pub(crate) async fn wait(args: &Args, started: SystemTime, health: &Health) -> anyhow::Result<()> {
     if has_kube_proxy().await {
         return Ok(());

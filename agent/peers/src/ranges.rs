@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    future::pending,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,7 +51,10 @@ impl FileRanges {
 
     /// Ends when the file has other ranges. Those that it no longer names stay.
     pub async fn changed(&self) {
-        while !self.wanted.contains(&true) || !self.differs(&self.read()) {
+        if !self.wanted.contains(&true) {
+            return pending().await;
+        }
+        while !self.differs(&self.read()) {
             sleep(EVERY).await;
         }
     }

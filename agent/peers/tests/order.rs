@@ -44,7 +44,7 @@ async fn no_follower_begins_before_its_cluster_is_announced() {
 async fn credentials_that_go_with_their_file_are_no_problem() {
     let directory = Directory::new().await;
     directory.add_peer_with_credentials("b");
-    // A folder that becomes empty is not believed for a minute.
+    // If the folder became empty, peers would be removed only after a minute.
     directory.add_peer("c");
     let (messages, mut receiver) = mpsc::channel(64);
     directory.follow(messages);

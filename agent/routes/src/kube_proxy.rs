@@ -94,7 +94,7 @@ mod tests {
         let (need, receiver) = watch::channel(KubeProxyNeed::None);
         let (messages, mut found) = mpsc::channel::<FoundKubeProxy>(1);
         tokio::spawn(KubeProxyWatch::new(Some(true), receiver).run(messages));
-        assert!(timeout(EVERY * 3, found.recv()).await.is_err(), "nobody asks");
+        assert!(timeout(EVERY * 3, found.recv()).await.is_err(), "there is no reason");
         let began = Instant::now();
         need.send(KubeProxyNeed::Beside).unwrap();
         assert_eq!(found.recv().await, Some(FoundKubeProxy(true)));

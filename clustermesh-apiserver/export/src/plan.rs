@@ -11,7 +11,7 @@ use mesh_wire::Key;
 use crate::exporter::{EtcdKey, Value};
 
 /// The exported keys that an etcd has, each with the fingerprint of its value. Of a key it has a hash only, as the texts would
-/// take more than all else. Nobody can foresee the hashes: each value of this type has its own.
+/// take more than all else. An attacker cannot foresee the hashes: each value of this type has its own.
 #[derive(Clone, Debug, Default)]
 pub struct Actual {
     fingerprints: HashMap<u64, u64>,

@@ -86,7 +86,7 @@ fn remove(commands: &mut [Command]) {
     }
 }
 
-/// A node without a kubelet must not stay: whoever lists the cluster's nodes takes it for a container.
+/// A node without a kubelet must not stay: scenarios list the cluster's nodes, and look for a container of each.
 fn remove_on_signal(mut removal: Vec<Command>) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

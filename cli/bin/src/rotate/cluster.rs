@@ -299,8 +299,7 @@ impl Files {
 
     /// Whether they match each other, were issued less than `age` ago, and do not expire soon.
     fn young(&self, now: SystemTime, age: Duration) -> bool {
-        let is_young = |d: Details| d.not_before + BACKDATED + age > now && !d.is_expiring(now);
-        self.sound() && first(&self.certificate).is_ok_and(is_young)
+        self.sound() && first(&self.certificate).is_ok_and(|found| is_young(&found, now, age))
     }
 
     fn sound(&self) -> bool {
@@ -309,6 +308,11 @@ impl Files {
         };
         mesh_certs::belong_together(&certificate, &key)
     }
+}
+
+/// Whether a certificate was issued less than `age` ago, and does not expire soon.
+pub(super) fn is_young(certificate: &Details, now: SystemTime, age: Duration) -> bool {
+    certificate.not_before + BACKDATED + age > now && !certificate.is_expiring(now)
 }
 
 fn first(path: &Path) -> anyhow::Result<Details> {

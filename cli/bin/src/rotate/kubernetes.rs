@@ -3,27 +3,30 @@
 //! Kubelets give agents what Secrets have after a while. So before a CA signs, or is forgotten, this waits until all agents have
 //! seen what came before.
 
+mod agents;
+
 use std::{
     collections::BTreeMap,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use mesh_certs::{BACKDATED, Bundle, details};
+use mesh_certs::{Bundle, details};
 use mesh_model::ClusterName;
 use mesh_wire::{
     peering::{Description, PeerEntries, SECRET},
     rotation::CaState,
     users_file::REMOTE_ROLE,
 };
-use serde::Deserialize;
+
+use agents::Seen;
 
 use super::{
     Etcd, Rotated,
-    cluster::Aim,
+    cluster::{Aim, is_young},
     etcd::is_right,
     plan::{Facts, Leaf, PeerFacts, Todo},
 };
@@ -39,12 +42,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long an etcd may take to be started again. A kubelet waits longer before each further start.
 const RESTART: Duration = Duration::from_secs(180);
-/// How long kubelets may take to give pods what a Secret has: 90 s by their defaults.
-const SYNC: Duration = Duration::from_secs(180);
 /// The interval of checks meanwhile.
 const LOOK: Duration = Duration::from_millis(500);
-/// Where pods of agents have the files.
-const AGENT_FILES: &str = "/etc/clustermesh";
 
 /// A cluster of a kubeconfig's context.
 pub(super) struct InPods<'a> {
@@ -62,27 +61,6 @@ struct Found {
     trusted: Bundle,
     /// The new one of them, while two are trusted.
     next: Option<Bundle>,
-}
-
-/// What an agent must have seen.
-#[derive(Clone, Copy)]
-enum Seen<'a> {
-    /// The CA of this subject is trusted.
-    Trusts(&'a str),
-    /// Its own certificate is of the CA of this subject.
-    IsOf(&'a str),
-}
-
-/// The output of `clustermesh certs show`.
-#[derive(Deserialize)]
-struct Shown {
-    certificates: Vec<ShownCertificate>,
-}
-
-#[derive(Deserialize)]
-struct ShownCertificate {
-    subject: String,
-    issuer: String,
 }
 
 impl<'a> InPods<'a> {
@@ -212,68 +190,27 @@ impl<'a> InPods<'a> {
             Aim::Young { server, clients } => {
                 let now = SystemTime::now();
                 let is_young = details(certificate).is_ok_and(|all| {
-                    all.first().is_some_and(|found| {
-                        found.not_before + BACKDATED + self.args.min_age > now
-                            && !found.is_expiring(now)
-                    })
+                    all.first().is_some_and(|found| is_young(found, now, self.args.min_age))
                 });
                 (if client { clients } else { server }) && !is_young
             }
         }
     }
 
-    /// Waits until the agents of this cluster and of the peers at hand have seen something. Agents in whose pods nothing can
-    /// run read it when they start.
-    fn agents_see(&self, seen: Seen<'_>) -> anyhow::Result<()> {
-        let (own, at_peer) = match seen {
-            Seen::Trusts(_) => ("ca.crt".to_owned(), PeerEntries::new(&self.name).ca),
-            Seen::IsOf(_) => ("local.crt".to_owned(), PeerEntries::new(&self.name).certificate),
-        };
-        let peers = self.peers.values().flatten();
-        let all = peers.map(|peer| (peer, format!("{AGENT_FILES}/peers/{at_peer}")));
-        let mut waiting = Vec::new();
-        for (cluster, file) in all.chain([(&self.cluster, format!("{AGENT_FILES}/{own}"))]) {
-            let agents = cluster.pods(Component::Agent)?;
-            let agents = agents.into_iter().filter(|agent| agent.unusable.is_none());
-            waiting.extend(agents.map(|agent| (cluster, agent, file.clone())));
-        }
-        let mut progress = Progress::new();
-        let began = Instant::now();
-        loop {
-            waiting.retain(|(cluster, agent, file)| !has_seen(cluster, agent, file, seen));
-            let Some((cluster, agent, file)) = waiting.first() else { return Ok(()) };
-            if began.elapsed() > SYNC {
-                bail!(
-                    "{}: {}: {file} is not up to date yet, {} s after the Secret was changed: look at the kubelet of node {}, then give the command again",
-                    cluster.context(),
-                    agent.name,
-                    began.elapsed().as_secs(),
-                    agent.node
-                );
-            }
-            progress.show(&format!(
-                "waiting for {} agents to see the change: their kubelets look every minute",
-                waiting.len()
-            ));
-            thread::sleep(LOOK);
-        }
-    }
-
     /// Starts an etcd again, and waits until it is as a step wants it, and its pod is ready.
-    fn restart(&self, pod: &MeshPod, todo: &Todo) -> anyhow::Result<Result<(), String>> {
+    fn restart(
+        &self,
+        found: &Found,
+        pod: &MeshPod,
+        todo: &Todo,
+    ) -> anyhow::Result<Result<(), String>> {
         let command = ["clustermesh-apiserver", "stop-etcd"];
         self.cluster.exec_in((&pod.name, "etcd"), &command, &[], LIMIT)?;
         let mut progress = Progress::new();
         let began = Instant::now();
         loop {
             thread::sleep(LOOK);
-            let found = self.look()?;
-            let state = found.pods.iter().find(|(other, _)| other.name == pod.name);
-            let is_right = state.map_or_else(
-                || Err(format!("the pod {} is gone", pod.name)),
-                |(_, state)| found.is_right(state, todo),
-            );
-            let why = match is_right {
+            let why = match found.is_right(&self.ca(pod, &["describe"])?, todo) {
                 Ok(()) if self.is_ready(pod)? => return Ok(Ok(())),
                 Ok(()) => "its pod is not ready yet".to_owned(),
                 Err(why) => why,
@@ -362,7 +299,7 @@ impl Rotated for InPods<'_> {
             if found.is_right(state, todo).is_ok() {
                 continue;
             }
-            if let Err(why) = self.restart(pod, todo)? {
+            if let Err(why) = self.restart(&found, pod, todo)? {
                 return Ok(Etcd::Late(why));
             }
             done = Etcd::Restarted;
@@ -402,15 +339,4 @@ fn knows(described: &Description, name: &ClusterName, local: &Description) -> bo
     let file = file.and_then(|text| mesh_wire::peer_file::PeerFile::parse(text).ok());
     let grant = file.and_then(|file| file.clustermesh);
     grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == local.uuid)
-}
-
-/// Whether the file of an agent is as it should be. One that cannot be read yet is not.
-fn has_seen(cluster: &Cluster, agent: &MeshPod, file: &str, seen: Seen<'_>) -> bool {
-    let command = ["clustermesh", "certs", "show", file, "--output", "json"];
-    let Ok(output) = cluster.exec(agent, &command, &[], LIMIT) else { return false };
-    let Ok(Shown { certificates }) = serde_json::from_slice(&output) else { return false };
-    match seen {
-        Seen::Trusts(subject) => certificates.iter().any(|found| found.subject == subject),
-        Seen::IsOf(subject) => certificates.first().is_some_and(|found| found.issuer == subject),
-    }
 }
