@@ -23,6 +23,15 @@ fn configs() -> (Vec<RangeConfig>, RangeConfig) {
     )
 }
 
+/// Answers everything, also the lists that wait for their turn.
+fn settle(etcd: &mut FakeEtcd, follower: &mut Follower, now: &mut Instant) {
+    etcd.settle(follower, now);
+    while let Some(at) = follower.next_timeout() {
+        *now = at.max(*now);
+        etcd.settle(follower, now);
+    }
+}
+
 /// What a reader makes of the events.
 #[derive(Default)]
 struct Local {
@@ -372,7 +381,7 @@ proptest! {
                 prop_assert!(written.contains(&(key, value)));
             }
         }
-        etcd.settle(&mut follower, &mut now);
+        settle(&mut etcd, &mut follower, &mut now);
         local.take(&mut follower);
         prop_assert!(local.listed);
         prop_assert_eq!(local.values(), remote(&etcd));
@@ -530,4 +539,26 @@ fn one_range_is_listed_at_a_time() {
     local.take(&mut follower);
     assert_eq!(local.values(), remote(&etcd));
     assert!(follower.ranges.iter().all(Range::is_watched));
+}
+
+#[test]
+fn a_list_that_waits_for_its_turn_is_made() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    etcd.put("data/00", "0");
+    let (mut follower, mut local) = settled(&mut etcd, &mut now);
+    // As many lists as may follow one another at once.
+    for _ in 0..pace::BURST {
+        follower.relist(DATA);
+        while etcd.answer(&mut follower, now, 0) {}
+    }
+    etcd.cut(&mut follower, now);
+    etcd.restart(1);
+    etcd.put("other", "");
+    etcd.put("head/a", "");
+    etcd.settle(&mut follower, &mut now);
+    local.take(&mut follower);
+    assert_ne!(local.values(), remote(&etcd), "its list waits");
+    settle(&mut etcd, &mut follower, &mut now);
+    local.take(&mut follower);
+    assert_eq!(local.values(), remote(&etcd));
 }
