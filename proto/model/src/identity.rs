@@ -120,6 +120,11 @@ impl Labels {
         self.by_key.get(key).filter(|(s, _)| s == source).map(|(_, value)| value.as_str())
     }
 
+    /// The value of the label with this key, whatever its source.
+    pub fn any(&self, key: &str) -> Option<&str> {
+        self.by_key.get(key).map(|(_, value)| value.as_str())
+    }
+
     /// The labels as `(source, key, value)`, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.by_key

@@ -1,0 +1,20 @@
+//! Policies as their authors write them: NetworkPolicy, CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy, checked
+//! and in one form (`docs/policy.md`).
+//!
+//! [`parse()`] reads one object. It either understands all of it, or says field by field what it refuses: a rule that is
+//! understood by half would allow or deny something else than what its author wrote.
+//!
+//! Architecture invariant: no IO, no knowledge of pods and clusters. What rules mean for them is `mesh-policy`'s matter.
+
+mod parse;
+mod refusal;
+mod rule;
+mod selector;
+
+pub use parse::{Checked, parse};
+pub use refusal::Refusal;
+pub use rule::{
+    Action, CidrRule, DirectionRules, Entity, IcmpFamily, Peer, Peers, Policy, PolicyKind,
+    PolicyRef, PortMatch, PortRule, Ports, Rule, ServiceMatch,
+};
+pub use selector::{Operator, Requirement, Selector};
