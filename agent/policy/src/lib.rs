@@ -3,11 +3,22 @@
 //! Architecture invariant: no IO, no clock, no async. The agent writes what [`mesh`] and its parts compile into the
 //! kernel's maps; `clustermesh policy verdict` asks the same code.
 
+mod cidrs;
+mod class;
+mod compiler;
+mod matcher;
 mod mesh;
 mod options;
+mod row;
+mod set;
+mod unions;
 
+pub use class::Class;
+pub use compiler::{Compiler, Direction};
 pub use mesh::{
     Answer, Decision, DecisionKind, Directed, End, External, Mesh, Node, Pod, PodName, Service,
     Traffic,
 };
 pub use options::{AllowLocalhost, CidrMatch, Enforcement, Options};
+pub use row::{Number, Row};
+pub use set::{Peer, Set, SetPort, SetRule};

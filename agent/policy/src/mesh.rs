@@ -1,218 +1,321 @@
 //! Pods, nodes and policies of all clusters, and what each cluster decides of a flow.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod answer;
+mod ends;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
-use mesh_model::{Labels, NamedPort, Protocol};
-use mesh_policy_rules::{IcmpFamily, Policy, PolicyRef};
+use mesh_model::{Labels, NamedPort};
+use mesh_policy_rules::{Action, Policy, PolicyRef};
 
-use crate::options::Options;
+pub use answer::{Answer, Decision, DecisionKind, Directed};
+pub use ends::{End, External, Node, Pod, PodName, Service, Traffic};
 
-/// Names a pod in the mesh.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PodName {
-    /// Its cluster.
-    pub cluster: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
+use crate::{
+    class::Class,
+    compiler::{Compiler, Direction},
+    options::{AllowLocalhost, Enforcement, Options},
+};
 
-/// A pod with an identity of its own. One on its node's network is none: it is its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// Its name.
-    pub name: PodName,
-    /// The labels of its identity, the cluster's and the namespace's included.
-    pub labels: Labels,
-    /// Its node, or empty.
-    pub node: String,
-    /// Its addresses; may be empty.
-    pub ips: Vec<IpAddr>,
-    /// Its named ports.
-    pub ports: Vec<NamedPort>,
-}
-
-/// A node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its cluster.
-    pub cluster: String,
-    /// Its name.
-    pub name: String,
-    /// Its addresses; may be empty.
-    pub ips: Vec<IpAddr>,
-    /// The cluster whose API server runs on it.
-    pub kube_apiserver_of: Option<String>,
-}
-
-/// An address outside the mesh about which something is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct External {
-    /// The address.
-    pub ip: IpAddr,
-    /// The cluster whose API server it is.
-    pub kube_apiserver_of: Option<String>,
-}
-
-/// A service of a cluster, for rules that name services.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its cluster.
-    pub cluster: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its selector; empty: its backends come from elsewhere.
-    pub selector: BTreeMap<String, String>,
-    /// The addresses of its backends.
-    pub backends: Vec<IpAddr>,
-}
-
-/// One end of a flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A pod, and the address that it uses, if it has one of the flow's family.
-    Pod(PodName, Option<IpAddr>),
-    /// A node by cluster and name, and the address that it uses.
-    Node(String, String, Option<IpAddr>),
-    /// An address. It is looked up: a pod's or node's address is that pod or node.
-    Address(IpAddr),
-}
-
-/// What a flow carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Traffic {
-    /// To a port of the receiving end.
-    Port(Protocol, u16),
-    /// An ICMP message of a type, with any code.
-    Icmp(IcmpFamily, u8),
-}
-
-/// What both ends' clusters decide.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Where the flow leaves.
-    pub egress: Directed,
-    /// Where it arrives.
-    pub ingress: Directed,
-}
-
-/// What one end's cluster decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Directed {
-    /// No policy is enforced at this end: it is no pod.
-    NotEnforced,
-    /// It passes.
-    Allowed(Decision),
-    /// It is dropped.
-    Denied(Decision),
-}
-
-/// Why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The kind of reason.
-    pub kind: DecisionKind,
-    /// The policies: of the rule, or for a default deny all that select the pod in this direction.
-    pub policies: Vec<PolicyRef>,
-    /// The rule's path within the first policy, as in `ingress[0]`.
-    pub rule: Option<String>,
-}
-
-/// Seven kinds of reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecisionKind {
-    /// No policy has default deny for the pod in this direction, and no rule matches.
-    DefaultAllow,
-    /// A rule allows it, and none denies it.
-    AllowRule,
-    /// A rule denies it.
-    DenyRule,
-    /// Policies select the pod, and no rule allows it.
-    DefaultDeny,
-    /// The pod's own node may always reach it.
-    AllowLocalhost,
-    /// Enforcement is switched off.
-    EnforcementOff,
-    /// A pod may always reach itself.
-    SamePod,
-}
-
-/// All clusters, their pods and their policies.
-#[derive(Debug)]
+/// All clusters, their pods and their policies: each cluster decides about its own pods with a compiler of its own.
+#[derive(Debug, Default)]
 pub struct Mesh {
     options: Options,
+    clusters: BTreeMap<String, Compiler>,
+    pods: HashMap<PodName, PodEntry>,
+    nodes: HashMap<(String, String), Node>,
+    externals: HashMap<IpAddr, External>,
+    /// Pods and nodes by address. The first that was added has it.
+    addresses: HashMap<IpAddr, Vec<Holder>>,
+    /// Label sets of clusters in use: what they are to policies, and how many pods have them.
+    label_sets: HashMap<(String, Labels), (Class, usize)>,
+    next_label_set: u32,
+    ranges: Vec<(IpNet, String)>,
 }
+
+#[derive(Debug)]
+struct PodEntry {
+    pod: Pod,
+    class: Class,
+    /// Its position in its cluster's compiler.
+    subject: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holder {
+    Pod(PodName),
+    Node(String, String),
+}
+
+/// An end, looked up.
+struct Found<'a> {
+    pod: Option<&'a PodEntry>,
+    node: Option<&'a Node>,
+    external: Option<&'a External>,
+    /// The cluster in whose pod range it is, if it is nothing else.
+    unknown_of: Option<&'a str>,
+    address: Option<IpAddr>,
+}
+
+// === impl Mesh ===
 
 impl Mesh {
     /// An empty mesh.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, ..Self::default() }
     }
 
     /// Adds a pod, or replaces the one of this name.
     pub fn put_pod(&mut self, pod: Pod) {
-        let _ = pod;
+        if self.pods.get(&pod.name).is_some_and(|present| present.pod == pod) {
+            return;
+        }
+        self.remove_pod(&pod.name);
+        let class = self.take_labels(&pod.labels, &pod.name.cluster);
+        let compiler = self.cluster(&pod.name.cluster);
+        let subject = compiler.add_subject(pod.labels.clone(), pod.ports.clone());
+        self.hold(&pod.ips, &Holder::Pod(pod.name.clone()));
+        self.pods.insert(pod.name.clone(), PodEntry { pod, class, subject });
     }
 
     /// Removes a pod.
     pub fn remove_pod(&mut self, name: &PodName) {
-        let _ = name;
+        let Some(entry) = self.pods.remove(name) else { return };
+        self.release(&entry.pod.ips, &Holder::Pod(name.clone()));
+        self.cluster(&name.cluster).remove_subject(entry.subject);
+        self.release_labels(&name.cluster, &entry.pod.labels, &entry.class);
     }
 
     /// Adds a node, or replaces the one of this name.
     pub fn put_node(&mut self, node: Node) {
-        let _ = node;
+        self.remove_node(&node.cluster, &node.name);
+        self.hold(&node.ips, &Holder::Node(node.cluster.clone(), node.name.clone()));
+        self.nodes.insert((node.cluster.clone(), node.name.clone()), node);
     }
 
     /// Removes a node.
     pub fn remove_node(&mut self, cluster: &str, name: &str) {
-        let _ = (cluster, name);
+        let Some(node) = self.nodes.remove(&(cluster.to_owned(), name.to_owned())) else { return };
+        self.release(&node.ips, &Holder::Node(cluster.into(), name.into()));
     }
 
     /// Adds what is known of an address outside the mesh.
     pub fn put_external(&mut self, external: External) {
-        let _ = external;
+        self.externals.insert(external.ip, external);
     }
 
     /// Forgets what is known of an address outside the mesh.
     pub fn remove_external(&mut self, ip: IpAddr) {
-        let _ = ip;
+        self.externals.remove(&ip);
     }
 
     /// Adds a range of a cluster's pods: an address of it that no pod has is *unknown of the cluster*, never world.
     pub fn put_pod_range(&mut self, cluster: &str, range: IpNet) {
-        let _ = (cluster, range);
+        let entry = (range.trunc(), cluster.to_owned());
+        if !self.ranges.contains(&entry) {
+            self.ranges.push(entry);
+        }
+        self.cluster(cluster);
+        for compiler in self.clusters.values_mut() {
+            compiler.put_class(Class::Unknown(cluster.into()), Labels::default());
+        }
     }
 
     /// Adds a service, or replaces the one of this name.
     pub fn put_service(&mut self, service: Service) {
-        let _ = service;
+        self.cluster(&service.cluster.clone()).put_service(service);
     }
 
     /// Removes a service.
     pub fn remove_service(&mut self, cluster: &str, namespace: &str, name: &str) {
-        let _ = (cluster, namespace, name);
+        self.cluster(cluster).remove_service(namespace, name);
     }
 
     /// Adds a policy of a cluster, or replaces the one of this name.
     pub fn put_policy(&mut self, cluster: &str, policy: Policy) {
-        let _ = (cluster, policy);
+        self.cluster(cluster).put_policy(policy);
     }
 
     /// Removes a policy of a cluster.
     pub fn remove_policy(&mut self, cluster: &str, policy: &PolicyRef) {
-        let _ = (cluster, policy);
+        self.cluster(cluster).remove_policy(policy);
+    }
+
+    /// The policies that select a pod.
+    pub fn selecting(&self, pod: &PodName) -> Vec<PolicyRef> {
+        let entry = self.pods.get(pod).zip(self.clusters.get(&pod.cluster));
+        let selecting = entry.map(|(entry, compiler)| compiler.selecting(entry.subject));
+        selecting.into_iter().flatten().cloned().collect()
     }
 
     /// What is decided of a flow.
     pub fn judge(&self, from: &End, to: &End, traffic: Traffic) -> Answer {
-        let _ = (from, to, traffic, self.options);
-        Answer { egress: Directed::NotEnforced, ingress: Directed::NotEnforced }
+        let (from, to) = (self.find(from), self.find(to));
+        Answer {
+            egress: self.directed(Direction::Egress, &from, &to, traffic),
+            ingress: self.directed(Direction::Ingress, &to, &from, traffic),
+        }
+    }
+
+    /// What the cluster of a pod decides about it and its peer.
+    fn directed(
+        &self,
+        direction: Direction,
+        pod: &Found<'_>,
+        peer: &Found<'_>,
+        traffic: Traffic,
+    ) -> Directed {
+        let Some(entry) = pod.pod else { return Directed::NotEnforced };
+        let kind = |kind| Decision { kind, policies: Vec::new(), rule: None };
+        if peer.pod.is_some_and(|other| other.pod.name == entry.pod.name) {
+            return Directed::Allowed(kind(DecisionKind::SamePod));
+        }
+        if self.options.enforcement == Enforcement::Never {
+            return Directed::Allowed(kind(DecisionKind::EnforcementOff));
+        }
+        let Some(compiler) = self.clusters.get(&entry.pod.name.cluster) else {
+            return Directed::NotEnforced;
+        };
+        let Some(set) = compiler.set(entry.subject, direction) else {
+            return Directed::NotEnforced;
+        };
+        let class = peer.class(&entry.pod);
+        let ports: &[NamedPort] = peer.pod.map_or(&[], |other| &other.pod.ports);
+        if let Some(rule) = set.first(&compiler.peer(&class, peer.address, ports), traffic) {
+            let decision = |kind| Decision {
+                kind,
+                policies: vec![PolicyRef::clone(&rule.policy)],
+                rule: Some(rule.path.to_string()),
+            };
+            return match rule.action {
+                Action::Deny => Directed::Denied(decision(DecisionKind::DenyRule)),
+                Action::Allow => Directed::Allowed(decision(DecisionKind::AllowRule)),
+            };
+        }
+        if !set.default_deny {
+            return Directed::Allowed(kind(DecisionKind::DefaultAllow));
+        }
+        let own_node = direction == Direction::Ingress && matches!(class, Class::Host { .. });
+        if own_node && self.options.allow_localhost == AllowLocalhost::Always {
+            return Directed::Allowed(kind(DecisionKind::AllowLocalhost));
+        }
+        Directed::Denied(Decision {
+            kind: DecisionKind::DefaultDeny,
+            policies: set.denying.iter().map(|policy| PolicyRef::clone(policy)).collect(),
+            rule: None,
+        })
+    }
+
+    fn find(&self, end: &End) -> Found<'_> {
+        let (holder, address) = match end {
+            End::Pod(name, address) => (Some(Holder::Pod(name.clone())), *address),
+            End::Node(cluster, name, address) => {
+                (Some(Holder::Node(cluster.clone(), name.clone())), *address)
+            }
+            End::Address(address) => {
+                let holders = self.addresses.get(address);
+                (holders.and_then(|holders| holders.first()).cloned(), Some(*address))
+            }
+        };
+        let mut found = Found { pod: None, node: None, external: None, unknown_of: None, address };
+        match holder {
+            Some(Holder::Pod(name)) => found.pod = self.pods.get(&name),
+            Some(Holder::Node(cluster, name)) => found.node = self.nodes.get(&(cluster, name)),
+            None => {
+                found.external = address.and_then(|address| self.externals.get(&address));
+                let within = |(range, _): &&(IpNet, String)| {
+                    address.is_some_and(|address| range.contains(&address))
+                };
+                let ranges = self.ranges.iter().filter(within);
+                let longest = ranges.max_by_key(|(range, _)| range.prefix_len());
+                found.unknown_of = longest.map(|(_, cluster)| cluster.as_str());
+            }
+        }
+        found
+    }
+
+    /// The compiler of a cluster. A new one learns of all that there is.
+    fn cluster(&mut self, name: &str) -> &mut Compiler {
+        let Self { clusters, pods, ranges, options, .. } = self;
+        clusters.entry(name.to_owned()).or_insert_with(|| {
+            let mut compiler = Compiler::new(name, *options);
+            for entry in pods.values() {
+                compiler.put_class(entry.class.clone(), entry.pod.labels.clone());
+            }
+            for (_, cluster) in ranges.iter() {
+                compiler.put_class(Class::Unknown(cluster.clone()), Labels::default());
+            }
+            compiler
+        })
+    }
+
+    fn take_labels(&mut self, labels: &Labels, cluster: &str) -> Class {
+        let next = Class::Pod(self.next_label_set, cluster.into());
+        let key = (cluster.to_owned(), labels.clone());
+        let (class, uses) = self.label_sets.entry(key).or_insert((next.clone(), 0));
+        *uses += 1;
+        if *uses == 1 {
+            self.next_label_set += 1;
+            for compiler in self.clusters.values_mut() {
+                compiler.put_class(class.clone(), labels.clone());
+            }
+        }
+        class.clone()
+    }
+
+    fn release_labels(&mut self, cluster: &str, labels: &Labels, class: &Class) {
+        let key = (cluster.to_owned(), labels.clone());
+        let Some((_, uses)) = self.label_sets.get_mut(&key) else { return };
+        *uses -= 1;
+        if *uses == 0 {
+            self.label_sets.remove(&key);
+            self.clusters.values_mut().for_each(|compiler| compiler.remove_class(class));
+        }
+    }
+
+    fn hold(&mut self, addresses: &[IpAddr], holder: &Holder) {
+        for address in addresses {
+            self.addresses.entry(*address).or_default().push(holder.clone());
+        }
+    }
+
+    fn release(&mut self, addresses: &[IpAddr], holder: &Holder) {
+        for address in addresses {
+            let Some(holders) = self.addresses.get_mut(address) else { continue };
+            holders.retain(|one| one != holder);
+            if holders.is_empty() {
+                self.addresses.remove(address);
+            }
+        }
+    }
+}
+
+// === impl Found ===
+
+impl Found<'_> {
+    /// What it is, seen from a pod.
+    fn class(&self, judged: &Pod) -> Class {
+        let api = |of: &Option<String>| of.as_ref() == Some(&judged.name.cluster);
+        if let Some(entry) = self.pod {
+            return entry.class.clone();
+        }
+        if let Some(node) = self.node {
+            let kube_apiserver = api(&node.kube_apiserver_of);
+            let own = node.cluster == judged.name.cluster && node.name == judged.node;
+            return match own {
+                true => Class::Host { kube_apiserver },
+                false => Class::RemoteNode { kube_apiserver },
+            };
+        }
+        if let Some(cluster) = self.unknown_of {
+            return Class::Unknown(cluster.to_owned());
+        }
+        let kube_apiserver = self.external.is_some_and(|one| api(&one.kube_apiserver_of));
+        let v6 = self.address.is_some_and(|address| address.is_ipv6());
+        Class::World { v6, kube_apiserver }
     }
 }

@@ -1,0 +1,195 @@
+//! Which selectors match which label sets, found by an index on both sides.
+//!
+//! A selector that requires a value of a label is listed under that value, so a new label set meets only the selectors
+//! that name one of its labels; and the label sets are listed under theirs. Selectors that require nothing to exist
+//! (`NotIn`, `DoesNotExist`, none at all) can match anything: they are compared with every label set.
+
+use std::collections::{HashMap, HashSet};
+
+use mesh_model::{
+    Labels,
+    identity::{CLUSTER_LABEL, NAMESPACE_LABEL},
+};
+use mesh_policy_rules::{Operator, Requirement, Selector};
+use slab::Slab;
+
+/// Selectors with what they are for (`S`), and label sets with what has them (`M`).
+#[derive(Debug)]
+pub(crate) struct Matcher<S, M> {
+    selectors: Slab<(Selector, S)>,
+    members: Slab<(Labels, M)>,
+    selectors_by: Index,
+    /// Selectors that are in no index.
+    anywhere: HashSet<usize>,
+    members_by: Index,
+}
+
+/// Positions by a label's key and value.
+#[derive(Debug, Default)]
+struct Index {
+    keys: HashMap<String, Listed>,
+}
+
+/// What is listed under one key.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Whatever the value.
+    any: HashSet<usize>,
+    values: HashMap<String, HashSet<usize>>,
+}
+
+// === impl Index ===
+
+impl Index {
+    fn add(&mut self, key: &str, value: Option<&str>, position: usize) {
+        let listed = self.keys.entry(key.to_owned()).or_default();
+        let positions = match value {
+            Some(value) => listed.values.entry(value.to_owned()).or_default(),
+            None => &mut listed.any,
+        };
+        positions.insert(position);
+    }
+
+    fn remove(&mut self, key: &str, value: Option<&str>, position: usize) {
+        let Some(listed) = self.keys.get_mut(key) else { return };
+        match value {
+            Some(value) => {
+                if let Some(positions) = listed.values.get_mut(value) {
+                    positions.remove(&position);
+                    if positions.is_empty() {
+                        listed.values.remove(value);
+                    }
+                }
+            }
+            None => {
+                listed.any.remove(&position);
+            }
+        }
+        if listed.any.is_empty() && listed.values.is_empty() {
+            self.keys.remove(key);
+        }
+    }
+
+    /// What is listed under a label or under its key.
+    fn get(&self, key: &str, value: &str) -> impl Iterator<Item = &usize> {
+        let listed = self.keys.get(key);
+        let by_value = listed.and_then(|listed| listed.values.get(value));
+        let any = listed.map(|listed| &listed.any);
+        by_value.into_iter().flatten().chain(any.into_iter().flatten())
+    }
+
+    /// What fulfils a requirement that a label exists, as far as keys and values go.
+    fn fulfilling(&self, requirement: &Requirement) -> Vec<&HashSet<usize>> {
+        let Some(listed) = self.keys.get(&requirement.key) else { return Vec::new() };
+        match &requirement.operator {
+            Operator::In(wanted) => {
+                wanted.iter().filter_map(|value| listed.values.get(value)).collect()
+            }
+            _ => listed.values.values().collect(),
+        }
+    }
+}
+
+// === impl Matcher ===
+
+impl<S, M> Default for Matcher<S, M> {
+    fn default() -> Self {
+        Self {
+            selectors: Slab::new(),
+            members: Slab::new(),
+            selectors_by: Index::default(),
+            anywhere: HashSet::new(),
+            members_by: Index::default(),
+        }
+    }
+}
+
+impl<S, M> Matcher<S, M> {
+    /// Adds a selector. Returns its position.
+    pub(crate) fn add_selector(&mut self, selector: Selector, of: S) -> usize {
+        let terms = terms(&selector);
+        let position = self.selectors.insert((selector, of));
+        match terms {
+            Some((key, values)) => {
+                values.iter().for_each(|v| self.selectors_by.add(&key, v.as_deref(), position));
+            }
+            None => {
+                self.anywhere.insert(position);
+            }
+        }
+        position
+    }
+
+    /// Removes a selector.
+    pub(crate) fn remove_selector(&mut self, position: usize) {
+        let Some((selector, _)) = self.selectors.try_remove(position) else { return };
+        match terms(&selector) {
+            Some((key, values)) => {
+                values.iter().for_each(|v| self.selectors_by.remove(&key, v.as_deref(), position));
+            }
+            None => {
+                self.anywhere.remove(&position);
+            }
+        }
+    }
+
+    /// Adds a label set. Returns its position.
+    pub(crate) fn add_member(&mut self, labels: Labels, of: M) -> usize {
+        let position = self.members.insert((labels.clone(), of));
+        labels.iter().for_each(|(_, key, value)| self.members_by.add(key, Some(value), position));
+        position
+    }
+
+    /// Removes a label set.
+    pub(crate) fn remove_member(&mut self, position: usize) {
+        let Some((labels, _)) = self.members.try_remove(position) else { return };
+        for (_, key, value) in labels.iter() {
+            self.members_by.remove(key, Some(value), position);
+        }
+    }
+
+    /// What the selectors are for that match these labels.
+    pub(crate) fn selectors_of<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a S> {
+        let named = labels.iter().flat_map(|(_, key, value)| self.selectors_by.get(key, value));
+        let candidates = named.chain(&self.anywhere);
+        let candidates = candidates.filter_map(|position| self.selectors.get(*position));
+        candidates.filter(|(selector, _)| selector.matches(labels)).map(|(_, of)| of)
+    }
+
+    /// What has the labels that this selector matches.
+    pub(crate) fn members_of<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a M> {
+        let positive = selector.requirements.iter().filter(|one| is_positive(one));
+        let fewest = positive
+            .map(|one| self.members_by.fulfilling(one))
+            .min_by_key(|found| found.iter().map(|positions| positions.len()).sum::<usize>());
+        let (named, all) = match fewest {
+            Some(found) => (found, None),
+            None => (Vec::new(), Some(self.members.iter().map(|(_, member)| member))),
+        };
+        let named = named.into_iter().flatten().filter_map(|at| self.members.get(*at));
+        let candidates = named.chain(all.into_iter().flatten());
+        candidates.filter(|(labels, _)| selector.matches(labels)).map(|(_, of)| of)
+    }
+}
+
+fn is_positive(requirement: &Requirement) -> bool {
+    matches!(requirement.operator, Operator::In(_) | Operator::Exists)
+}
+
+/// Where a selector is listed: under the values of the label that fewest label sets are likely to have.
+fn terms(selector: &Selector) -> Option<(String, Vec<Option<String>>)> {
+    let rank = |requirement: &&Requirement| {
+        let key = match requirement.key.as_str() {
+            CLUSTER_LABEL => 2,
+            NAMESPACE_LABEL => 1,
+            _ => 0,
+        };
+        (matches!(requirement.operator, Operator::Exists), key)
+    };
+    let best = selector.requirements.iter().filter(|one| is_positive(one)).min_by_key(rank)?;
+    let values = match &best.operator {
+        Operator::In(values) => values.iter().map(|value| Some(value.clone())).collect(),
+        _ => vec![None],
+    };
+    Some((best.key.clone(), values))
+}
