@@ -18,6 +18,8 @@ pub(crate) struct Cidrs {
     prefixes: BTreeMap<IpNet, Prefix>,
     /// How many prefixes there are of a family and length.
     lengths: BTreeMap<(bool, u8), usize>,
+    /// The row of prefixes that no selector names.
+    none: Arc<Row>,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,8 @@ impl Cidrs {
             let exists = self.lengths.contains_key(&length_of(&around));
             exists.then(|| self.prefixes.get(&around)).flatten()
         });
-        let row = around.map(|entry| entry.row.clone()).next().unwrap_or_default();
+        let row = around.map(|entry| entry.row.clone()).next();
+        let row = row.unwrap_or_else(|| self.none.clone());
         self.prefixes.insert(prefix, Prefix { uses: 1, row });
         *self.lengths.entry(length_of(&prefix)).or_default() += 1;
     }
@@ -140,4 +143,86 @@ fn named(rule: &CidrRule) -> impl Iterator<Item = IpNet> + '_ {
 
 fn length_of(prefix: &IpNet) -> (bool, u8) {
     (prefix.addr().is_ipv6(), prefix.prefix_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A naive answer: every rule is asked.
+    fn asked(present: &BTreeMap<Number, Vec<CidrRule>>, address: IpAddr) -> Row {
+        let named = |rule: &CidrRule| {
+            rule.cidr.contains(&address) && !rule.except.iter().any(|one| one.contains(&address))
+        };
+        let numbers = present.iter().filter(|(_, rules)| rules.iter().any(named));
+        numbers.map(|(number, _)| *number).collect()
+    }
+
+    /// Prefixes of few bits, so that they nest often.
+    fn prefix() -> impl Strategy<Value = IpNet> {
+        (any::<bool>(), any::<u8>(), 0u8..=8).prop_map(|(v6, bits, length)| {
+            let address: IpAddr = match v6 {
+                true => [u16::from(bits) << 8, 0, 0, 0, 0, 0, 0, 1].into(),
+                false => [bits, 0, 0, 1].into(),
+            };
+            let length = if length == 8 { if v6 { 128 } else { 32 } } else { length };
+            IpNet::new(address, length).unwrap().trunc()
+        })
+    }
+
+    fn rule() -> impl Strategy<Value = CidrRule> {
+        (prefix(), prop::collection::vec(prefix(), 0..3)).prop_map(|(cidr, mut except)| {
+            except.retain(|one| cidr.contains(one));
+            CidrRule { cidr, except, network_policy: false }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_longest_prefix_knows_all_rules(
+            steps in prop::collection::vec((0u32..70, prop::collection::vec(rule(), 0..4)), 1..40),
+        ) {
+            let (mut cidrs, mut present) = (Cidrs::default(), BTreeMap::new());
+            for (number, rules) in steps {
+                if let Some(former) = present.remove(&number) {
+                    let former: Vec<CidrRule> = former;
+                    cidrs.remove(number, &former.iter().collect::<Vec<_>>());
+                }
+                cidrs.add(number, &rules.iter().collect::<Vec<_>>());
+                present.insert(number, rules);
+                for bits in 0..=255u8 {
+                    for address in [
+                        IpAddr::from([bits, 0, 0, 1]),
+                        IpAddr::from([bits, 0, 0, 2]),
+                        IpAddr::from([u16::from(bits) << 8, 0, 0, 0, 0, 0, 0, 1]),
+                    ] {
+                        let row = cidrs.row(address).map(|row| Row::clone(row));
+                        prop_assert_eq!(row.unwrap_or_default(), asked(&present, address));
+                    }
+                }
+            }
+            for (number, rules) in present {
+                cidrs.remove(number, &rules.iter().collect::<Vec<_>>());
+            }
+            prop_assert_eq!(cidrs.iter().count(), 0);
+            prop_assert!(cidrs.lengths.is_empty());
+        }
+    }
+
+    #[test]
+    fn prefixes_with_equal_selectors_share_a_row() {
+        let range = |second: u8| CidrRule {
+            cidr: IpNet::new([10, second, 0, 0].into(), 16).unwrap(),
+            except: Vec::new(),
+            network_policy: false,
+        };
+        let rules: Vec<CidrRule> = (0..=255).map(range).collect();
+        let mut cidrs = Cidrs::default();
+        cidrs.add(3, &rules.iter().collect::<Vec<_>>());
+        let rows: std::collections::HashSet<*const Row> =
+            cidrs.prefixes.values().map(|prefix| Arc::as_ptr(&prefix.row)).collect();
+        assert_eq!((cidrs.prefixes.len(), rows.len()), (256, 1));
+    }
 }

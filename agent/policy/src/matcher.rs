@@ -193,3 +193,84 @@ fn terms(selector: &Selector) -> Option<(String, Vec<Option<String>>)> {
     };
     Some((best.key.clone(), values))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mesh_model::Label;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned)
+    }
+
+    fn source() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["k8s", "unspec"]).prop_map(str::to_owned)
+    }
+
+    fn labels() -> impl Strategy<Value = Labels> {
+        let label = (source(), text(), text()).prop_map(|(source, key, value)| Label {
+            source,
+            key,
+            value,
+        });
+        prop::collection::vec(label, 0..4).prop_map(|labels| labels.into_iter().collect())
+    }
+
+    fn selector() -> impl Strategy<Value = Selector> {
+        let values = || {
+            prop::collection::btree_set(text(), 1..3)
+                .prop_map(|values| values.into_iter().collect())
+        };
+        let operator = prop_oneof![
+            values().prop_map(Operator::In),
+            values().prop_map(Operator::NotIn),
+            Just(Operator::Exists),
+            Just(Operator::DoesNotExist),
+        ];
+        let requirement = (prop::option::of(source()), text(), operator)
+            .prop_map(|(source, key, operator)| Requirement { source, key, operator });
+        prop::collection::vec(requirement, 0..3)
+            .prop_map(|all| all.into_iter().fold(Selector::default(), Selector::and))
+    }
+
+    proptest! {
+        #[test]
+        fn both_indexes_find_what_matches(
+            steps in prop::collection::vec((any::<bool>(), 0usize..6, selector(), labels()), 1..60),
+        ) {
+            let mut matcher = Matcher::<usize, usize>::default();
+            let (mut selectors, mut members) = (HashMap::new(), HashMap::new());
+            for (of_selectors, name, selector, labels) in steps {
+                if of_selectors {
+                    let position = matcher.add_selector(selector.clone(), name);
+                    if let Some((former, _)) = selectors.insert(name, (position, selector)) {
+                        matcher.remove_selector(former);
+                    }
+                } else {
+                    let position = matcher.add_member(labels.clone(), name);
+                    if let Some((former, _)) = members.insert(name, (position, labels)) {
+                        matcher.remove_member(former);
+                    }
+                }
+                for (_, selector) in selectors.values() {
+                    let found: Vec<usize> = matcher.members_of(selector).copied().collect();
+                    let wanted = members.iter().filter(|(_, (_, labels))| selector.matches(labels));
+                    let wanted: BTreeSet<usize> = wanted.map(|(name, _)| *name).collect();
+                    prop_assert_eq!(found.len(), wanted.len(), "each once");
+                    prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+                }
+                for (_, labels) in members.values() {
+                    let found: Vec<usize> = matcher.selectors_of(labels).copied().collect();
+                    let wanted = selectors.iter().filter(|(_, (_, one))| one.matches(labels));
+                    let wanted: BTreeSet<usize> = wanted.map(|(name, _)| *name).collect();
+                    prop_assert_eq!(found.len(), wanted.len(), "each once");
+                    prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+                }
+            }
+        }
+    }
+}

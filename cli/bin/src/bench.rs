@@ -13,9 +13,9 @@ use indicatif::ProgressBar;
 use mesh_admin::plain;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
-    ExportOptions, MeshOptions, PropagationOptions, SourceOptions, TakeoverOptions, change,
-    clean_up, client, cni, connect, cut, cut_client, endpoint_cost, event_cost, export, fill,
-    hostile, memory, mesh, picture, propagation, reconnect, source, takeover,
+    ExportOptions, MeshOptions, PolicyOptions, PropagationOptions, SourceOptions, TakeoverOptions,
+    change, clean_up, client, cni, connect, cut, cut_client, endpoint_cost, event_cost, export,
+    fill, hostile, memory, mesh, picture, policy, propagation, reconnect, source, takeover,
 };
 use mesh_lab::need_root;
 use mesh_offline::KeysFile;
@@ -112,7 +112,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
 fn everything() -> Vec<BenchCommand> {
     let defaults =
         ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
-    let more = ["cni", "change", "export", "source", "fill", "memory", "mesh"];
+    let more = ["policy", "cni", "change", "export", "source", "fill", "memory", "mesh"];
     defaults.into_iter().chain(more).filter_map(BenchCommand::with_defaults).collect()
 }
 
@@ -177,6 +177,13 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             Box::new(move |progress| {
                 let options = SourceOptions { pods, changes, programs: kubernetes };
                 figures(source(lab, &options, progress)?, |rows| print::source(rows))
+            }),
+        ),
+        BenchCommand::Policy { identities, policies, cidrs, rounds } => one(
+            "policy",
+            Box::new(move |progress| {
+                let options = PolicyOptions { identities, policies, cidrs, rounds };
+                figures(policy(options, progress)?, |rows| print::policy(rows))
             }),
         ),
         BenchCommand::Reconnect { endpoints } => one(

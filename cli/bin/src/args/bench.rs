@@ -105,6 +105,22 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         kubernetes: Option<std::path::PathBuf>,
     },
+    /// Measure what policies cost the compiler of an agent: an identity, a policy, many ranges, memory; at a tenth of the
+    /// size and at the size
+    Policy {
+        /// How many identities the mesh has
+        #[arg(long, value_name = "COUNT", default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+        identities: u32,
+        /// How many policies the cluster has
+        #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+        policies: u32,
+        /// How many ranges one rule has
+        #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+        cidrs: u32,
+        /// How often each change is made
+        #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// Count what an agent reads and writes when it reconnects to a cluster
     Reconnect {
         /// How many endpoints the cluster has

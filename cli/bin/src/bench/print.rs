@@ -2,7 +2,8 @@
 
 use mesh_bench::{
     ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, EventCost, ExportCost, FillCost,
-    HostileCost, PartitionDetection, Propagation, ReconnectCost, SourceCost, TableMemory, Takeover,
+    HostileCost, PartitionDetection, PolicyCost, Propagation, ReconnectCost, SourceCost,
+    TableMemory, Takeover,
 };
 
 use crate::output;
@@ -233,6 +234,39 @@ pub(super) fn source(rows: &[SourceCost]) -> anyhow::Result<()> {
             format!("{:.0}", row.change_micros),
             format!("{:.0}", row.rate),
             format!("{:.1} %", row.rate_cores * 100.0),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn policy(rows: &[PolicyCost]) -> anyhow::Result<()> {
+    output::line("what policies cost an agent: CPU time, and memory")?;
+    let header = [
+        "IDENTITIES",
+        "POLICIES",
+        "RESIDENT, MiB",
+        "IDENTITY, µs",
+        "UNINDEXED, µs",
+        "RATIO",
+        "FEW, ms",
+        "ALL, ms",
+        "NOT IN, ms",
+        "ABSENT, ms",
+        "CIDRS, ms",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.identities.to_string(),
+            row.policies.to_string(),
+            format!("{:.1}", row.resident as f64 / (1024.0 * 1024.0)),
+            format!("{:.1}", row.identity_micros),
+            format!("{:.1}", row.compared_micros),
+            format!("{:.3}", row.ratio),
+            format!("{:.3}", row.few_millis),
+            format!("{:.2}", row.all_millis),
+            format!("{:.2}", row.not_in_millis),
+            format!("{:.2}", row.absent_millis),
+            format!("{}: {:.1}", row.cidrs, row.cidrs_millis),
         ]
     });
     Ok(output::table(&header, cells)?)
