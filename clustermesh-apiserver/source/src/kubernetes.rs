@@ -7,14 +7,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, NamedPort, NodeAddress, Port, Protocol,
+    AddressKind, NamedPort, NodeAddress, Port, Protocol, names,
     object::{self, Kind, Object, ObjectKey},
 };
 use serde::Deserialize;
 
 mod cilium;
 mod endpoints;
-pub(crate) mod names;
 mod services;
 
 pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode};

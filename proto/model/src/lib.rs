@@ -13,6 +13,7 @@ mod excerpt;
 pub mod identity;
 pub mod lb;
 pub mod local;
+pub mod names;
 pub mod node;
 pub mod object;
 pub mod record;

@@ -6,11 +6,22 @@
 //!
 //! Architecture invariant: no IO, no knowledge of pods and clusters. What rules mean for them is `mesh-policy`'s matter.
 
+mod cidr;
+mod cilium;
+mod fields;
+mod label_selector;
+mod network_policy;
 mod parse;
+mod path;
+mod port;
+mod read;
 mod refusal;
 mod rule;
 mod selector;
+#[cfg(test)]
+mod shown;
 
+pub use fields::{Field, Schema, Support, markdown};
 pub use parse::{Checked, parse};
 pub use refusal::Refusal;
 pub use rule::{

@@ -149,8 +149,8 @@ pub enum Entity {
 pub enum ServiceMatch {
     /// One service.
     Named {
-        /// Its namespace.
-        namespace: String,
+        /// Its namespace; `None`: those of this name in all namespaces.
+        namespace: Option<String>,
         /// Its name.
         name: String,
     },

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use mesh_model::{excerpt, object::Kind};
+use mesh_model::{excerpt, names, object::Kind};
 use serde_json::Value;
-
-use crate::kubernetes::names;
 
 /// How many characters of a text an error contains. No valid one is longer.
 const SHOWN: usize = 63;

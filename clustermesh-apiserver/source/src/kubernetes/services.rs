@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_model::{
-    EndpointSlice, ServiceTraffic, SliceEndpoint,
+    EndpointSlice, ServiceTraffic, SliceEndpoint, names,
     object::{self, IpFamily, Object, TargetPort, TrafficDistribution},
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Metadata, names, parse_ip, parse_port, parse_protocol};
+use super::{Metadata, parse_ip, parse_port, parse_protocol};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Service {

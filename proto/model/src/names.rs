@@ -1,21 +1,21 @@
-//! Checks of names as in Kubernetes.
+//! Checks of names as in Kubernetes: each says what is wrong.
 
 /// A DNS label, for names of namespaces, services and service ports.
-pub(crate) fn label(name: &str) -> Result<(), &'static str> {
+pub fn label(name: &str) -> Result<(), &'static str> {
     let good = is_label(name) && name.len() <= 63;
     good.then_some(())
         .ok_or("it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit")
 }
 
 /// A DNS subdomain, for names of all other objects.
-pub(crate) fn subdomain(name: &str) -> Result<(), &'static str> {
+pub fn subdomain(name: &str) -> Result<(), &'static str> {
     let good = name.split('.').all(is_label) && name.len() <= 253;
     good.then_some(())
         .ok_or("it is at most 253 of a-z, 0-9, - and ., and begins and ends with a letter or digit")
 }
 
 /// The name of a container's port.
-pub(crate) fn port(name: &str) -> Result<(), &'static str> {
+pub fn port(name: &str) -> Result<(), &'static str> {
     let good = is_label(name)
         && name.len() <= 15
         && !name.contains("--")
@@ -25,7 +25,7 @@ pub(crate) fn port(name: &str) -> Result<(), &'static str> {
 }
 
 /// The name of a label or an annotation, with an optional domain and slash before it.
-pub(crate) fn qualified(name: &str) -> Result<(), &'static str> {
+pub fn qualified(name: &str) -> Result<(), &'static str> {
     let (domain, name) = name.rsplit_once('/').map_or((None, name), |(of, name)| (Some(of), name));
     let good = !name.is_empty() && is_word(name) && domain.is_none_or(|of| subdomain(of).is_ok());
     good.then_some(()).ok_or(
@@ -34,7 +34,7 @@ pub(crate) fn qualified(name: &str) -> Result<(), &'static str> {
 }
 
 /// The value of a label.
-pub(crate) fn label_value(value: &str) -> Result<(), &'static str> {
+pub fn label_value(value: &str) -> Result<(), &'static str> {
     is_word(value).then_some(()).ok_or(
         "a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",
     )
