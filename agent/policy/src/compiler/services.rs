@@ -65,7 +65,7 @@ impl Compiler {
 fn is_meant(by: &ServiceMatch, service: &Service) -> bool {
     match by {
         ServiceMatch::Named { namespace, name } => {
-            *namespace == service.namespace && *name == service.name
+            namespace.as_ref().is_none_or(|one| *one == service.namespace) && *name == service.name
         }
         ServiceMatch::Labels { namespace, selector } => {
             let labels = service.labels.iter();
