@@ -75,6 +75,8 @@ impl Mesh {
             return;
         }
         self.remove_pod(&pod.name);
+        // The cluster first: a new one learns of the pods that are there already.
+        self.cluster(&pod.name.cluster);
         let class = self.take_labels(&pod.labels, &pod.name.cluster);
         let compiler = self.cluster(&pod.name.cluster);
         let subject = compiler.add_subject(pod.labels.clone(), pod.ports.clone());

@@ -23,6 +23,7 @@ mod shown;
 
 pub use fields::{Field, Schema, Support, markdown};
 pub use parse::{Checked, parse};
+pub use port::icmp_type;
 pub use refusal::Refusal;
 pub use rule::{
     Action, CidrRule, DirectionRules, Entity, IcmpFamily, Peer, Peers, Policy, PolicyKind,

@@ -35,7 +35,7 @@ impl CiliumPort {
 }
 
 /// The ICMP type of a name, as in Cilium's schema.
-pub(crate) fn icmp_type(family: IcmpFamily, name: &str) -> Option<u8> {
+pub fn icmp_type(family: IcmpFamily, name: &str) -> Option<u8> {
     let types: &[(&str, u8)] = match family {
         IcmpFamily::V4 => &V4_TYPES,
         IcmpFamily::V6 => &V6_TYPES,

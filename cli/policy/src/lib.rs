@@ -1,0 +1,26 @@
+//! Answers flow by flow what policies decide, without a cluster (`docs/policy.md`).
+//!
+//! Inputs are read in the forms that users have (manifests, `kubectl get -o json`, short lists), and judged by the code
+//! that nodes enforce (`mesh-policy`). Nothing is half-evaluated: an input that is not understood is named, and there is no
+//! answer.
+//!
+//! Architecture invariant: no network, no cluster; files only through the caller.
+
+mod batch;
+mod entry;
+mod flow;
+mod matrix;
+mod options;
+mod problem;
+mod service;
+mod verdict;
+mod world;
+
+pub use batch::{Asked, BatchAnswer, answer_line};
+pub use entry::Entry;
+pub use flow::{Flow, FlowProtocol};
+pub use matrix::{Matrix, PortQuery, matrix};
+pub use options::VerdictOptions;
+pub use problem::Problem;
+pub use verdict::{BackendVerdict, DecidedBy, Reason, Side, Verdict, judge};
+pub use world::World;

@@ -1,0 +1,147 @@
+//! Flows to the address of a service are flows to its backends.
+
+use std::net::IpAddr;
+
+use mesh_model::{
+    Protocol,
+    object::{Service, ServicePort, TargetPort},
+    service::{SERVICE_NAME_LABEL, SlicePort},
+};
+use mesh_source::picks;
+
+use crate::{
+    flow::Asked,
+    problem::Problem,
+    world::{Endpoint, World},
+};
+
+/// A service, and where its connections go.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// `<cluster>/<namespace>/<name>`.
+    pub(crate) name: String,
+    pub(crate) backends: Vec<Backend>,
+}
+
+/// One backend, at the port to which the asked one leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Backend {
+    pub(crate) address: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+/// Either makes a service global (`docs/annotations.md`).
+const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
+
+/// Whether an address is in a range of services, or is one.
+pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {
+    world.service_ranges.iter().any(|(_, range)| range.contains(&address))
+        || world.services.values().any(|service| service.cluster_ips.contains(&address))
+}
+
+/// The service at an address, and its backends at the asked port. `None`: the address is no service's.
+pub(crate) fn find(
+    world: &World,
+    address: IpAddr,
+    asked: &Asked,
+    part: &str,
+) -> Result<Option<Found>, Problem> {
+    let mut services = world.services.iter();
+    let found = services.find(|(_, service)| service.cluster_ips.contains(&address));
+    let Some(((cluster, namespace, name), service)) = found else {
+        return match world.service_ranges.iter().find(|(_, range)| range.contains(&address)) {
+            None => Ok(None),
+            Some((cluster, range)) => {
+                let reason = format!(
+                    "{address} is in {range}, the services of cluster {cluster:?}, but no service has it"
+                );
+                Err(Problem::new(part, "to", reason))
+            }
+        };
+    };
+    let port = port_of(service, asked).ok_or_else(|| {
+        let reason = format!("service {namespace}/{name} has no such port");
+        Problem::new(part, "port", reason)
+    })?;
+    let is_global =
+        GLOBAL.iter().any(|key| service.annotations.get(*key).is_some_and(|value| value == "true"));
+    let of_clusters = world.services.iter().filter(|((other, ..), one)| {
+        other == cluster || is_global && one.namespace == *namespace && one.name == *name
+    });
+    let same = of_clusters.filter(|(_, one)| one.namespace == *namespace && one.name == *name);
+    let mut backends: Vec<Backend> = same
+        .flat_map(|((cluster, ..), one)| {
+            let port = port_of(one, asked).unwrap_or(port);
+            backends(world, cluster, one, port)
+        })
+        .filter(|backend| backend.address.is_ipv6() == address.is_ipv6())
+        .collect();
+    backends.sort_unstable();
+    backends.dedup();
+    Ok(Some(Found { name: format!("{cluster}/{namespace}/{name}"), backends }))
+}
+
+/// The addresses of a service's backends, whatever their ports.
+pub(crate) fn addresses(world: &World, cluster: &str, service: &Service) -> Vec<IpAddr> {
+    let ports = service.ports.iter();
+    ports.flat_map(|port| backends(world, cluster, service, port)).map(|one| one.address).collect()
+}
+
+fn port_of<'a>(service: &'a Service, asked: &Asked) -> Option<&'a ServicePort> {
+    service.ports.iter().find(|port| match asked {
+        Asked::Port(protocol, number) => port.protocol == *protocol && port.port == *number,
+        Asked::Name(protocol, name) => {
+            port.name == *name && protocol.is_none_or(|one| one == port.protocol)
+        }
+        Asked::Icmp(..) => false,
+    })
+}
+
+fn backends(world: &World, cluster: &str, service: &Service, port: &ServicePort) -> Vec<Backend> {
+    let protocol = port.protocol;
+    let slices = world.slices.iter().filter(|((of, namespace, _), slice)| {
+        of == cluster
+            && *namespace == service.namespace
+            && slice.labels.get(SERVICE_NAME_LABEL) == Some(&service.name)
+    });
+    let mut in_slices = Vec::new();
+    let mut any_slice = false;
+    for (_, slice) in slices {
+        any_slice = true;
+        let name = Some(port.name.as_str()).filter(|name| !name.is_empty());
+        let numbers = slice.ports.iter().filter(|one| {
+            one.name.as_deref().filter(|name| !name.is_empty()) == name
+                && one.protocol.as_deref().unwrap_or("TCP") == protocol.as_str()
+        });
+        let number = |one: &SlicePort| u16::try_from(one.number?).ok();
+        let numbers: Vec<u16> = numbers.filter_map(number).collect();
+        let ready = slice.endpoints.iter().filter(|one| one.ready != Some(false));
+        for address in ready.flat_map(|one| &one.addresses) {
+            let Ok(address) = address.parse::<IpAddr>() else { continue };
+            in_slices.extend(numbers.iter().map(|port| Backend { address, protocol, port: *port }));
+        }
+    }
+    if any_slice {
+        return in_slices;
+    }
+    let selected = world.endpoints.iter().filter(|one| {
+        one.cluster() == Some(cluster) && one.pod.as_ref().is_some_and(|pod| picks(service, pod))
+    });
+    selected.flat_map(|one| of_pod(one, port)).collect()
+}
+
+fn of_pod(endpoint: &Endpoint, port: &ServicePort) -> Vec<Backend> {
+    let protocol = port.protocol;
+    let number = match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => endpoint.pod.as_ref().and_then(|pod| {
+            let mut ports = pod.template.named_ports.iter();
+            let named = ports.find(|one| one.name == *name && one.port.protocol == protocol);
+            named.map(|one| one.port.number)
+        }),
+    };
+    let Some(port) = number else { return Vec::new() };
+    let addresses = endpoint.addresses.iter();
+    addresses.map(|address| Backend { address: *address, protocol, port }).collect()
+}

@@ -1,0 +1,265 @@
+//! The answer to one flow.
+
+use std::net::IpAddr;
+
+use mesh_model::NamedPort;
+use mesh_policy::{Answer, Decision, DecisionKind, Directed, End};
+use serde::Serialize;
+
+use crate::{
+    flow::{Asked, Flow},
+    problem::Problem,
+    service::{self, Backend},
+    world::{Endpoint, Named, World},
+};
+
+/// What becomes of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// Where it leaves.
+    pub egress: Side,
+    /// Where it arrives.
+    pub ingress: Side,
+    /// `allowed`, or `denied` if one side denies it.
+    pub verdict: Side,
+    /// By what.
+    pub decided_by: DecidedBy,
+    /// The same in words.
+    pub why: String,
+    /// What else to know.
+    pub note: Option<String>,
+    /// To a service: each of its backends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendVerdict>,
+}
+
+/// What one side says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// It passes.
+    Allowed,
+    /// It is dropped.
+    Denied,
+    /// Nobody judges there.
+    NotEnforced,
+}
+
+/// By what each side decides; `null` where nobody judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DecidedBy {
+    /// Where it leaves.
+    pub egress: Option<Reason>,
+    /// Where it arrives.
+    pub ingress: Option<Reason>,
+}
+
+/// A reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// One of seven kinds.
+    pub kind: String,
+    /// The policies, as `<Kind> <namespace>/<name>`.
+    pub policies: Vec<String>,
+    /// The rule within the policy.
+    pub rule: Option<String>,
+}
+
+/// What becomes of a flow to one backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendVerdict {
+    /// The backend: the name of its endpoint, or its address.
+    pub backend: String,
+    /// Its port.
+    pub port: u16,
+    /// The answer.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// Judges a flow. `part` names it in errors.
+pub fn judge(world: &World, flow: &Flow, part: &str) -> Result<Verdict, Problem> {
+    let asked = flow.asked(part)?;
+    let from = world.named(&flow.from, part, "from")?;
+    let to = world.named(&flow.to, part, "to")?;
+    if let Named::Address(address) = from
+        && service::is_in_range(world, address)
+    {
+        return Err(Problem::new(part, "from", "a service's address sends nothing"));
+    }
+    if let Named::Address(address) = to
+        && let Some(found) = service::find(world, address, &asked, part)?
+    {
+        return to_service(world, &from, &found, part);
+    }
+    one(world, &from, &to, &asked, part)
+}
+
+fn to_service(
+    world: &World,
+    from: &Named<'_>,
+    found: &service::Found,
+    part: &str,
+) -> Result<Verdict, Problem> {
+    let mut backends = Vec::new();
+    for Backend { address, protocol, port } in &found.backends {
+        let to = Named::Address(*address);
+        let verdict = one(world, from, &to, &Asked::Port(*protocol, *port), part)?;
+        let backend = world.at(*address).map_or_else(|| address.to_string(), Endpoint::path);
+        backends.push(BackendVerdict { backend, port: *port, verdict });
+    }
+    let denied = backends.iter().filter(|one| one.verdict.verdict == Side::Denied).count();
+    let count = backends.len();
+    let note = format!("service {}: {} of {count} backends allowed", found.name, count - denied);
+    // The one that decides: a backend that is denied, if there is one.
+    let first = backends.iter().find(|one| one.verdict.verdict == Side::Denied);
+    let Some(first) = first.or(backends.first()) else {
+        let reason = format!("service {} has no backend", found.name);
+        return Err(Problem::new(part, "to", reason));
+    };
+    Ok(Verdict { note: Some(note), ..first.verdict.clone() }.with(backends))
+}
+
+/// Judges a flow between two ends, at the addresses of a family that both have.
+fn one(
+    world: &World,
+    from: &Named<'_>,
+    to: &Named<'_>,
+    asked: &Asked,
+    part: &str,
+) -> Result<Verdict, Problem> {
+    let (senders, receivers) = (addresses(from), addresses(to));
+    let mut common = senders.iter().filter(|one| asked.allows(**one)).filter_map(|one| {
+        receivers.iter().find(|other| other.is_ipv6() == one.is_ipv6()).map(|other| (*one, *other))
+    });
+    let (source, destination, note) = match common.next() {
+        Some((source, destination)) => (Some(source), Some(destination), None),
+        None => {
+            // An address outside the mesh stays what rules about ranges look at.
+            let own = |end: &Named<'_>, all: &[IpAddr]| match end {
+                Named::Endpoint(one) if one.is_in_mesh() => None,
+                _ => all.first().copied(),
+            };
+            let note = "the ends have no address family in common: judged by identity";
+            (own(from, &senders), own(to, &receivers), Some(note.to_owned()))
+        }
+    };
+    let named = receiving_ports(world, to);
+    let v6 = match destination.or(source) {
+        Some(address) => address.is_ipv6(),
+        None => receivers.first().or(senders.first()).is_some_and(IpAddr::is_ipv6),
+    };
+    let traffic = asked.traffic(&named, v6, part)?;
+    let answer = world.mesh.judge(&end(from, source), &end(to, destination), traffic);
+    Ok(Verdict::of(&answer, note))
+}
+
+/// Judges between two endpoints.
+pub(crate) fn between(
+    world: &World,
+    from: &Endpoint,
+    to: &Endpoint,
+    asked: &Asked,
+    part: &str,
+) -> Result<Verdict, Problem> {
+    one(world, &Named::Endpoint(from), &Named::Endpoint(to), asked, part)
+}
+
+fn addresses(end: &Named<'_>) -> Vec<IpAddr> {
+    match end {
+        Named::Endpoint(endpoint) => endpoint.addresses.clone(),
+        Named::Address(address) => vec![*address],
+    }
+}
+
+fn end(named: &Named<'_>, address: Option<IpAddr>) -> End {
+    match named {
+        Named::Endpoint(endpoint) => endpoint.end(address),
+        Named::Address(address) => End::Address(*address),
+    }
+}
+
+fn receiving_ports(world: &World, to: &Named<'_>) -> Vec<NamedPort> {
+    let endpoint = match to {
+        Named::Endpoint(endpoint) => Some(*endpoint),
+        Named::Address(address) => world.at(*address),
+    };
+    let pod = endpoint.and_then(|endpoint| endpoint.pod.as_ref());
+    pod.map(|pod| pod.template.named_ports.clone()).unwrap_or_default()
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    pub(crate) fn of(answer: &Answer, note: Option<String>) -> Self {
+        let Answer { egress, ingress } = answer;
+        let passes = egress.passes() && ingress.passes();
+        Self {
+            egress: Side::of(egress),
+            ingress: Side::of(ingress),
+            verdict: if passes { Side::Allowed } else { Side::Denied },
+            decided_by: DecidedBy { egress: reason(egress), ingress: reason(ingress) },
+            why: format!("egress: {}; ingress: {}", words(egress), words(ingress)),
+            note,
+            backends: Vec::new(),
+        }
+    }
+
+    fn with(self, backends: Vec<BackendVerdict>) -> Self {
+        Self { backends, ..self }
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    pub(crate) fn of(directed: &Directed) -> Self {
+        match directed {
+            Directed::NotEnforced => Self::NotEnforced,
+            Directed::Allowed(_) => Self::Allowed,
+            Directed::Denied(_) => Self::Denied,
+        }
+    }
+
+    /// As a letter of the matrix.
+    pub(crate) fn letter(self) -> char {
+        match self {
+            Self::Allowed => 'A',
+            Self::Denied => 'D',
+            Self::NotEnforced => '-',
+        }
+    }
+}
+
+fn reason(directed: &Directed) -> Option<Reason> {
+    directed.decision().map(|decision| Reason {
+        kind: decision.kind.to_string(),
+        policies: decision.policies.iter().map(ToString::to_string).collect(),
+        rule: decision.rule.clone(),
+    })
+}
+
+fn words(directed: &Directed) -> String {
+    let Some(Decision { kind, policies, rule }) = directed.decision() else {
+        return "no policy applies at this end".into();
+    };
+    let policies: Vec<String> = policies.iter().map(ToString::to_string).collect();
+    let policies = policies.join(", ");
+    let rule = rule.as_deref().unwrap_or_default();
+    match kind {
+        DecisionKind::DefaultAllow => "allowed, no policy restricts the pod".into(),
+        DecisionKind::AllowRule => format!("allowed by {rule} of {policies}"),
+        DecisionKind::DenyRule => format!("denied by {rule} of {policies}"),
+        DecisionKind::DefaultDeny if policies.is_empty() => {
+            "denied, enforcement is on for all pods and no rule allows it".into()
+        }
+        DecisionKind::DefaultDeny => {
+            format!("denied, no rule allows it, and the pod is restricted by {policies}")
+        }
+        DecisionKind::AllowLocalhost => "allowed, it comes from the pod's own node".into(),
+        DecisionKind::EnforcementOff => "allowed, enforcement is off".into(),
+        DecisionKind::SamePod => "allowed, a pod reaches itself".into(),
+    }
+}

@@ -1,0 +1,140 @@
+//! The ends of flows by name.
+
+use std::net::IpAddr;
+
+use mesh_policy::{End, PodName};
+
+use super::{Endpoint, World};
+use crate::problem::Problem;
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Pod(PodName),
+    /// A node by cluster and name; a pod on its network too.
+    Node(String, String),
+    /// Outside the mesh.
+    Address,
+}
+
+/// One end of a flow, as it was named.
+#[derive(Clone, Debug)]
+pub(crate) enum Named<'a> {
+    Endpoint(&'a Endpoint),
+    Address(IpAddr),
+}
+
+// === impl World ===
+
+impl World {
+    /// Finds what a flow names: the name of an endpoint, `cluster/namespace/pod`, `namespace/pod`, or an address.
+    pub(crate) fn named(&self, name: &str, part: &str, field: &str) -> Result<Named<'_>, Problem> {
+        let refuse = |reason: String| Err(Problem::new(part, field, reason));
+        let several = |found: &[&Endpoint]| {
+            let mut places: Vec<String> = found.iter().map(|one| one.path()).collect();
+            places.sort();
+            refuse(format!("{name:?} names several endpoints: {}", places.join(", ")))
+        };
+        let get = |index: &usize| self.endpoints.get(*index);
+        let literal: Vec<&Endpoint> =
+            self.by_name.get(name).into_iter().flatten().filter_map(get).collect();
+        let pods = || -> Vec<&Endpoint> {
+            let all = self.endpoints.iter();
+            all.filter(|endpoint| endpoint.is_pod_named(name)).collect()
+        };
+        for found in [literal, if name.contains('/') { pods() } else { Vec::new() }] {
+            match found.as_slice() {
+                [] => {}
+                [one] => return Ok(Named::Endpoint(one)),
+                several_ => return several(several_),
+            }
+        }
+        let Ok(address) = name.parse::<IpAddr>() else {
+            return refuse(format!(
+                "{name:?} is no endpoint: give the name of one, cluster/namespace/pod, namespace/pod, or an address"
+            ));
+        };
+        let address = address.to_canonical();
+        let at: Vec<&Endpoint> =
+            self.by_address.get(&address).into_iter().flatten().filter_map(get).collect();
+        // Pods on a node's network have its address.
+        let mut places = at.iter().map(|one| &one.place);
+        let first = places.next();
+        match at.as_slice() {
+            [_, _, ..] if places.any(|place| Some(place) != first) => several(&at),
+            [..] => Ok(Named::Address(address)),
+        }
+    }
+
+    /// The endpoint with an address.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<&Endpoint> {
+        let index = self.by_address.get(&address)?.first()?;
+        self.endpoints.get(*index)
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// `cluster/namespace/pod`, `cluster/node`, or its name.
+    pub(crate) fn path(&self) -> String {
+        match &self.place {
+            Place::Pod(PodName { cluster, namespace, name }) => {
+                format!("{cluster}/{namespace}/{name}")
+            }
+            Place::Node(cluster, name) => format!("{cluster}/{name}"),
+            Place::Address => self.name.clone(),
+        }
+    }
+
+    /// `namespace/pod`, or its name.
+    pub(crate) fn short_path(&self) -> String {
+        match &self.place {
+            Place::Pod(PodName { namespace, name, .. }) => format!("{namespace}/{name}"),
+            Place::Node(..) | Place::Address => self.name.clone(),
+        }
+    }
+
+    /// Whether it is a pod or node: what it is does not depend on its address.
+    pub(crate) fn is_in_mesh(&self) -> bool {
+        !matches!(self.place, Place::Address)
+    }
+
+    /// The cluster of a pod or node.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        match &self.place {
+            Place::Pod(PodName { cluster, .. }) | Place::Node(cluster, _) => Some(cluster),
+            Place::Address => None,
+        }
+    }
+
+    fn is_pod_named(&self, text: &str) -> bool {
+        match &self.place {
+            Place::Pod(PodName { cluster, namespace, name }) => {
+                let parts: Vec<&str> = text.split('/').collect();
+                match parts.as_slice() {
+                    [one, two, three] => one == cluster && two == namespace && three == name,
+                    [two, three] => two == namespace && three == name,
+                    _ => false,
+                }
+            }
+            Place::Node(cluster, name) => {
+                text.split_once('/').is_some_and(|(one, two)| one == cluster && two == name)
+            }
+            Place::Address => false,
+        }
+    }
+
+    /// As an end, with the address that it uses.
+    pub(crate) fn end(&self, address: Option<IpAddr>) -> End {
+        match (&self.place, address) {
+            (Place::Pod(name), address) => End::Pod(name.clone(), address),
+            (Place::Node(cluster, name), address) => {
+                End::Node(cluster.clone(), name.clone(), address)
+            }
+            (Place::Address, Some(address)) => End::Address(address),
+            // An external end has an address.
+            (Place::Address, None) => End::Node(String::new(), String::new(), None),
+        }
+    }
+}
