@@ -166,3 +166,6 @@ fn expand(path: String) -> Vec<String> {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
