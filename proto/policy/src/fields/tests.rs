@@ -207,7 +207,7 @@ fn lookups() {
 
 #[test]
 fn tables_for_readers() {
-    let text = markdown();
+    let text = fields_markdown();
     for line in [
         "### NetworkPolicy (`networking.k8s.io/v1`)",
         "| `spec.ingress[].{from,ports}` | done |",
