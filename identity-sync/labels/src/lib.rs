@@ -74,13 +74,25 @@ impl LabelFilter {
 
     /// Whether a label is part of an identity: the longest inclusion against the shortest exclusion that matches.
     pub fn keeps(&self, source: &str, key: &str) -> bool {
-        let matches = |excludes: bool| {
-            let rules = self.rules.iter().filter(move |rule| rule.excludes == excludes);
-            rules.filter_map(|rule| rule.matched(source, key))
-        };
-        let included = matches(false).max().unwrap_or(0);
-        let excluded = matches(true).min().unwrap_or(0);
+        let included = self.matches(source, key, false).max().unwrap_or(0);
+        let excluded = self.excluded(source, key);
         (!self.whitelist && excluded == 0) || included > excluded
+    }
+
+    /// Whether a further rule that includes exactly this label would keep it: no exclusion covers its whole key.
+    pub fn could_keep(&self, source: &str, key: &str) -> bool {
+        self.excluded(source, key) < key.len()
+    }
+
+    /// How much of a key the shortest exclusion matches.
+    fn excluded(&self, source: &str, key: &str) -> usize {
+        self.matches(source, key, true).min().unwrap_or(0)
+    }
+
+    /// How much of a key each rule of a kind matches.
+    fn matches(&self, source: &str, key: &str, excludes: bool) -> impl Iterator<Item = usize> {
+        let rules = self.rules.iter().filter(move |rule| rule.excludes == excludes);
+        rules.filter_map(move |rule| rule.matched(source, key))
     }
 
     /// The labels of a pod's identity: its own, its namespace's, and where it runs.
@@ -183,6 +195,25 @@ mod tests {
         assert!(
             LabelFilter::new(["!("]).unwrap_err().to_string().starts_with("the label rule \"!(\"")
         );
+    }
+
+    #[test]
+    fn a_further_rule() {
+        for (rules, key, keeps, could) in [
+            (&[] as &[&str], "app", true, true),
+            (&[], "kubernetes.io/hostname", false, true),
+            (&[], "pod-template-hash", false, false),
+            (&["app"], "team", false, true),
+            (&["!team"], "team", false, false),
+            (&["!te"], "team", false, true),
+        ] {
+            let filter = LabelFilter::new(rules.iter().copied()).unwrap();
+            assert_eq!((filter.keeps("k8s", key), filter.could_keep("k8s", key)), (keeps, could));
+            // A key as it is, not as an expression.
+            let rule = key.replace('.', "\\.");
+            let with = LabelFilter::new(rules.iter().copied().chain([&*rule])).unwrap();
+            assert_eq!(with.keeps("k8s", key), could, "{rules:?} {key}");
+        }
     }
 
     #[test]

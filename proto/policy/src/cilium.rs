@@ -160,3 +160,6 @@ fn names_namespace(requirement: &Requirement) -> bool {
 fn has_namespace() -> Requirement {
     Requirement::kubernetes(NAMESPACE_LABEL, Operator::Exists)
 }
+
+#[cfg(test)]
+mod tests;

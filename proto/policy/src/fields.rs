@@ -13,7 +13,7 @@ mod cilium;
 mod markdown;
 mod network_policy;
 
-pub use markdown::markdown;
+pub use markdown::fields_markdown;
 
 /// The schema of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,3 +166,6 @@ fn expand(path: String) -> Vec<String> {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

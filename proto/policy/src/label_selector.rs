@@ -1,7 +1,5 @@
 //! Selectors of labels as they are written, and what each kind of policy makes of their keys.
 
-use std::sync::LazyLock;
-
 use mesh_labels::LabelFilter;
 use mesh_model::{
     identity::{
@@ -63,9 +61,6 @@ enum Kind {
     DoesNotExist,
 }
 
-/// The filter without rules of a user.
-static DEFAULT_FILTER: LazyLock<Option<LabelFilter>> = LazyLock::new(|| LabelFilter::new([]).ok());
-
 // === impl Reader ===
 
 impl Reader<'_> {
@@ -114,10 +109,12 @@ impl Reader<'_> {
         let values = self.values(fields, path);
         let (kind, has_values) = operator?;
         let at = path.field("values");
+        // What is no list was refused.
+        let is_list = fields.get("values").is_none_or(Value::is_array);
         match (has_values, values.is_empty()) {
-            (true, true) => self.refuse(&at, "In and NotIn need at least one value"),
+            (true, true) if is_list => self.refuse(&at, "In and NotIn need at least one value"),
             (false, false) => self.refuse(&at, "Exists and DoesNotExist have no values"),
-            (true, false) | (false, true) => {}
+            _ => {}
         }
         let (source, key) = key?;
         let operator = match kind {
@@ -176,7 +173,8 @@ impl Reader<'_> {
             let (source, key) = &named;
             let source = source.as_deref().unwrap_or(KUBERNETES_SOURCE);
             if !is_always_kept(key) && !self.filter.keeps(source, key) {
-                self.refuse(path, not_kept(source, key));
+                let reason = not_kept(self.filter, source, key);
+                self.refuse(path, reason);
             }
         }
         Some(named)
@@ -250,18 +248,16 @@ fn is_always_kept(key: &str) -> bool {
 }
 
 /// Why a selector may not name a label, and what to do about it.
-fn not_kept(source: &str, key: &str) -> String {
+fn not_kept(filter: &LabelFilter, source: &str, key: &str) -> String {
     let rule = key.replace('.', "\\.");
-    let by_default = DEFAULT_FILTER.as_ref().is_some_and(|filter| filter.keeps(source, key));
-    let with_rule = LabelFilter::new([rule.as_str()]).is_ok_and(|filter| filter.keeps(source, key));
-    let way = match (by_default, with_rule) {
-        (true, _) => format!(
-            "the rules given by --identity-label leave it out: --identity-label='{rule}' includes it"
+    let way = match filter.could_keep(source, key) {
+        true => format!(
+            "clustermesh-apiserver keeps it with --identity-label='{rule}' (and then leaves out all labels that no rule includes)"
         ),
-        (false, true) => format!(
-            "clustermesh-apiserver keeps it with --identity-label='{rule}' (a rule that includes labels leaves out all that no rule includes)"
-        ),
-        (false, false) => "it differs between pods of one workload, and no rule of --identity-label keeps it: select by another label".into(),
+        false => "no rule of --identity-label keeps it: select by another one".into(),
     };
     format!("the label {} is no identity label, so nothing would ever have it; {way}", quoted(key))
 }
+
+#[cfg(test)]
+mod tests;

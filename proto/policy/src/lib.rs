@@ -21,7 +21,7 @@ mod selector;
 #[cfg(test)]
 mod shown;
 
-pub use fields::{Field, Schema, Support, markdown};
+pub use fields::{Field, Schema, Support, fields_markdown};
 pub use parse::{Checked, parse};
 pub use port::icmp_type;
 pub use refusal::Refusal;

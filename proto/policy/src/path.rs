@@ -1,6 +1,11 @@
 //! Where something is in an object.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
+
+use mesh_model::excerpt;
+
+/// How many characters of a name are shown. No valid one is longer: a label's is a domain (253), a slash and 63.
+const SHOWN: usize = 317;
 
 /// A place in an object, as a list of steps from its root. It lives on the stack of who reads.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +78,10 @@ impl fmt::Display for Path<'_> {
         parent.fmt(f)?;
         match self.step {
             Step::Root => Ok(()),
-            Step::Field(name) if parent.is_root() => f.write_str(name),
-            Step::Field(name) => write!(f, ".{name}"),
+            Step::Field(name) if parent.is_root() => f.write_str(&shown(name)),
+            Step::Field(name) => write!(f, ".{}", shown(name)),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => write!(f, "[{key}]"),
+            Step::Key(key) => write!(f, "[{}]", shown(key)),
         }
     }
 }
@@ -109,6 +114,15 @@ impl fmt::Display for WithinSpec<'_> {
     }
 }
 
+/// A name that an author chose: in quotes if it could be misread, and not longer than a valid one.
+fn shown(name: &str) -> Cow<'_, str> {
+    let short = excerpt(name, SHOWN);
+    match !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => short,
+        false => format!("{short:?}").into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +137,9 @@ mod tests {
         assert_eq!(rule.within_spec().to_string(), "egress[2]");
         assert_eq!(labels.key("a.b/c").to_string(), "spec.matchLabels[a.b/c]");
         assert_eq!(Path::ROOT.to_string(), "");
+        assert_eq!(spec.field("").to_string(), "spec.\"\"");
+        assert_eq!(spec.field("a\nb").to_string(), "spec.\"a\\nb\"");
+        assert_eq!(spec.field(&"a".repeat(1000)).to_string().len(), 5 + SHOWN + '…'.len_utf8());
 
         let specs = Path::ROOT.field("specs");
         let second = specs.index(1);

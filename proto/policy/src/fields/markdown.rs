@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Schema, Support};
 
 /// The tables of all schemas in Markdown.
-pub fn markdown() -> String {
+pub fn fields_markdown() -> String {
     let mut text = String::new();
     for schema in Schema::ALL {
         let (title, note) = match schema {
