@@ -86,15 +86,15 @@ pub enum IdentityLabels {
 pub struct EntryPort {
     /// Its name; without one it is of no interest to policies.
     #[serde(default)]
-    name: String,
+    pub(crate) name: String,
     #[serde(alias = "port")]
-    container_port: u16,
+    pub(crate) container_port: u16,
     #[serde(default)]
-    protocol: EntryProtocol,
+    pub(crate) protocol: EntryProtocol,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-enum EntryProtocol {
+pub(crate) enum EntryProtocol {
     #[default]
     #[serde(rename = "TCP", alias = "tcp")]
     Tcp,
@@ -166,6 +166,18 @@ impl Entry {
 
 fn is_none(ip: &IpAddr) -> bool {
     ip.is_unspecified() || ip.is_multicast() || *ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+// === impl EntryProtocol ===
+
+impl From<Protocol> for EntryProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
 }
 
 // === impl IdentityLabels ===

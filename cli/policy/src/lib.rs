@@ -8,19 +8,28 @@
 
 mod batch;
 mod entry;
+mod file;
 mod flow;
+mod flows_file;
+mod kubectl;
+mod lint;
 mod matrix;
 mod options;
 mod problem;
 mod service;
+mod steps;
 mod verdict;
 mod world;
 
 pub use batch::{Asked, BatchAnswer, answer_line};
 pub use entry::Entry;
+pub use file::{PolicyFile, entries, policy_files, read_policies};
 pub use flow::{Flow, FlowProtocol};
+pub use flows_file::flows;
+pub use lint::{Change, Finding, Lint, lint};
 pub use matrix::{Matrix, PortQuery, matrix};
 pub use options::VerdictOptions;
 pub use problem::Problem;
+pub use steps::{Step, StepAnswer, run_steps};
 pub use verdict::{BackendVerdict, DecidedBy, Reason, Side, Verdict, judge};
 pub use world::World;

@@ -19,6 +19,7 @@ use crate::{
     problem::Problem,
 };
 
+mod changes;
 mod ends;
 
 pub(crate) use ends::{Named, Place};
@@ -49,6 +50,7 @@ pub(crate) struct Endpoint {
     /// A pod as Kubernetes has it, for services that select it.
     pub(crate) pod: Option<PodObject>,
     pub(crate) identity: Labels,
+    pub(crate) entry: Entry,
 }
 
 /// The cluster of inputs that name none.
@@ -125,7 +127,7 @@ impl World {
         Ok(())
     }
 
-    fn add_endpoint(&mut self, entry: &Entry, part: &str) -> Result<(), Problem> {
+    pub(crate) fn add_endpoint(&mut self, entry: &Entry, part: &str) -> Result<(), Problem> {
         let named = entry.cluster.as_deref();
         let cluster = match entry.kind {
             EntryKind::External if !entry.kube_apiserver => named.unwrap_or_default().to_owned(),
@@ -142,6 +144,7 @@ impl World {
             addresses: addresses.clone(),
             pod: None,
             identity: Labels::default(),
+            entry: entry.clone(),
         };
         match entry.kind {
             EntryKind::Pod => {
@@ -201,13 +204,16 @@ impl World {
             }
             EntryKind::Namespace => return Ok(()),
         }
-        let index = self.endpoints.len();
-        self.by_name.entry(entry.name.clone()).or_default().push(index);
-        for address in addresses {
-            self.by_address.entry(address).or_default().push(index);
-        }
+        self.index(self.endpoints.len(), &endpoint);
         self.endpoints.push(endpoint);
         Ok(())
+    }
+
+    fn index(&mut self, at: usize, endpoint: &Endpoint) {
+        self.by_name.entry(endpoint.name.clone()).or_default().push(at);
+        for address in &endpoint.addresses {
+            self.by_address.entry(*address).or_default().push(at);
+        }
     }
 
     fn identity_of(&self, entry: &Entry, pod: &PodObject, cluster: &str) -> Labels {

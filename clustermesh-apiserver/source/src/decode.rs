@@ -93,6 +93,30 @@ pub fn decode_in_pieces(format: Format, text: &str, piece: usize) -> Decoded {
     read(&Kind::ALL, format, text, piece)
 }
 
+/// The documents of a manifest as trees of values, each with its first line, whatever they are.
+///
+/// # Errors
+/// The first document that is not well-formed.
+pub fn documents_of(format: Format, text: &str) -> Result<Vec<(usize, Value)>, DecodeProblem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let documents = match format {
+        Format::Json if text.trim().is_empty() => Vec::new(),
+        Format::Json => vec![(1, text)],
+        Format::Yaml => documents(text),
+    };
+    let mut values = Vec::new();
+    for (line, document) in documents {
+        let value = pieces::read(format, document, PIECE).map_err(|(within, reason)| {
+            DecodeProblem { line: line + within - 1, reason, key: None }
+        })?;
+        if let Some(field) = value.as_ref().and_then(tree::twice) {
+            return Err(DecodeProblem { line, reason: format!("{field} occurs twice"), key: None });
+        }
+        values.extend(value.filter(|value| !value.is_null()).map(|value| (line, value)));
+    }
+    Ok(values)
+}
+
 /// Reads objects of some kinds, and passes over all others.
 pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decoded {
     read(kinds, format, text, PIECE)

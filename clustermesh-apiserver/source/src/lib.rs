@@ -22,7 +22,7 @@ pub use annotation_names::unknown_annotations;
 pub use copies::Copies;
 pub use decode::{
     DecodeProblem, Decoded, Format, PassedOver, Places, Unreadable, decode, decode_in_pieces,
-    decode_object, key_of,
+    decode_object, documents_of, key_of,
 };
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
