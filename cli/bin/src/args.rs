@@ -10,6 +10,7 @@ mod lab;
 mod lists;
 mod namespaces;
 mod offline;
+mod policy;
 mod tools;
 mod wait;
 
@@ -29,6 +30,7 @@ pub(crate) use self::{
     },
     namespaces::Services,
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
+    policy::{EngineArg, LabelRules, LintArgs, PolicyCommand, VerdictArgs, WorldArgs, named},
     tools::{CheckArgs, ConnectivityCommand, SysdumpArgs},
     wait::WaitDuration,
 };
@@ -133,6 +135,9 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Compute a cluster's frontends and backends from manifests and peers' keys files
     Import(ImportArgs),
+    /// Judge flows by policies, before they are applied
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run clusters made of network namespaces on this machine
     #[command(subcommand)]
     Lab(LabCommand),
@@ -190,7 +195,7 @@ impl Command {
             Self::Quarantine(_) | Self::Etcd(_) | Self::Sysdump(_) | Self::Config(_) => true,
             Self::Check(_) | Self::Connectivity(_) => true,
             Self::Export(_) | Self::Import(_) | Self::Lab(_) | Self::Bench(_) => false,
-            Self::Completions { .. } | Self::Version => false,
+            Self::Completions { .. } | Self::Version | Self::Policy(_) => false,
             Self::LabPod(_) => false,
         }
     }

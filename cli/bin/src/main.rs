@@ -24,6 +24,7 @@ mod node;
 mod outcome;
 mod output;
 mod pod;
+mod policy;
 mod quarantine;
 mod rotate;
 mod service;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         Command::Etcd(command) => etcd::run(&command, output),
         Command::Export(command) => export::run(&command),
         Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
+        Command::Policy(command) => policy::run(command, args.output),
         Command::Bench(command) => bench::run(command, output),
         Command::Check(command) => check::run(&command, output),
         Command::Sysdump(command) => sysdump::run(&command, output),

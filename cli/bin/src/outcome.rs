@@ -15,6 +15,8 @@ pub(crate) enum Outcome {
     NotReady,
     /// A wait took too long: exit code 4.
     Timeout,
+    /// An input is refused, and nothing was done: exit code 2.
+    Refused,
 }
 
 impl Outcome {
@@ -30,6 +32,7 @@ impl Outcome {
             Ok(Self::Done) => ExitCode::SUCCESS,
             Ok(Self::NotReady) => ExitCode::from(3),
             Ok(Self::Timeout) => ExitCode::from(4),
+            Ok(Self::Refused) => ExitCode::from(2),
             // The reader closed the pipe early.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {

@@ -72,6 +72,25 @@ pub(crate) enum Asked {
 // === impl Flow ===
 
 impl Flow {
+    /// Its protocol and port for people.
+    pub fn port_text(&self) -> String {
+        let protocol = match self.protocol {
+            Some(FlowProtocol::Udp) => "UDP",
+            Some(FlowProtocol::Sctp) => "SCTP",
+            Some(FlowProtocol::Icmp) => "ICMP",
+            Some(FlowProtocol::Icmpv6) => "ICMPv6",
+            None if self.icmp_type.is_some() => "ICMP",
+            Some(FlowProtocol::Tcp) | None => "TCP",
+        };
+        let port = match (&self.icmp_type, self.port, &self.port_name) {
+            (Some(IcmpType::Number(number)), ..) => number.to_string(),
+            (Some(IcmpType::Name(name)), ..) => name.clone(),
+            (None, Some(port), _) => port.to_string(),
+            (None, None, name) => name.clone().unwrap_or_default(),
+        };
+        format!("{port}/{protocol}")
+    }
+
     /// Checks that the fields go together.
     pub(crate) fn asked(&self, part: &str) -> Result<Asked, Problem> {
         let refuse = |field: &str, reason: &str| Err(Problem::new(part, field, reason));

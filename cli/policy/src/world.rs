@@ -82,6 +82,11 @@ impl World {
         self.clusters.insert(cluster.to_owned());
     }
 
+    /// The clusters that were named.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        self.clusters.iter().map(String::as_str)
+    }
+
     /// The cluster of a part of the input that may name none.
     pub fn cluster_of(&self, named: Option<&str>, part: &str) -> Result<String, Problem> {
         if let Some(named) = named {
