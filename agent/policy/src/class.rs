@@ -33,6 +33,14 @@ pub enum Class {
     },
 }
 
+/// Pods that Cilium gives a reserved identity.
+const OF_PODS: [(&str, Entity); 4] = [
+    ("init", Entity::Init),
+    ("ingress", Entity::Ingress),
+    ("health", Entity::Health),
+    ("unmanaged", Entity::Unmanaged),
+];
+
 // === impl Class ===
 
 impl Class {
@@ -70,8 +78,9 @@ impl Class {
             .collect()
     }
 
-    /// The entities that it is, seen from a cluster.
-    pub fn entities(&self, own_cluster: &str) -> BTreeSet<Entity> {
+    /// The entities that it is, seen from a cluster. The reserved labels of a pod count in its own cluster only: a peer
+    /// may not claim them.
+    pub fn entities(&self, own_cluster: &str, labels: &Labels) -> BTreeSet<Entity> {
         let (of, kube_apiserver): (&[Entity], bool) = match self {
             Self::Pod(_, cluster) if **cluster == *own_cluster => {
                 (&[Entity::Cluster, Entity::ClusterMesh], false)
@@ -91,9 +100,13 @@ impl Class {
                 (&[Entity::World, Entity::WorldIpv6], *kube_apiserver)
             }
         };
+        let own = matches!(self, Self::Pod(_, cluster) if **cluster == *own_cluster);
+        let reserved =
+            OF_PODS.iter().filter(|(name, _)| own && labels.get("reserved", name).is_some());
+        let reserved = reserved.map(|(_, entity)| *entity);
         let api = [Entity::KubeApiserver, Entity::Cluster, Entity::ClusterMesh];
         let api = api.into_iter().filter(|_| kube_apiserver);
-        of.iter().copied().chain(api).collect()
+        of.iter().copied().chain(api).chain(reserved).collect()
     }
 }
 

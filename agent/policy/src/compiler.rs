@@ -50,6 +50,7 @@ pub struct Compiler {
 
 #[derive(Debug, Default)]
 struct ClassEntry {
+    labels: Labels,
     row: Row,
     position: Option<usize>,
 }
@@ -109,13 +110,16 @@ impl Compiler {
             // No rule names an untranslated service.
             Class::Service => Row::default(),
             _ => {
-                let entities = class.entities(&self.cluster);
+                let entities = class.entities(&self.cluster, &labels);
                 let entities = entities.into_iter().flat_map(|one| self.unions.with_entity(one));
                 self.peers.selectors_of(&labels).copied().chain(entities).collect()
             }
         };
-        let position = (!labels.is_empty()).then(|| self.peers.add_member(labels, class.clone()));
-        self.classes.insert(class, ClassEntry { row, position });
+        let position = (!labels.is_empty()).then(|| {
+            // Copies share the labels.
+            self.peers.add_member(labels.clone(), class.clone())
+        });
+        self.classes.insert(class, ClassEntry { labels, row, position });
     }
 
     /// Nothing is of this class any more.
@@ -233,7 +237,7 @@ impl Compiler {
                 }
                 Peer::Entity(entity) => {
                     for (class, entry) in &mut self.classes {
-                        if class.entities(&self.cluster).contains(entity) {
+                        if class.entities(&self.cluster, &entry.labels).contains(entity) {
                             entry.row.insert(number);
                         }
                     }

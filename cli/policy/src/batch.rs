@@ -1,10 +1,8 @@
 //! Many questions, a line each.
 
 use mesh_labels::LabelFilter;
-use mesh_model::object::{Kind, Object};
 use mesh_policy::Options;
 use mesh_policy_rules::parse;
-use mesh_source::decode_object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -116,7 +114,7 @@ fn answer(value: &Value, defaults: Options, filter: &LabelFilter) -> Result<Answ
     for (index, OfCluster { cluster, object }) in line.services.iter().enumerate() {
         let part = format!("services[{index}]");
         let cluster = world.cluster_of(cluster.as_deref(), &part);
-        let added = cluster.and_then(|cluster| add_service(&mut world, &cluster, object, &part));
+        let added = cluster.and_then(|cluster| world.add_service_object(&cluster, object, &part));
         refused.extend(added.err());
     }
     world.link_services();
@@ -149,31 +147,6 @@ fn answer(value: &Value, defaults: Options, filter: &LabelFilter) -> Result<Answ
         (None, None) => Ok((Some(Vec::new()), None)),
         (flows, matrix) => Ok((flows.transpose().map_err(one)?, matrix.transpose().map_err(one)?)),
     }
-}
-
-/// Adds a Service or an `EndpointSlice`.
-fn add_service(
-    world: &mut World,
-    cluster: &str,
-    object: &Value,
-    part: &str,
-) -> Result<(), Problem> {
-    let name = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let kind = match name {
-        "Service" => Kind::Service,
-        "EndpointSlice" => Kind::EndpointSlice,
-        _ => {
-            let reason = format!("{name:?}: a Service or an EndpointSlice");
-            return Err(Problem::new(part, "object.kind", reason));
-        }
-    };
-    match decode_object(kind, &object.to_string()) {
-        Ok(Object::Service(service)) => world.add_service(cluster, *service),
-        Ok(Object::EndpointSlice(slice)) => world.add_slice(cluster, *slice),
-        Ok(_) => {}
-        Err(error) => return Err(Problem::new(part, "object", error.reason)),
-    }
-    Ok(())
 }
 
 /// Adds a policy, or says what is refused of it.

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use mesh_model::{
     Protocol,
-    object::{Service, ServicePort, TargetPort},
+    object::{Kind, Object, Service, ServicePort, TargetPort},
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
-use mesh_source::picks;
+use mesh_source::{decode_object, picks};
+use serde_json::Value;
 
 use crate::{
     flow::Asked,
@@ -33,6 +34,38 @@ pub(crate) struct Backend {
 
 /// Either makes a service global (`docs/annotations.md`).
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
+
+// === impl World ===
+
+impl World {
+    /// Adds a Service or an `EndpointSlice` as an API server has it.
+    ///
+    /// # Errors
+    /// When it is neither, or invalid.
+    pub fn add_service_object(
+        &mut self,
+        cluster: &str,
+        object: &Value,
+        part: &str,
+    ) -> Result<(), Problem> {
+        let name = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let kind = match name {
+            "Service" => Kind::Service,
+            "EndpointSlice" => Kind::EndpointSlice,
+            _ => {
+                let reason = format!("{name:?}: a Service or an EndpointSlice");
+                return Err(Problem::new(part, "object.kind", reason));
+            }
+        };
+        match decode_object(kind, &object.to_string()) {
+            Ok(Object::Service(service)) => self.add_service(cluster, *service),
+            Ok(Object::EndpointSlice(slice)) => self.add_slice(cluster, *slice),
+            Ok(_) => {}
+            Err(error) => return Err(Problem::new(part, "object", error.reason)),
+        }
+        Ok(())
+    }
+}
 
 /// Whether an address is in a range of services, or is one.
 pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {

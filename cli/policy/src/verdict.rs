@@ -130,6 +130,7 @@ fn one(
     asked: &Asked,
     part: &str,
 ) -> Result<Verdict, Problem> {
+    let (from, to) = (&known(world, from), &known(world, to));
     let (senders, receivers) = (addresses(from), addresses(to));
     let mut common = senders.iter().filter(|one| asked.allows(**one)).filter_map(|one| {
         receivers.iter().find(|other| other.is_ipv6() == one.is_ipv6()).map(|other| (*one, *other))
@@ -139,14 +140,14 @@ fn one(
         None => {
             // An address outside the mesh stays what rules about ranges look at.
             let own = |end: &Named<'_>, all: &[IpAddr]| match end {
-                Named::Endpoint(one) if one.is_in_mesh() => None,
+                Named::Endpoint(one) | Named::At(one, _) if one.is_in_mesh() => None,
                 _ => all.first().copied(),
             };
             let note = "the ends have no address family in common: judged by identity";
             (own(from, &senders), own(to, &receivers), Some(note.to_owned()))
         }
     };
-    let named = receiving_ports(world, to);
+    let named = receiving_ports(to);
     let v6 = match destination.or(source) {
         Some(address) => address.is_ipv6(),
         None => receivers.first().or(senders.first()).is_some_and(IpAddr::is_ipv6),
@@ -167,26 +168,36 @@ pub(crate) fn between(
     one(world, &Named::Endpoint(from), &Named::Endpoint(to), asked, part)
 }
 
+/// The endpoint at an address, with that address only.
+fn known<'a>(world: &'a World, end: &Named<'a>) -> Named<'a> {
+    match end {
+        Named::Address(address) => {
+            world.at(*address).map_or(Named::Address(*address), |one| Named::At(one, *address))
+        }
+        named => named.clone(),
+    }
+}
+
 fn addresses(end: &Named<'_>) -> Vec<IpAddr> {
     match end {
         Named::Endpoint(endpoint) => endpoint.addresses.clone(),
+        Named::At(_, address) => vec![*address],
         Named::Address(address) => vec![*address],
     }
 }
 
 fn end(named: &Named<'_>, address: Option<IpAddr>) -> End {
     match named {
-        Named::Endpoint(endpoint) => endpoint.end(address),
+        Named::Endpoint(endpoint) | Named::At(endpoint, _) => endpoint.end(address),
         Named::Address(address) => End::Address(*address),
     }
 }
 
-fn receiving_ports(world: &World, to: &Named<'_>) -> Vec<NamedPort> {
-    let endpoint = match to {
-        Named::Endpoint(endpoint) => Some(*endpoint),
-        Named::Address(address) => world.at(*address),
+fn receiving_ports(to: &Named<'_>) -> Vec<NamedPort> {
+    let pod = match to {
+        Named::Endpoint(endpoint) | Named::At(endpoint, _) => endpoint.pod.as_ref(),
+        Named::Address(_) => None,
     };
-    let pod = endpoint.and_then(|endpoint| endpoint.pod.as_ref());
     pod.map(|pod| pod.template.named_ports.clone()).unwrap_or_default()
 }
 

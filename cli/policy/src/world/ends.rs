@@ -21,6 +21,8 @@ pub(crate) enum Place {
 #[derive(Clone, Debug)]
 pub(crate) enum Named<'a> {
     Endpoint(&'a Endpoint),
+    /// One at one of its addresses.
+    At(&'a Endpoint, IpAddr),
     Address(IpAddr),
 }
 
