@@ -38,6 +38,20 @@ const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service
 // === impl World ===
 
 impl World {
+    /// Tells policies of the services, once they are all there.
+    pub fn link_services(&mut self) {
+        for ((cluster, ..), service) in &self.services {
+            self.mesh.put_service(mesh_policy::Service {
+                cluster: cluster.clone(),
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
+                labels: service.labels.clone(),
+                selector: service.selector.clone(),
+                backends: addresses(self, cluster, service),
+            });
+        }
+    }
+
     /// Adds a Service or an `EndpointSlice` as an API server has it.
     ///
     /// # Errors
@@ -116,7 +130,7 @@ pub(crate) fn find(
 }
 
 /// The addresses of a service's backends, whatever their ports.
-pub(crate) fn addresses(world: &World, cluster: &str, service: &Service) -> Vec<IpAddr> {
+fn addresses(world: &World, cluster: &str, service: &Service) -> Vec<IpAddr> {
     let ports = service.ports.iter();
     ports.flat_map(|port| backends(world, cluster, service, port)).map(|one| one.address).collect()
 }

@@ -11,7 +11,7 @@ use mesh_model::{
     EndpointSlice, Labels,
     object::{Namespace, Pod as PodObject, PodTemplate, Service as ServiceObject},
 };
-use mesh_policy::{External, Mesh, Node, Options, Pod, PodName, Service};
+use mesh_policy::{External, Mesh, Node, Options, Pod, PodName};
 use mesh_policy_rules::{Policy, PolicyRef};
 
 use crate::{
@@ -273,20 +273,6 @@ impl World {
     pub fn add_slice(&mut self, cluster: &str, slice: EndpointSlice) {
         let key = (cluster.to_owned(), slice.namespace.clone(), slice.name.clone());
         self.slices.insert(key, slice);
-    }
-
-    /// Tells policies of the services, once they are all there.
-    pub fn link_services(&mut self) {
-        for ((cluster, ..), service) in &self.services {
-            self.mesh.put_service(Service {
-                cluster: cluster.clone(),
-                namespace: service.namespace.clone(),
-                name: service.name.clone(),
-                labels: service.labels.clone(),
-                selector: service.selector.clone(),
-                backends: crate::service::addresses(self, cluster, service),
-            });
-        }
     }
 }
 
