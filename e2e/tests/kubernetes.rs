@@ -19,6 +19,9 @@ use mesh_e2e::{Apiserver, Etcd, Kubernetes, json, mesh::within, netns::binary};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+#[path = "kubernetes/policies.rs"]
+mod policies;
+
 /// Longer than the apiserver's longest pause between two attempts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,6 +162,16 @@ fn install(kubernetes: &Kubernetes) {
     kubernetes.must(&["wait", "--for=condition=Established", crd]);
 }
 
+/// The kinds of Cilium's policies, as a Cilium brings them.
+fn install_cilium_policies(kubernetes: &Kubernetes) {
+    let file = repository().join("e2e/kubernetes/cilium-policies.yaml");
+    kubernetes.apply(&fs::read_to_string(file).unwrap());
+    for kind in ["ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"] {
+        let crd = format!("crd/{kind}.cilium.io");
+        kubernetes.must(&["wait", "--for=condition=Established", &crd]);
+    }
+}
+
 /// One table of cases, for files read offline, for an apiserver with files, and for one with an API server whose
 /// kube-controller-manager makes the slices.
 #[test]
@@ -190,6 +203,7 @@ fn both_sources_write_the_same_keys() {
 
     let kubernetes = Kubernetes::start().with_controllers();
     install(&kubernetes);
+    install_cilium_policies(&kubernetes);
     kubernetes.apply(&texts().into_values().collect::<Vec<_>>().join("---\n"));
     let etcd = Etcd::start();
     let from_kubernetes = apiserver(&etcd, &kubernetes);
@@ -510,6 +524,11 @@ fn a_missing_right_is_named() {
         ("clusterrole/clustermesh-apiserver", "pods", "pods"),
         ("clusterrole/clustermesh-apiserver", "services", "services"),
         ("clusterrole/clustermesh-apiserver", "endpointslices", "endpointslices.discovery.k8s.io"),
+        (
+            "clusterrole/clustermesh-apiserver",
+            "networkpolicies",
+            "networkpolicies.networking.k8s.io",
+        ),
         ("clusterrole/clustermesh-apiserver", "meshidentities", "meshidentities.clustermesh.dev"),
         ("role/clustermesh-apiserver", "configmaps", "the ConfigMap clustermesh-drain"),
     ];

@@ -171,7 +171,8 @@ impl Validator {
             Record::Identity(..)
             | Record::Namespace(_)
             | Record::Pod(_)
-            | Record::LocalService(_) => Ok(()),
+            | Record::LocalService(_)
+            | Record::Policy(_) => Ok(()),
         }
     }
 

@@ -295,6 +295,8 @@ impl Merge {
             }
             Record::Namespace(namespace) => self.set_namespace(name, *namespace),
             Record::Pod(pod) => self.set_pod(name, *pod),
+            // Nothing here enforces policies yet.
+            Record::Policy(_) => {}
         }
     }
 
@@ -332,6 +334,7 @@ impl Merge {
             RecordKey::Pod { node, namespace, name: pod } => {
                 self.remove_pod(name, node, &PodName::new(namespace, pod));
             }
+            RecordKey::Policy(_) => {}
         }
     }
 

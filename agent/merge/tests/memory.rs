@@ -249,6 +249,7 @@ fn what_is_counted_is_what_is_allocated() {
                 | RecordKind::Pod
                 | RecordKind::LocalService
                 | RecordKind::LocalEndpointSlice
+                | RecordKind::Policy
         );
         let found = rows().iter().any(|(_, _, record)| record(0).key().kind() == kind);
         assert!(found || local, "{kind:?}");

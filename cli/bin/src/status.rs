@@ -1,6 +1,7 @@
 //! `clustermesh status`: the state of the clusters and their connections (`docs/status.md`).
 
 pub(crate) mod json;
+mod policies;
 mod text;
 mod wide;
 

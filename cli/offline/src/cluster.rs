@@ -123,12 +123,15 @@ impl Cluster {
         self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
     }
 
-    /// Warnings: invalid parts of objects, without which the objects are exported, and objects that are held back.
+    /// Warnings: invalid parts of objects, without which the objects are exported, policies that are refused, and objects
+    /// that are held back.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let notes = self.exporter.notes().iter();
         let notes =
             notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")));
-        notes.chain(self.exporter.held_back())
+        let refused = self.exporter.refused_policies().iter();
+        let refused = refused.map(|(key, refused)| format!("{key}: {refused}"));
+        notes.chain(refused).chain(self.exporter.held_back())
     }
 
     /// The record that the nodes of the cluster read for a key.

@@ -357,6 +357,7 @@ fn what(record: &RecordKey) -> &'static str {
         RecordKind::Pod => "local-pod",
         RecordKind::LocalService => "local-service",
         RecordKind::LocalEndpointSlice => "local-endpoint-slice",
+        RecordKind::Policy => "local-policy",
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) struct Refused {
 }
 
 /// The order in which records are applied: a record after those that it refers to.
-const ORDER: [RecordKind; 9] = [
+const ORDER: [RecordKind; 10] = [
     RecordKind::Namespace,
     RecordKind::Node,
     RecordKind::Identity,
@@ -80,6 +80,7 @@ const ORDER: [RecordKind; 9] = [
     RecordKind::Service,
     RecordKind::LocalEndpointSlice,
     RecordKind::LocalService,
+    RecordKind::Policy,
 ];
 
 // === impl Importer ===
@@ -331,7 +332,8 @@ fn service_of(record: &Record) -> Option<ServiceName> {
         | Record::Identity(..)
         | Record::Address(_)
         | Record::Namespace(_)
-        | Record::Pod(_) => None,
+        | Record::Pod(_)
+        | Record::Policy(_) => None,
     }
 }
 
@@ -345,6 +347,7 @@ fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<Recor
             RecordKind::Pod,
             RecordKind::LocalService,
             RecordKind::LocalEndpointSlice,
+            RecordKind::Policy,
         ]),
         // Local keys are missing: a Cilium wrote the file, or they are for that cluster's nodes only.
         (Role::Local, false, _) | (Role::Remote, false, ExportMode::Services) => {

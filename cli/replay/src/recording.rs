@@ -144,7 +144,8 @@ impl Recording {
             local @ (Record::Namespace(_)
             | Record::Pod(_)
             | Record::LocalService(_)
-            | Record::LocalEndpointSlice(_)) => local,
+            | Record::LocalEndpointSlice(_)
+            | Record::Policy(_)) => local,
         }
     }
 

@@ -158,6 +158,7 @@ impl Admin for ApiserverAdmin {
                 full_in_seconds: store.fill.as_ref().and_then(|fill| Some(fill.full_in?.as_secs())),
             }),
             drained: Some(drained(view.drained.clone())),
+            policies: Some(view.policies.message()),
             ..StatusResponse::default()
         }))
     }

@@ -22,6 +22,7 @@ use mesh_alloc::{Found, Journal, Lost, MeshIdentities};
 use mesh_export::{DrainState, EtcdKey, Exporter, ExporterConfig, GrantedRanges, Value, announced};
 use mesh_files::{Moment, WriteLog};
 use mesh_labels::LabelFilter;
+use mesh_model::LocalPolicy;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -33,10 +34,12 @@ use crate::{
     source::{ApiServer, Kubernetes, Manifests, Source},
 };
 pub(crate) use exports::{ExportChanges, Exports};
+pub(crate) use policies::PolicyView;
 use state::State;
 pub(crate) use view::View;
 
 mod exports;
+mod policies;
 mod state;
 mod view;
 
@@ -59,6 +62,8 @@ enum Message {
     Recognise(Found, oneshot::Sender<Result<(), Lost>>),
     /// An operator changes what is drained.
     Drain(Change, Asked, oneshot::Sender<Result<(Changed, DrainState), NotChanged>>),
+    /// An etcd has these policies: those in force in a previous run stay while their objects are malformed.
+    Recall(Vec<LocalPolicy>, oneshot::Sender<()>),
     /// Return the object of a key.
     Owner(EtcdKey, oneshot::Sender<Option<String>>),
     /// Return the fingerprints of the desired values of some keys, or of all.
@@ -146,6 +151,11 @@ impl Cluster {
     /// Compares the identity IDs with those in an etcd, before anything is written there.
     pub(crate) async fn recognise(&self, found: Found) -> Result<(), Lost> {
         self.ask(|answer| Message::Recognise(found, answer)).await
+    }
+
+    /// Takes note of the policies in an etcd, before anything is written there.
+    pub(crate) async fn recall(&self, policies: Vec<LocalPolicy>) {
+        self.ask(|answer| Message::Recall(policies, answer)).await
     }
 
     /// Changes what is drained, and waits until that is in force.
@@ -291,6 +301,10 @@ fn take(state: &mut State, first: Message, messages: &Receiver<Message>, later: 
             Message::Drain(change, asked, answer) => {
                 let changed = state.change_drain(change, &asked, Moment::now());
                 drop(answer.send(changed));
+            }
+            Message::Recall(policies, answer) => {
+                state.recall(policies);
+                let _ = answer.send(());
             }
             Message::Owner(key, answer) => drop(answer.send(state.owner(&key))),
             Message::Fingerprints(of, answer) => drop(answer.send(state.fingerprints(of))),

@@ -9,11 +9,27 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use crate::writer::{Fill, ForeignWrite, Reason};
+use crate::{
+    cluster::PolicyView,
+    writer::{Fill, ForeignWrite, Reason},
+};
 
 /// The label `reason`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// The label `kind`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// The labels `kind` and `reason`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindReasonLabels {
+    kind: &'static str,
     reason: &'static str,
 }
 
@@ -48,6 +64,8 @@ pub(crate) struct Metrics {
     pub(crate) manifest_problems: Gauge<u64, AtomicU64>,
     pub(crate) problems: Gauge<u64, AtomicU64>,
     pub(crate) drained: Gauge,
+    policies: Family<KindLabel, Gauge<u64, AtomicU64>>,
+    refused_policies: Family<KindReasonLabels, Gauge<u64, AtomicU64>>,
     pub(crate) drained_nodes: Gauge<u64, AtomicU64>,
     certificates: Gauges<FileLabel, f64>,
     pub(crate) file_watch_fallback: Gauge,
@@ -88,6 +106,11 @@ impl Metrics {
         }
         let help = "1 while the whole cluster is drained";
         all.register("drained", help, self.drained.clone());
+        self.set_policies(&PolicyView::default());
+        let help = "Policies that are exported to the cluster's nodes, by kind";
+        all.register("policies", help, self.policies.clone());
+        let help = "Policies of which something is refused, by kind and class of reasons; one with several classes counts in each";
+        all.register("policies_refused", help, self.refused_policies.clone());
         let help = "Heartbeats written to the etcd, by default one a minute: they show peers that this apiserver runs";
         all.register("heartbeats", help, self.heartbeats.clone());
         let help = "1 while folders cannot be watched and are polled every second instead";
@@ -142,6 +165,19 @@ impl Metrics {
         self.etcd_size.set(fill.size);
         self.etcd_quota.set(fill.quota);
         self.etcd_time_to_full.set(fill.full_in.map(|full_in| (Vec::new(), full_in.as_secs())));
+    }
+
+    /// Sets the numbers of policies.
+    pub(crate) fn set_policies(&self, policies: &PolicyView) {
+        let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
+        for (kind, policies) in policies.counts() {
+            let label = KindLabel { kind: kind.as_str() };
+            self.policies.get_or_create(&label).set(count(policies));
+        }
+        for (kind, class, refused) in policies.refused_counts() {
+            let labels = KindReasonLabels { kind: kind.as_str(), reason: class.as_str() };
+            self.refused_policies.get_or_create(&labels).set(count(refused));
+        }
     }
 
     /// Counts a failure of the etcd, or a repair.

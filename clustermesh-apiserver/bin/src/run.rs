@@ -17,7 +17,7 @@ use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
-use mesh_source_kube::{Connection, DrainConfigMap, FollowedUsers};
+use mesh_source_kube::{Connection, DrainConfigMap, FollowedUsers, KubeRequests};
 use mesh_wire::{cluster_ranges::ClusterRanges, users_file::UsersFile};
 use tokio::{
     runtime::Handle,
@@ -101,8 +101,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             }
             let (sender, events) = mpsc::channel(EVENTS);
             let (requests, receiver) = mpsc::unbounded_channel();
+            let (object_events, events_receiver) = mpsc::unbounded_channel();
             let config_map = DrainConfigMap::new(connection.clone());
-            let api_server = ApiServer { events, requests, config_map, runtime: Handle::current() };
+            let runtime = Handle::current();
+            let api_server = ApiServer { events, requests, object_events, config_map, runtime };
             let cluster = Cluster::open_kubernetes(
                 &directory,
                 rules,
@@ -113,7 +115,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             let looked = Arc::clone(&cluster);
             let wake = move || looked.look();
             let (users, followed) = mpsc::channel(EVENTS);
-            let following = mesh_source_kube::follow(connection, sender, users, receiver, wake);
+            let asked = KubeRequests { identities: receiver, events: events_receiver };
+            let following = mesh_source_kube::follow(connection, sender, users, asked, wake);
             (cluster, Some((following, followed)))
         }
     };

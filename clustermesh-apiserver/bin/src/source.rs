@@ -2,11 +2,15 @@
 //!
 //! A source may block: its thread has no other work, and no other task waits for that thread.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use mesh_alloc::{Found, Lost};
-use mesh_export::Exporter;
+use mesh_export::{Exporter, RefusedPolicy};
 use mesh_files::Moment;
+use mesh_model::object::{Kind, ObjectKey};
 use mesh_source::Drain;
 
 use crate::drain::{Changed, NotChanged};
@@ -35,6 +39,10 @@ pub(crate) trait Source: Send {
         change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
     ) -> Result<Changed, NotChanged>;
 
+    /// Tells the authors of policies what is refused of them, if the source has a place for that. `None`: nothing is any
+    /// more.
+    fn tell_refused(&mut self, changed: Vec<(ObjectKey, Option<RefusedPolicy>)>);
+
     /// The state of the source.
     fn state(&self) -> SourceState;
 
@@ -62,6 +70,8 @@ pub(crate) struct SourceState {
     pub(crate) away: Option<String>,
     /// Its problems, one message each.
     pub(crate) problems: Vec<String>,
+    /// The kinds that it could have and has not.
+    pub(crate) absent: BTreeSet<Kind>,
     /// The number of allocated identity IDs.
     pub(crate) identities: usize,
 }

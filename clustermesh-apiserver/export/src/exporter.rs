@@ -24,6 +24,8 @@ pub use exported::{EtcdKey, fingerprint};
 use identities::Identities;
 use label_sets::LabelSets;
 use namespaces::Namespaces;
+use policies::Policies;
+pub use policies::RefusedPolicy;
 use shared::Shared;
 
 mod cilium;
@@ -34,6 +36,7 @@ mod identities;
 mod keys;
 mod label_sets;
 mod namespaces;
+mod policies;
 mod shared;
 mod translate;
 
@@ -99,6 +102,7 @@ pub struct Exporter {
     /// The kinds whose list was completed once.
     listed: BTreeSet<Kind>,
     namespaces: Namespaces,
+    policies: Policies,
     /// The names of each service's slices.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
@@ -133,6 +137,7 @@ impl Exporter {
             listing: HashMap::new(),
             listed: BTreeSet::new(),
             namespaces: Namespaces::default(),
+            policies: Policies::default(),
             slices: BTreeMap::new(),
             drained: Drained::default(),
             leaving: None,
@@ -193,6 +198,9 @@ impl Exporter {
                     let gone = of_kind.filter(|key| !listed.contains(&***key));
                     let gone: Vec<ObjectKey> = gone.map(|key| (**key).clone()).collect();
                     gone.into_iter().for_each(|key| self.change(key, None, allocate));
+                }
+                if let Some(policies) = kind.policy() {
+                    self.policies.listed(policies);
                 }
                 if self.listed.insert(kind) && kind == Kind::Namespace {
                     self.open(allocate);

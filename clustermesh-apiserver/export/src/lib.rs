@@ -14,7 +14,7 @@ mod records;
 
 pub use claims::GrantedRanges;
 pub use exporter::{
-    Allocate, DrainState, DrainedNode, EtcdKey, Exporter, ExporterConfig, Value, announced,
-    fingerprint,
+    Allocate, DrainState, DrainedNode, EtcdKey, Exporter, ExporterConfig, RefusedPolicy, Value,
+    announced, fingerprint,
 };
 pub use plan::{Actual, Plan, Write, plan};

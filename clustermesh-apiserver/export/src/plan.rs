@@ -65,7 +65,7 @@ pub fn plan(desired: &BTreeMap<EtcdKey, Option<u64>>, actual: &Actual, complete:
 
 const IDENTITY: u8 = 1;
 
-/// The order of writes: cluster config, identities, nodes, addresses, endpoint slices, services, namespaces, pods. So a
+/// The order of writes: cluster config, identities, nodes, addresses, endpoint slices, services, namespaces, policies, pods. So a
 /// service never exists without its slices.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
@@ -77,6 +77,8 @@ fn rank(key: &str) -> u8 {
             RecordKind::EndpointSlice | RecordKind::LocalEndpointSlice => 4,
             RecordKind::Service | RecordKind::LocalService => 5,
             RecordKind::Namespace => 6,
+            // Before the pods that they may govern.
+            RecordKind::Policy => 6,
             RecordKind::Pod => 7,
         },
         _ => 8,

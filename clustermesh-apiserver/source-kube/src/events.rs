@@ -26,6 +26,8 @@ pub enum KubeEvent {
     Identity(IdentityOutcome),
     /// Whether the API server answers.
     Liveness(Liveness),
+    /// Why an event about an object could not be written; `None`: they can be again.
+    ObjectEvents(Option<String>),
 }
 
 /// What a follower of a kind reports.

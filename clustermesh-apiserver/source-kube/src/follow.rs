@@ -24,17 +24,27 @@ use crate::{
     identities::{FollowedIdentities, MeshIdentityResource},
     identity_requests,
     liveness::{self, Liveness},
+    object_events::{self, ObjectEvent},
     resource::{FOLLOWED, Resource},
     users::{self, FollowedUsers},
 };
 
-/// Follows all kinds and the objects of identities, and executes requests about these, until a receiver of events is
-/// dropped. `wake` is called after each that was sent to `sender`.
+/// What the API server is asked for.
+#[derive(Debug)]
+pub struct KubeRequests {
+    /// Requests about identities.
+    pub identities: mpsc::UnboundedReceiver<IdentityRequest>,
+    /// Events about objects.
+    pub events: mpsc::UnboundedReceiver<ObjectEvent>,
+}
+
+/// Follows all kinds and the objects of identities, and executes requests, until a receiver of events is dropped. `wake` is
+/// called after each that was sent to `sender`.
 pub async fn follow(
     connection: Connection,
     sender: mpsc::Sender<KubeEvent>,
     users: mpsc::Sender<FollowedUsers>,
-    requests: mpsc::UnboundedReceiver<IdentityRequest>,
+    requests: KubeRequests,
     wake: impl Fn() + Send + Sync + 'static,
 ) {
     let events = Events { sender, wake: Arc::new(wake) };
@@ -43,7 +53,9 @@ pub async fn follow(
     let (restores, restored) = watch::channel(0_u64);
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_liveness(connection.clone(), events.clone(), restores));
-    tasks.spawn(identity_requests::execute(connection.clone(), events.clone(), requests));
+    let KubeRequests { identities, events: about_objects } = requests;
+    tasks.spawn(identity_requests::execute(connection.clone(), events.clone(), identities));
+    tasks.spawn(object_events::write(connection.clone(), events.clone(), about_objects));
     let of_users = Events { sender: users, wake: Arc::new(|| ()) };
     let of_users =
         Shared { connection: connection.clone(), events: of_users, restored: restored.clone() };
@@ -152,8 +164,10 @@ impl<R: Resource, E> Task<R, E> {
             Ok(()) => Ok(()),
             Err(Ended::Closed) => Err(Closed),
             Err(Ended::Failed(failure)) => {
-                let pause = self.follower.failed(&failure);
-                self.report(Vec::new()).await?;
+                let absent = self.follower.absent(&failure);
+                let (events, pause) =
+                    absent.unwrap_or_else(|| (Vec::new(), self.follower.failed(&failure)));
+                self.report(events).await?;
                 time::sleep(pause).await;
                 Ok(())
             }

@@ -54,6 +54,8 @@ pub struct Problems<K> {
     pub trouble: Option<String>,
     /// Objects that are there and cannot be read, and why.
     pub unreadable: BTreeMap<K, String>,
+    /// The API server has no such kind, and need not have it.
+    pub absent: bool,
 }
 
 /// What is to be asked next.
@@ -83,6 +85,8 @@ pub(crate) struct Follower<R: Resource> {
     last: Option<u64>,
     backoff: Backoff,
     problems: Problems<R::Key>,
+    /// How often in a row the API server said that it has no such kind.
+    absences: u32,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,10 @@ enum State {
 
 /// Objects in a page. A pod of a large cluster has 5 to 20 kB of JSON.
 const PAGE: u32 = 500;
+/// How often an API server must say that it has no kind. One that starts may say so before it has read its kinds.
+const ABSENCES: u32 = 3;
+/// How often a kind that is absent is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 // === impl Follower ===
 
@@ -108,6 +116,7 @@ impl<R: Resource> Follower<R> {
             last: None,
             backoff: Backoff::new(Policy::CONNECTION, seed),
             problems: Problems::default(),
+            absences: 0,
         }
     }
 
@@ -163,7 +172,7 @@ impl<R: Resource> Follower<R> {
             self.problems.unreadable.clear();
         }
         self.problems.unreadable.append(&mut unreadable);
-        self.problems.trouble = None;
+        (self.problems.trouble, self.problems.absent, self.absences) = (None, false, 0);
         match page.metadata.next.as_str() {
             "" => {
                 self.last = Some(listed);
@@ -235,6 +244,25 @@ impl<R: Resource> Follower<R> {
         self.backoff.reset();
     }
 
+    /// Whether a request failed because the API server has no such kind, and need not have it: what happened thereby, and
+    /// how long to wait until it is looked for again.
+    pub(crate) fn absent(&mut self, failure: &Failure) -> Option<(Vec<Event<R>>, Duration)> {
+        let is_absent = matches!(failure, Failure::Refused { code: 404, .. });
+        if !is_absent || !self.resource.is_optional() {
+            return None;
+        }
+        self.state = State::Listing(None);
+        self.absences = self.absences.saturating_add(1);
+        if self.absences < ABSENCES {
+            return Some((Vec::new(), self.backoff.failed()));
+        }
+        self.backoff.reset();
+        let known =
+            std::mem::replace(&mut self.problems, Problems { absent: true, ..Problems::default() });
+        let gone = [Event::Listing, Event::Listed { version: self.last.unwrap_or_default() }];
+        Some((gone.into_iter().filter(|_| !known.absent).collect(), LOOK_AGAIN))
+    }
+
     /// A request failed, or a watch broke off. Returns how long to wait until the next.
     pub(crate) fn failed(&mut self, failure: &Failure) -> Duration {
         let status = failure.status();
@@ -284,7 +312,7 @@ fn version_of(object: &str) -> Option<u64> {
 
 impl<K> Default for Problems<K> {
     fn default() -> Self {
-        Self { trouble: None, unreadable: BTreeMap::new() }
+        Self { trouble: None, unreadable: BTreeMap::new(), absent: false }
     }
 }
 

@@ -27,6 +27,11 @@ pub(crate) trait Resource {
         format!("the API server has no {}", self.name())
     }
 
+    /// Whether an API server may do without it: then there are no such objects.
+    fn is_optional(&self) -> bool {
+        false
+    }
+
     /// Reads an object.
     fn decode(&self, json: &str) -> Result<Self::Object, Unreadable<Self::Key>>;
 
@@ -48,8 +53,16 @@ pub(crate) struct Unreadable<K> {
 
 /// The kinds that are followed, each after those that its records depend on: labels of namespaces are part of identities, a
 /// node's drain of endpoints, endpoints of services.
-pub(crate) const FOLLOWED: [Kind; 5] =
-    [Kind::Namespace, Kind::Node, Kind::Pod, Kind::EndpointSlice, Kind::Service];
+pub(crate) const FOLLOWED: [Kind; 8] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Pod,
+    Kind::EndpointSlice,
+    Kind::Service,
+    Kind::NetworkPolicy,
+    Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+];
 
 impl Resource for Kind {
     type Key = ObjectKey;
@@ -67,6 +80,11 @@ impl Resource for Kind {
             Self::CiliumIdentity => "/apis/cilium.io/v2/ciliumidentities",
             Self::CiliumEndpoint => "/apis/cilium.io/v2/ciliumendpoints",
             Self::CiliumEndpointSlice => "/apis/cilium.io/v2alpha1/ciliumendpointslices",
+            Self::NetworkPolicy => "/apis/networking.k8s.io/v1/networkpolicies",
+            Self::CiliumNetworkPolicy => "/apis/cilium.io/v2/ciliumnetworkpolicies",
+            Self::CiliumClusterwideNetworkPolicy => {
+                "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies"
+            }
         }
     }
 
@@ -82,7 +100,15 @@ impl Resource for Kind {
             Self::CiliumIdentity => "ciliumidentities.cilium.io",
             Self::CiliumEndpoint => "ciliumendpoints.cilium.io",
             Self::CiliumEndpointSlice => "ciliumendpointslices.cilium.io",
+            Self::NetworkPolicy => "networkpolicies.networking.k8s.io",
+            Self::CiliumNetworkPolicy => "ciliumnetworkpolicies.cilium.io",
+            Self::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies.cilium.io",
         }
+    }
+
+    /// Cilium's kinds come with Cilium.
+    fn is_optional(&self) -> bool {
+        matches!(self, Self::CiliumNetworkPolicy | Self::CiliumClusterwideNetworkPolicy)
     }
 
     fn decode(&self, json: &str) -> Result<Object, Unreadable<ObjectKey>> {

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use mesh_model::object::{Kind, Object, ObjectKey};
+use mesh_model::{
+    PolicyKind,
+    object::{Kind, Object, ObjectKey},
+};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -20,6 +23,7 @@ mod misspelt;
 mod object;
 mod passed_over;
 mod pieces;
+mod policy;
 mod tree;
 
 pub(crate) use misspelt::meant;
@@ -325,29 +329,36 @@ fn list_of(kind: &str) -> Option<&str> {
 
 /// Decodes an object of a supported kind.
 fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> {
+    if let Some(field) = tree::twice(value) {
+        return Err(format!("{field} occurs twice"));
+    }
     let version = match kind {
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service | Kind::Endpoints => "v1",
         Kind::CiliumNode | Kind::CiliumIdentity | Kind::CiliumEndpoint => "cilium.io/v2",
         Kind::CiliumEndpointSlice => "cilium.io/v2alpha1",
+        // The version is checked with the rest of them.
+        Kind::NetworkPolicy | Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => {
+            &header.api_version
+        }
     };
     if header.api_version != version {
         let found = &header.api_version;
         return Err(format!("apiVersion {found:?}: only {version} is supported"));
     }
-    if let Some(field) = tree::twice(value) {
-        return Err(format!("{field} occurs twice"));
-    }
     if let Some(problem) = misspelt::misspelt(&header.kind, value) {
         return Err(problem);
     }
     header.metadata.check(kind)?;
-    typed(kind, value)
+    typed(kind, header, value)
 }
 
 /// Reads the fields of a kind.
-fn typed(kind: Kind, value: &Value) -> Result<Object, String> {
-    labels::check(kind, value)?;
+fn typed(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> {
+    // Of a policy they decide nothing.
+    if kind.policy().is_none() {
+        labels::check(kind, value)?;
+    }
     match kind {
         Kind::Namespace => Ok(fields::read::<Namespace>(value)?.into_object()),
         Kind::Node => fields::read::<Node>(value)?.into_object(),
@@ -359,6 +370,13 @@ fn typed(kind: Kind, value: &Value) -> Result<Object, String> {
         Kind::CiliumIdentity => fields::read::<CiliumIdentity>(value)?.into_object(),
         Kind::CiliumEndpoint => fields::read::<CiliumEndpoint>(value)?.into_object(),
         Kind::CiliumEndpointSlice => fields::read::<CiliumEndpointSlice>(value)?.into_object(),
+        Kind::NetworkPolicy => Ok(policy::read(PolicyKind::NetworkPolicy, header, value)),
+        Kind::CiliumNetworkPolicy => {
+            Ok(policy::read(PolicyKind::CiliumNetworkPolicy, header, value))
+        }
+        Kind::CiliumClusterwideNetworkPolicy => {
+            Ok(policy::read(PolicyKind::CiliumClusterwideNetworkPolicy, header, value))
+        }
     }
 }
 

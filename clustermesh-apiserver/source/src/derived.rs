@@ -40,7 +40,8 @@ pub fn derived_slices<'a>(objects: impl Iterator<Item = &'a Object>) -> Vec<Endp
             | Object::CiliumNode(_)
             | Object::CiliumIdentity(_)
             | Object::CiliumEndpoint(_)
-            | Object::CiliumEndpointSlice(_) => {}
+            | Object::CiliumEndpointSlice(_)
+            | Object::Policy(_) => {}
         }
     }
     services

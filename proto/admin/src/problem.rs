@@ -91,6 +91,8 @@ codes! {
         "install files that belong together: clustermesh certs rotate",
     Object "object"
         "correct the object that the message names",
+    PolicyRefused "policy-refused"
+        "write the policy without what the message names: clustermesh policy validate shows all of it",
     ClusterConfig "cluster-config"
         "correct cluster.yaml and restart the daemons; the peer file of PEER has its ID and ranges",
     UsersFile "users-file"

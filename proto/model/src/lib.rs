@@ -16,6 +16,7 @@ pub mod local;
 pub mod names;
 pub mod node;
 pub mod object;
+pub mod policy;
 pub mod record;
 pub mod service;
 pub mod traffic;
@@ -27,6 +28,7 @@ pub use excerpt::excerpt;
 pub use identity::{Identity, Label, Labels};
 pub use local::{LocalDrain, LocalNamespace, LocalPod, LocalService};
 pub use node::{AddressKind, Node, NodeAddress};
+pub use policy::{LocalPolicy, PolicyKind, PolicyObject, PolicyRef, Refusal, RefusalClass};
 pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{
     EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName, SliceEndpoint,

@@ -1,4 +1,4 @@
-//! Records for the local cluster's nodes only: services, pods, namespaces and drains (`docs/wire.md`, "Local prefix").
+//! Records for the local cluster's nodes only: services, pods, namespaces, policies and drains (`docs/wire.md`, "Local prefix").
 
 use std::{
     collections::{BTreeMap, BTreeSet},

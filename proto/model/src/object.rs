@@ -8,36 +8,14 @@ use crate::{
     endpoint::NamedPort,
     identity::{Identity, Labels},
     node::{FamilyPair, NodeAddress},
+    policy::PolicyObject,
     service::{EndpointSlice, Protocol},
 };
+pub use kind::Kind;
 pub use pod::{Pod, PodTemplate, Uid};
 
+mod kind;
 mod pod;
-
-/// The kinds of objects that a source delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// `v1 Namespace`.
-    Namespace,
-    /// `v1 Node`.
-    Node,
-    /// `v1 Pod`.
-    Pod,
-    /// `v1 Service`.
-    Service,
-    /// `discovery.k8s.io/v1 EndpointSlice`.
-    EndpointSlice,
-    /// `cilium.io/v2 CiliumNode`.
-    CiliumNode,
-    /// `cilium.io/v2 CiliumIdentity`.
-    CiliumIdentity,
-    /// `cilium.io/v2 CiliumEndpoint`.
-    CiliumEndpoint,
-    /// `cilium.io/v2alpha1 CiliumEndpointSlice`.
-    CiliumEndpointSlice,
-    /// `v1 Endpoints`.
-    Endpoints,
-}
 
 /// The key of an object, unique in its cluster. Copies share the texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +52,8 @@ pub enum Object {
     CiliumEndpointSlice(Box<CiliumEndpointSlice>),
     /// The endpoints of a service, in the older API that endpoint slices replaced.
     Endpoints(Box<Endpoints>),
+    /// A policy of any kind.
+    Policy(Box<PolicyObject>),
 }
 
 /// A namespace.
@@ -258,76 +238,6 @@ pub struct Endpoints {
     pub slices: Vec<EndpointSlice>,
 }
 
-// === impl Kind ===
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 10] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::CiliumNode,
-        Self::CiliumIdentity,
-        Self::CiliumEndpoint,
-        Self::CiliumEndpointSlice,
-        Self::Endpoints,
-    ];
-
-    /// The kinds that every Kubernetes has.
-    pub const KUBERNETES: [Self; 5] =
-        [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
-
-    /// The kinds in a folder of manifests. Endpoints are included: no controller makes slices of them.
-    pub const MANIFESTS: [Self; 6] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::Endpoints,
-    ];
-
-    /// The kind's name in Kubernetes.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::Pod => "Pod",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::CiliumNode => "CiliumNode",
-            Self::CiliumIdentity => "CiliumIdentity",
-            Self::CiliumEndpoint => "CiliumEndpoint",
-            Self::CiliumEndpointSlice => "CiliumEndpointSlice",
-            Self::Endpoints => "Endpoints",
-        }
-    }
-
-    /// Whether its objects are in a namespace.
-    pub fn is_namespaced(self) -> bool {
-        match self {
-            Self::Pod
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::CiliumEndpoint
-            | Self::Endpoints => true,
-            Self::Namespace
-            | Self::Node
-            | Self::CiliumNode
-            | Self::CiliumIdentity
-            | Self::CiliumEndpointSlice => false,
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 // === impl ObjectKey ===
 
 impl fmt::Display for ObjectKey {
@@ -354,6 +264,12 @@ macro_rules! boxed {
 
 boxed!(Namespace Node Pod Service EndpointSlice CiliumNode CiliumIdentity CiliumEndpoint CiliumEndpointSlice Endpoints);
 
+impl From<PolicyObject> for Object {
+    fn from(object: PolicyObject) -> Self {
+        Self::Policy(object.into())
+    }
+}
+
 impl Object {
     /// The key of the object.
     pub fn key(&self) -> ObjectKey {
@@ -371,6 +287,9 @@ impl Object {
             Self::Node(o) => (Kind::Node, "", &o.name),
             Self::Service(o) => (Kind::Service, o.namespace.as_str(), &o.name),
             Self::EndpointSlice(o) => (Kind::EndpointSlice, o.namespace.as_str(), &o.name),
+            Self::Policy(o) => {
+                (o.reference.kind.into(), o.reference.namespace.as_str(), &o.reference.name)
+            }
         };
         ObjectKey { kind, namespace: namespace.into(), name: name.as_str().into() }
     }

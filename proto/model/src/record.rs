@@ -9,6 +9,7 @@ use crate::{
     identity::{Identity, Labels},
     local::{LocalNamespace, LocalPod, LocalService},
     node::Node,
+    policy::{LocalPolicy, PolicyRef},
     service::{EndpointSlice, GlobalService, ServiceName},
 };
 
@@ -33,6 +34,8 @@ pub enum Record {
     LocalService(Box<LocalService>),
     /// An endpoint slice of such a service. Local cluster only.
     LocalEndpointSlice(Box<EndpointSlice>),
+    /// A policy. Local cluster only.
+    Policy(Box<LocalPolicy>),
 }
 
 /// The key of a record, unique in its cluster.
@@ -63,6 +66,8 @@ pub enum RecordKey {
     LocalService(ServiceName),
     /// An endpoint slice by namespace and name, for the local cluster's nodes.
     LocalEndpointSlice(ServiceName),
+    /// A policy.
+    Policy(PolicyRef),
 }
 
 /// A kind of record. The events `Begin`, `Confirmed` and `Without` concern one kind each.
@@ -86,6 +91,8 @@ pub enum RecordKind {
     LocalService,
     /// Their endpoint slices, for the local cluster's nodes.
     LocalEndpointSlice,
+    /// Policies, for the local cluster's nodes.
+    Policy,
 }
 
 /// An event of a cluster's records. A complete list of a kind is `Begin`, its records, `Confirmed`; changes follow. A record
@@ -111,7 +118,7 @@ pub enum RecordEvent {
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Node,
         Self::Identity,
         Self::Address,
@@ -121,6 +128,7 @@ impl RecordKind {
         Self::Pod,
         Self::LocalService,
         Self::LocalEndpointSlice,
+        Self::Policy,
     ];
 
     /// The word for its records.
@@ -135,6 +143,7 @@ impl RecordKind {
             Self::Pod => "pods",
             Self::LocalService => "local services",
             Self::LocalEndpointSlice => "local endpoint slices",
+            Self::Policy => "policies",
         }
     }
 }
@@ -160,6 +169,7 @@ impl RecordKey {
             Self::Pod { .. } => RecordKind::Pod,
             Self::LocalService(_) => RecordKind::LocalService,
             Self::LocalEndpointSlice(_) => RecordKind::LocalEndpointSlice,
+            Self::Policy(_) => RecordKind::Policy,
         }
     }
 }
@@ -187,6 +197,7 @@ impl Record {
             Self::LocalEndpointSlice(slice) => {
                 RecordKey::LocalEndpointSlice(ServiceName::new(&slice.namespace, &slice.name))
             }
+            Self::Policy(policy) => RecordKey::Policy(policy.reference.clone()),
         }
     }
 }

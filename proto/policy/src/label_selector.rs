@@ -2,6 +2,7 @@
 
 use mesh_labels::LabelFilter;
 use mesh_model::{
+    RefusalClass,
     identity::{
         CLUSTER_LABEL, KUBERNETES_SOURCE, NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX,
         SERVICE_ACCOUNT_LABEL,
@@ -174,7 +175,7 @@ impl Reader<'_> {
             let source = source.as_deref().unwrap_or(KUBERNETES_SOURCE);
             if !is_always_kept(key) && !self.filter.keeps(source, key) {
                 let reason = not_kept(self.filter, source, key);
-                self.refuse(path, reason);
+                self.refuse_as(RefusalClass::FilteredLabel, path, reason);
             }
         }
         Some(named)

@@ -11,22 +11,24 @@ mod cilium;
 mod fields;
 mod label_selector;
 mod network_policy;
+mod outline;
 mod parse;
 mod path;
 mod port;
 mod read;
-mod refusal;
 mod rule;
 mod selector;
 #[cfg(test)]
 mod shown;
 
+pub use mesh_model::{PolicyKind, PolicyRef, Refusal, RefusalClass};
+
 pub use fields::{Field, Schema, Support, fields_markdown};
+pub use outline::outline;
 pub use parse::{Checked, parse};
 pub use port::icmp_type;
-pub use refusal::Refusal;
 pub use rule::{
-    Action, CidrRule, DirectionRules, Entity, IcmpFamily, Peer, Peers, Policy, PolicyKind,
-    PolicyRef, PortMatch, PortRule, Ports, Rule, ServiceMatch,
+    Action, CidrRule, DirectionRules, Entity, IcmpFamily, Peer, Peers, Policy, PortMatch, PortRule,
+    Ports, Rule, ServiceMatch,
 };
 pub use selector::{Operator, Requirement, Selector};

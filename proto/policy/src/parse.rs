@@ -1,7 +1,7 @@
 //! Reads one object.
 
 use mesh_labels::LabelFilter;
-use mesh_model::names;
+use mesh_model::{PolicyKind, PolicyRef, Refusal, names};
 use serde_json::Value;
 
 use crate::{
@@ -9,8 +9,7 @@ use crate::{
     fields::Schema,
     path::Path,
     read::{Fields, Reader, quoted},
-    refusal::Refusal,
-    rule::{Policy, PolicyKind, PolicyRef},
+    rule::Policy,
 };
 
 /// What became of an object.
@@ -30,15 +29,15 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub fn parse(object: &Value, filter: &LabelFilter) -> Option<Checked> {
     let name = object.get("kind")?.as_str()?;
     let kind = PolicyKind::ALL.into_iter().find(|kind| kind.as_str() == name)?;
-    let (schema, version) = match kind {
-        PolicyKind::NetworkPolicy => (Schema::NetworkPolicy, "networking.k8s.io/v1"),
+    let schema = match kind {
+        PolicyKind::NetworkPolicy => Schema::NetworkPolicy,
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
-            (Schema::Cilium, "cilium.io/v2")
+            Schema::Cilium
         }
     };
     let mut reader = Reader::new(schema, filter);
     let fields = reader.object(object, &Path::ROOT);
-    reader.version(fields, version);
+    reader.version(fields, kind.api_version());
     let reference = reader.reference(fields, kind);
     let rules = match kind {
         PolicyKind::NetworkPolicy => vec![reader.network_policy(fields, &reference.namespace)],

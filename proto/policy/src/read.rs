@@ -1,13 +1,12 @@
 //! Reads JSON values of the types that a schema asks for, and collects what is refused.
 
 use mesh_labels::LabelFilter;
-use mesh_model::excerpt;
+use mesh_model::{Refusal, RefusalClass, excerpt};
 use serde_json::{Map, Value};
 
 use crate::{
     fields::{self, Schema, Support},
     path::Path,
-    refusal::Refusal,
 };
 
 /// How many characters of a value a reason contains.
@@ -37,9 +36,19 @@ impl<'a> Reader<'a> {
         self.refusals
     }
 
-    /// Refuses what is at a path.
+    /// Refuses what is at a path, as a mistake of its author.
     pub(crate) fn refuse(&mut self, path: &Path<'_>, reason: impl Into<String>) {
-        self.refusals.push(Refusal { field: path.to_string(), reason: reason.into() });
+        self.refuse_as(RefusalClass::Malformed, path, reason);
+    }
+
+    /// Refuses what is at a path, for a kind of reason.
+    pub(crate) fn refuse_as(
+        &mut self,
+        class: RefusalClass,
+        path: &Path<'_>,
+        reason: impl Into<String>,
+    ) {
+        self.refusals.push(Refusal { field: path.to_string(), reason: reason.into(), class });
     }
 
     /// The object at a path. Each of its fields that the table does not have, or refuses, is refused.
@@ -52,11 +61,19 @@ impl<'a> Reader<'a> {
             let field = path.field(name);
             match fields::support(self.schema, &field) {
                 Some(Support::Done | Support::NoEffect(_)) => {}
-                Some(Support::Refused(reason)) => self.refuse(&field, reason),
+                Some(Support::Refused(reason)) => {
+                    self.refuse_as(RefusalClass::Unsupported, &field, reason);
+                }
                 None => {
                     let meant = fields::meant(self.schema, path, name);
-                    let meant = meant.map(|meant| format!("; did you mean {meant}?"));
-                    self.refuse(&field, format!("unknown field{}", meant.unwrap_or_default()));
+                    // One that is not misspelt may be of a later version.
+                    let (class, meant) = match meant {
+                        Some(meant) => {
+                            (RefusalClass::Malformed, format!("; did you mean {meant}?"))
+                        }
+                        None => (RefusalClass::Unsupported, String::new()),
+                    };
+                    self.refuse_as(class, &field, format!("unknown field{meant}"));
                 }
             }
         }

@@ -1,33 +1,9 @@
 //! One form for the rules of all kinds.
 
-use std::fmt;
-
 use ipnet::IpNet;
-use mesh_model::Protocol;
+use mesh_model::{PolicyRef, Protocol};
 
 use crate::selector::Selector;
-
-/// The kinds of policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PolicyKind {
-    /// `networking.k8s.io/v1`.
-    NetworkPolicy,
-    /// `cilium.io/v2`, in a namespace.
-    CiliumNetworkPolicy,
-    /// `cilium.io/v2`, of the whole cluster.
-    CiliumClusterwideNetworkPolicy,
-}
-
-/// Names a policy in its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyRef {
-    /// Its kind.
-    pub kind: PolicyKind,
-    /// Its namespace; empty for cluster-wide ones.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
 
 /// A policy that was understood: for each of its specs one rule. A NetworkPolicy has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,29 +185,4 @@ pub enum IcmpFamily {
     V4,
     /// ICMPv6.
     V6,
-}
-
-// === impl PolicyKind ===
-
-impl PolicyKind {
-    /// All kinds.
-    pub const ALL: [Self; 3] =
-        [Self::NetworkPolicy, Self::CiliumNetworkPolicy, Self::CiliumClusterwideNetworkPolicy];
-
-    /// As in the object's `kind`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NetworkPolicy => "NetworkPolicy",
-            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
-            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
-        }
-    }
-}
-
-impl fmt::Display for PolicyRef {
-    /// `NetworkPolicy shop/default-deny`; without a namespace `CiliumClusterwideNetworkPolicy default-deny`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slash = if self.namespace.is_empty() { "" } else { "/" };
-        write!(f, "{} {}{slash}{}", self.kind.as_str(), self.namespace, self.name)
-    }
 }

@@ -83,6 +83,12 @@ pub enum DecodeError {
         /// The text, shortened if it is long.
         text: String,
     },
+    /// A field is missing.
+    #[error("{field}: it is missing")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
     /// The record has an unknown version.
     #[error("version {0} is not known")]
     Version(u32),

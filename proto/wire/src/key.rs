@@ -5,7 +5,7 @@ mod prefix;
 use std::fmt;
 
 use ipnet::IpNet;
-use mesh_model::{ClusterName, Identity, RecordKey, ServiceName};
+use mesh_model::{ClusterName, Identity, PolicyKind, PolicyRef, RecordKey, ServiceName};
 
 use crate::excerpt::shown;
 pub use prefix::{Layout, Prefix};
@@ -77,6 +77,8 @@ pub const PODS: &str = "clustermesh/local/v1/pods/";
 pub const LOCAL_SERVICES: &str = "clustermesh/local/v1/services/";
 /// The prefix of endpoint slices for local nodes.
 pub const LOCAL_ENDPOINT_SLICES: &str = "clustermesh/local/v1/endpointslices/";
+/// The prefix of policies for local nodes. The next segment is the short name of the kind.
+pub const POLICIES: &str = "clustermesh/local/v1/policies/";
 /// The segment in place of the cluster's name in address keys of [`Layout::State`].
 const ADDRESS_SPACE: &str = "default";
 /// The maximum length of a name in Kubernetes, in bytes.
@@ -137,6 +139,11 @@ impl fmt::Display for Key {
                     RecordKey::LocalService(name) => return write!(f, "{LOCAL_SERVICES}{name}"),
                     RecordKey::LocalEndpointSlice(name) => {
                         return write!(f, "{LOCAL_ENDPOINT_SLICES}{name}");
+                    }
+                    RecordKey::Policy(PolicyRef { kind, namespace, name }) => {
+                        let slash = if kind.is_namespaced() { "/" } else { "" };
+                        let kind = kind.short();
+                        return write!(f, "{POLICIES}{kind}/{namespace}{slash}{name}");
                     }
                     _ => write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?,
                 }
@@ -211,10 +218,29 @@ fn parse_local(key: &str) -> Result<Key, &'static str> {
         RecordKey::LocalService(namespaced(name)?)
     } else if let Some(name) = key.strip_prefix(LOCAL_ENDPOINT_SLICES) {
         RecordKey::LocalEndpointSlice(namespaced(name)?)
+    } else if let Some(rest) = key.strip_prefix(POLICIES) {
+        match policy(rest)? {
+            Some(policy) => RecordKey::Policy(policy),
+            None => return Ok(Key::Other),
+        }
     } else {
         return Ok(Key::Other);
     };
     Ok(Key::Record { layout: Layout::State, cluster: None, record })
+}
+
+/// `None`: it is of a kind that a later version adds.
+fn policy(rest: &str) -> Result<Option<PolicyRef>, &'static str> {
+    let (short, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let Some(kind) = PolicyKind::ALL.into_iter().find(|kind| kind.short() == short) else {
+        return Ok(None);
+    };
+    let (namespace, name) = match kind.is_namespaced() {
+        true => rest.split_once('/').ok_or("too few segments")?,
+        false => ("", rest),
+    };
+    let namespace = if kind.is_namespaced() { object_name(namespace)? } else { "" };
+    Ok(Some(PolicyRef { kind, namespace: namespace.into(), name: object_name(name)?.into() }))
 }
 
 fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
@@ -342,6 +368,9 @@ mod tests {
             "clustermesh/local/v1/pods/n1/shop/cart-1",
             "clustermesh/local/v1/services/shop/cart",
             "clustermesh/local/v1/endpointslices/shop/cart-x1",
+            "clustermesh/local/v1/policies/netpol/shop/deny",
+            "clustermesh/local/v1/policies/cnp/shop/deny",
+            "clustermesh/local/v1/policies/ccnp/deny",
         ] {
             let parsed = Key::parse(key.as_bytes()).unwrap();
             assert_ne!(parsed, Key::Other, "{key}");
@@ -363,6 +392,8 @@ mod tests {
             "cilium/state/nodes/v2/alpha/n1",
             "cilium/state/local/v1/alpha/n1",
             "clustermesh/local/v1/policies/p",
+            "clustermesh/local/v1/policies/new/shop/deny",
+            "clustermesh/local/v1/other/p",
             "clustermesh/local/v2/pods/n1/shop/cart-1",
         ] {
             assert_eq!(Key::parse(key.as_bytes()), Ok(Key::Other), "{key}");
@@ -404,6 +435,13 @@ mod tests {
             "clustermesh/local/v1/services/shop/cart/x",
             "clustermesh/local/v1/endpointslices/../cart-x1",
             "clustermesh/local/v1/endpointslices/shop/cart x1",
+            "clustermesh/local/v1/policies/netpol",
+            "clustermesh/local/v1/policies/netpol/shop",
+            "clustermesh/local/v1/policies/netpol/shop/",
+            "clustermesh/local/v1/policies/cnp//deny",
+            "clustermesh/local/v1/policies/cnp/shop/deny/x",
+            "clustermesh/local/v1/policies/ccnp/",
+            "clustermesh/local/v1/policies/ccnp/shop/deny",
         ] {
             assert!(Key::parse(key.as_bytes()).is_err(), "{key}");
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{
-    EndpointSlice, Labels,
+    EndpointSlice, Labels, LocalPolicy,
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 
@@ -61,6 +61,15 @@ pub(crate) const SLICE_BACKENDS: Limit = limit("backends in a slice", 100_000);
 pub(crate) const POSITION_KINDS: Limit = limit("kinds in a position", 16);
 /// The named ports of an address.
 pub(crate) const NAMED_PORTS: Limit = limit("named ports of an address", 1_000);
+
+/// The object of a policy.
+pub(crate) const POLICY: Limit = limit("bytes in a policy", LocalPolicy::MAX_OBJECT);
+/// The value of a policy: what an etcd accepts by default.
+pub(crate) const POLICY_VALUE: Limit = limit("bytes in a policy's value", 1536 * 1024);
+/// What is refused of a policy.
+pub(crate) const REFUSALS: Limit = limit("refusals of a policy", LocalPolicy::MAX_REFUSALS);
+/// A field or a reason of a refusal.
+pub(crate) const REFUSAL: Limit = limit("bytes in a refusal", LocalPolicy::MAX_REFUSAL);
 
 // === impl Limit ===
 

@@ -10,7 +10,7 @@ use crate::{
     identity, ip,
     key::{Key, Prefix},
     limits::{self, Limit},
-    local, local_service, local_slice, node,
+    local, local_policy, local_service, local_slice, node,
     peer::{Peer, Role},
     service,
 };
@@ -63,6 +63,7 @@ fn decode_record(
         }
         RecordKey::LocalService(name) => local_service::decode(name, value),
         RecordKey::LocalEndpointSlice(name) => local_slice::decode(peer, name, value),
+        RecordKey::Policy(policy) => local_policy::decode(policy, value),
     };
     record.map(Some)
 }
@@ -78,6 +79,7 @@ fn value_limit(key: &RecordKey) -> Limit {
         | RecordKey::EndpointSlice(_)
         | RecordKey::LocalService(_)
         | RecordKey::LocalEndpointSlice(_) => limits::SERVICE_VALUE,
+        RecordKey::Policy(_) => limits::POLICY_VALUE,
     }
 }
 
@@ -101,6 +103,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Pod(pod) => local::encode_pod(pod),
         Record::LocalService(service) => local_service::encode(service),
         Record::LocalEndpointSlice(slice) => local_slice::encode(slice),
+        Record::Policy(policy) => local_policy::encode(policy),
     }
 }
 

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use mesh_model::{
     AddressKind, Affinity, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
     EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, LocalNamespace, LocalPod,
-    LocalService, NamedPort, Node, NodeAddress, Port, PortMap, Protocol, Record, ServiceName,
-    ServiceTraffic, SliceEndpoint, WeightsOf,
+    LocalPolicy, LocalService, NamedPort, Node, NodeAddress, PolicyKind, PolicyRef, Port, PortMap,
+    Protocol, Record, Refusal, RefusalClass, ServiceName, ServiceTraffic, SliceEndpoint, WeightsOf,
     node::FamilyPair,
     service::{SERVICE_NAME_LABEL, SlicePort, Zone},
 };
@@ -21,7 +21,9 @@ use proptest::{
     collection::{btree_map, btree_set, vec},
     option,
     prelude::*,
+    sample::select,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 fn alpha(layout: Layout) -> Peer {
@@ -300,8 +302,23 @@ fn local_slice() -> impl Strategy<Value = Record> {
     })
 }
 
+fn local_policy() -> impl Strategy<Value = Record> {
+    let refusal = (text(), text(), select(RefusalClass::ALL.as_slice()));
+    let refusal = refusal.prop_map(|(field, reason, class)| Refusal { field, reason, class });
+    (select(PolicyKind::ALL.as_slice()), name(), name(), text(), vec(refusal, 0..3)).prop_map(
+        |(kind, namespace, name, spec, refused)| {
+            let namespace = if kind.is_namespaced() { namespace } else { String::new() };
+            let metadata = json!({ "name": name, "namespace": namespace });
+            let object = json!({ "kind": kind.as_str(), "metadata": metadata, "spec": spec });
+            let json = object.to_string().into();
+            let reference = PolicyRef { kind, namespace, name };
+            Record::Policy(Box::new(LocalPolicy { reference, json, refused }))
+        },
+    )
+}
+
 fn local_record() -> impl Strategy<Value = Record> {
-    prop_oneof![local_namespace(), local_pod(), local_service(), local_slice()]
+    prop_oneof![local_namespace(), local_pod(), local_service(), local_slice(), local_policy()]
 }
 
 proptest! {

@@ -151,9 +151,11 @@ pub(super) fn is_restored(kind: RecordKind) -> bool {
         | RecordKind::EndpointSlice
         | RecordKind::LocalService
         | RecordKind::LocalEndpointSlice => true,
-        RecordKind::Identity | RecordKind::Address | RecordKind::Namespace | RecordKind::Pod => {
-            false
-        }
+        RecordKind::Identity
+        | RecordKind::Address
+        | RecordKind::Namespace
+        | RecordKind::Pod
+        | RecordKind::Policy => false,
     }
 }
 

@@ -72,6 +72,7 @@ impl Merge {
                 let entry = cluster.pods.get_mut(&PodName::new(namespace, name));
                 entry.map(|(pod, round)| (pod_bytes(pod), round))
             }
+            RecordKey::Policy(_) => None,
         };
         if let Some((bytes, round)) = kept {
             let before = std::mem::replace(round, current);
@@ -222,6 +223,7 @@ impl Merge {
                     Delta::Pod(name)
                 }));
             }
+            RecordKind::Policy => {}
         }
     }
 

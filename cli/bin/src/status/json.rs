@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mesh_admin::v1::{Peer, Problem, StatusResponse, StepState};
 use serde_json::{Value, json};
 
-use super::{ApiserverStatus, ClusterStatus, DiedPod, peer_state, state_of};
+use super::{ApiserverStatus, ClusterStatus, DiedPod, peer_state, policies, state_of};
 use crate::{drain, lab::ended};
 
 impl ClusterStatus {
@@ -25,6 +25,7 @@ impl ClusterStatus {
                     "passes": a.passes, "repairs": a.repairs, "last": a.last,
                 })),
                 "drained": status.drained.as_ref().map(drain::state_json),
+                "policies": status.policies.as_ref().map(policies::json),
                 "store": status.store.as_ref().map(|s| json!({
                     "connected": s.connected, "endpoint": s.endpoint, "failure": s.failure,
                     "desiredKeys": s.desired_keys, "writtenKeys": s.written_keys,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mesh_admin::v1::{Peer, Problem, State, StepState};
 
 use super::{
-    AgentStatus, ApiserverStatus, ClusterStatus, DiedPod, json::rfc_3339, peer_state, state_of,
-    wide,
+    AgentStatus, ApiserverStatus, ClusterStatus, DiedPod, json::rfc_3339, peer_state, policies,
+    state_of, wide,
 };
 use crate::{contexts::hint, drain, lab::ended, output};
 
@@ -91,8 +91,12 @@ impl ClusterStatus {
         // All replicas report the same.
         let mut reported =
             self.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
-        let drained = reported.next().and_then(|status| status.drained.as_ref());
+        let first = reported.next();
+        let drained = first.and_then(|status| status.drained.as_ref());
         rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
+        let policies = first.and_then(|status| status.policies.as_ref());
+        let policies = policies.and_then(|policies| policies::text(policies, verbose));
+        rows.extend(policies.map(|what| row("", "", "POLICIES", what)));
         rows.extend(self.died.iter().map(|DiedPod { node, name, process }| {
             let how = ended::state(process);
             let what = format!("pod {name} {how} → clustermesh lab logs {}", process.name);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_files::{Access, write_atomic};
+use mesh_model::object::Kind;
 use serde_json::{Value, json};
 
 use crate::error::LabError;
@@ -139,10 +140,10 @@ impl ObjectId {
     pub(super) fn of(object: &Value) -> Self {
         let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
         let kind = text("/kind").unwrap_or_default().to_owned();
-        let cluster_wide = ["Namespace", "Node", "CiliumNode", "CiliumIdentity"];
-        let namespace = match cluster_wide.contains(&kind.as_str()) {
-            true => "",
-            false => text("/metadata/namespace").unwrap_or("default"),
+        let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+        let namespace = match known.is_none_or(Kind::is_namespaced) {
+            true => text("/metadata/namespace").unwrap_or("default"),
+            false => "",
         };
         let name = text("/metadata/name").unwrap_or_default().into();
         Self { kind, namespace: namespace.into(), name }

@@ -11,10 +11,10 @@ use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_alloc::{AllocationError, Found, Lost};
 use mesh_export::{DrainState, EtcdKey, Exporter, Value};
 use mesh_files::Moment;
-use mesh_model::ClusterName;
+use mesh_model::{ClusterName, LocalPolicy};
 use tokio::sync::watch;
 
-use super::{ExportChanges, Exports, View};
+use super::{ExportChanges, Exports, View, policies::PolicyView};
 use crate::{
     drain::{Asked, Change, Changed, Extent, NotChanged},
     metrics::Metrics,
@@ -80,6 +80,12 @@ impl State {
         recognised
     }
 
+    /// Takes note of the policies in an etcd.
+    pub(super) fn recall(&mut self, policies: Vec<LocalPolicy>) {
+        self.exporter.recall_policies(policies);
+        self.publish(Instant::now());
+    }
+
     /// Changes what is drained.
     pub(super) fn change_drain(
         &mut self,
@@ -130,9 +136,14 @@ impl State {
 
     /// Publishes the results.
     fn publish(&mut self, now: Instant) {
+        let refused = self.exporter.take_refusal_changes();
+        if !refused.is_empty() {
+            self.source.tell_refused(refused);
+        }
         let source = self.source.state();
         let drained = self.exporter.drain_state();
-        let problems = self.problems(&source, &drained);
+        let policies = PolicyView::new(&self.exporter, &source.absent);
+        let problems = self.problems(&source, &drained, &policies);
         self.log(&problems);
         self.away = source.away.map(|why| match self.away.take() {
             Some((since, _)) => (since, why),
@@ -147,6 +158,7 @@ impl State {
             desired_keys: self.exporter.key_count(),
             problems,
             drained,
+            policies,
         };
         self.metrics.manifest_problems.set(count(view.problems.len()));
         self.metrics.desired_keys.set(count(view.desired_keys));
@@ -154,6 +166,7 @@ impl State {
         self.metrics.drained_nodes.set(count(view.drained.nodes.len()));
         self.metrics.objects.set(count(view.objects));
         self.metrics.identities.set(count(view.identities));
+        self.metrics.set_policies(&view.policies);
         self.view.send_replace(Arc::new(view));
         let changed = self.exporter.take_changed().into_iter();
         let keys = changed.map(|key| (self.exporter.fingerprint(&key), key));
@@ -165,7 +178,12 @@ impl State {
     }
 
     /// The problems of the source and its objects.
-    fn problems(&self, source: &SourceState, drained: &DrainState) -> Vec<Problem> {
+    fn problems(
+        &self,
+        source: &SourceState,
+        drained: &DrainState,
+        policies: &PolicyView,
+    ) -> Vec<Problem> {
         let waiting = AllocationError::NotRecognised.to_string();
         let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
         let notes = self.exporter.notes().iter();
@@ -179,7 +197,7 @@ impl State {
         });
         let all = source.problems.iter().cloned().chain(self.exporter.held_back());
         let all = all.map(|message| ProblemCode::Object.problem(message));
-        all.chain(objects).chain(nodes).collect()
+        all.chain(objects).chain(policies.problems()).chain(nodes).collect()
     }
 
     /// Logs new problems, and those that have ended.

@@ -1,5 +1,8 @@
 use std::{collections::BTreeMap, fs, path::Path, task::Poll};
 
+use mesh_export::RefusedPolicy;
+use mesh_model::{PolicyKind, RefusalClass, object::ObjectKey};
+
 use super::*;
 use crate::source::{SourceState, Ticked};
 
@@ -491,6 +494,8 @@ impl Source for Slow {
         Ok(Changed::Before)
     }
 
+    fn tell_refused(&mut self, _: Vec<(ObjectKey, Option<RefusedPolicy>)>) {}
+
     fn state(&self) -> SourceState {
         SourceState { complete: true, away: Some("it is slow".into()), ..SourceState::default() }
     }
@@ -579,4 +584,39 @@ fn records_that_other_clusters_refuse_are_a_problem() {
     write(folder.path(), "stray", &stray);
     let found = problems(&mut cluster);
     assert!(found.len() == 1 && found[0].contains("10.7.1.2/32 is not in podCIDRs"), "{found:?}");
+}
+
+#[test]
+fn refused_policies_are_problems_and_counted() {
+    let folder = directory(&[]);
+    let mut cluster = replica(folder.path());
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n---\n"
+        )
+    };
+    let refused: String =
+        (0..150).map(|n| policy(&format!("p{n:03}"), "{podSelector: 1}")).collect();
+    write(folder.path(), "policies", &[&refused, &*policy("valid", "{podSelector: {}}")].concat());
+    cluster.look();
+    let problems = cluster.problems();
+    assert_eq!(problems.len(), 21);
+    assert!(
+        problems[0].starts_with("NetworkPolicy shop/p000: refused as a whole: "),
+        "{problems:?}"
+    );
+    assert_eq!(problems[20], "130 more policies are refused");
+    let view = cluster.view.borrow().clone();
+    let message = view.policies.message();
+    assert_eq!((message.kinds[0].policies, message.kinds[0].refused), (151, 150));
+    assert_eq!(message.refused.len(), 100);
+    assert_eq!(message.refused[0].refusals[0].class, "malformed");
+    let counts: Vec<_> = view.policies.refused_counts().filter(|(.., count)| *count > 0).collect();
+    assert_eq!(counts, [(PolicyKind::NetworkPolicy, RefusalClass::Malformed, 150)]);
+
+    // A version that is understood ends a problem; what is gone is no problem.
+    write(folder.path(), "policies", &policy("p000", "{podSelector: {}}"));
+    cluster.look();
+    assert_eq!(cluster.problems(), [""; 0]);
+    assert_eq!(cluster.view.borrow().policies.message().kinds[0].policies, 1);
 }

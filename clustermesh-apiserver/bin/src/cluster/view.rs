@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use mesh_admin::v1::Problem;
 use mesh_export::DrainState;
 
+use super::policies::PolicyView;
+
 /// The state of a cluster that its thread published last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
@@ -22,6 +24,8 @@ pub(crate) struct View {
     pub(crate) desired_keys: usize,
     /// What is drained.
     pub(crate) drained: DrainState,
+    /// The policies.
+    pub(crate) policies: PolicyView,
 }
 
 /// How long a replica reports its position while it cannot read its source.

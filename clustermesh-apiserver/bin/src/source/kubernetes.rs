@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_alloc::{AllocationError, Found, IdentityRequest, Lost, MeshIdentities};
-use mesh_export::{Allocate, Exporter};
+use mesh_export::{Allocate, Exporter, RefusedPolicy};
 use mesh_files::Moment;
 use mesh_model::{
     Identity, Labels,
@@ -15,7 +15,7 @@ use mesh_model::{
 use mesh_source::{Drain, ResourceVersion, SourceEvent};
 use mesh_source_kube::{
     DrainConfigMap, FollowedDrain, FollowedIdentities, FollowedKind, IdentityEvent,
-    IdentityOutcome, KubeEvent, Liveness, Problems, VersionedDrain,
+    IdentityOutcome, KubeEvent, Liveness, ObjectEvent, Problems, VersionedDrain,
 };
 use tokio::{
     runtime::Handle,
@@ -34,6 +34,10 @@ pub(crate) struct Kubernetes {
     requests: UnboundedSender<IdentityRequest>,
     ids: Ids,
     recording: IdentityRecording,
+    /// Takes events about objects, which their authors see.
+    object_events: UnboundedSender<ObjectEvent>,
+    /// Why such an event could not be written.
+    events_trouble: Option<String>,
     kinds: BTreeMap<Kind, KindState>,
     identities: IdentitiesState,
     liveness: Liveness,
@@ -54,6 +58,8 @@ pub(crate) struct ApiServer {
     pub(crate) events: Receiver<KubeEvent>,
     /// Takes requests about identities.
     pub(crate) requests: UnboundedSender<IdentityRequest>,
+    /// Takes events about objects.
+    pub(crate) object_events: UnboundedSender<ObjectEvent>,
     pub(crate) config_map: DrainConfigMap,
     pub(crate) runtime: Handle,
 }
@@ -118,12 +124,14 @@ impl Kubernetes {
         ids: MeshIdentities,
         recording: IdentityRecording,
     ) -> Self {
-        let ApiServer { events, requests, config_map, runtime } = api_server;
+        let ApiServer { events, requests, object_events, config_map, runtime } = api_server;
         Self {
             events,
             requests,
             ids: Ids(ids),
             recording,
+            object_events,
+            events_trouble: None,
             kinds: Kind::KUBERNETES.map(|kind| (kind, KindState::default())).into(),
             identities: IdentitiesState::default(),
             liveness: Liveness::default(),
@@ -149,6 +157,7 @@ impl Kubernetes {
                 self.identities.repeated = Some(why);
             }
             KubeEvent::Identity(IdentityOutcome::Recovered) => self.identities.repeated = None,
+            KubeEvent::ObjectEvents(trouble) => self.events_trouble = trouble,
             KubeEvent::Drain(FollowedDrain { drain, restarted, problems }) => {
                 if let Some(problems) = problems {
                     self.drain_problems = problems;
@@ -327,9 +336,21 @@ impl Source for Kubernetes {
         Err(NotChanged::Contended)
     }
 
+    fn tell_refused(&mut self, changed: Vec<(ObjectKey, Option<RefusedPolicy>)>) {
+        for (object, refused) in changed {
+            let uid = refused.as_ref().map(|refused| refused.uid.clone()).unwrap_or_default();
+            let note = refused.map(|refused| refused.to_string());
+            // Without the API server's tasks the process is about to end.
+            let _ = self.object_events.send(ObjectEvent { object, uid, note });
+        }
+    }
+
     fn state(&self) -> SourceState {
+        let absent = |kind: &KindState| kind.problems.absent;
+        // A kind that is not there has no position that could be compared.
         let version = |(kind, state): (&Kind, &KindState)| {
-            Some((kind.to_string(), state.version?.0.to_string()))
+            let version = state.version.filter(|_| !absent(state))?;
+            Some((kind.to_string(), version.0.to_string()))
         };
         let versions: BTreeMap<String, String> = self.kinds.iter().filter_map(version).collect();
         let kinds = self.kinds.values().flat_map(|kind| kind.problems.sentences(""));
@@ -339,7 +360,17 @@ impl Source for Kubernetes {
             complete: self.is_listed(),
             versions: Some(versions).filter(|_| self.is_listed()),
             away,
-            problems: kinds.chain(drain).chain(self.identities.problems()).collect(),
+            problems: kinds
+                .chain(drain)
+                .chain(self.identities.problems())
+                .chain(self.events_trouble.clone())
+                .collect(),
+            absent: self
+                .kinds
+                .iter()
+                .filter(|(_, kind)| absent(kind))
+                .map(|(kind, _)| *kind)
+                .collect(),
             identities: self.ids.0.len(),
         }
     }

@@ -1,12 +1,17 @@
 //! The source that reads a folder of manifests. It has a journal of identity IDs and of the manifests' revisions, which all
 //! replicas share.
 
-use std::{collections::BTreeMap, io, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    time::Instant,
+};
 
 use mesh_alloc::{Found, Lost};
-use mesh_export::Exporter;
+use mesh_export::{Exporter, RefusedPolicy};
 use mesh_files::{Access, Lock, Moment, WriteLog, Written, write_atomic};
-use mesh_model::object::Kind;
+use mesh_model::object::{Kind, ObjectKey};
 use mesh_source::{
     Drain, DrainError, ManifestsSource, Problem, ResourceVersion, ScanError,
     cluster_directory::ClusterDirectory,
@@ -144,6 +149,9 @@ impl Source for Manifests {
         Ok(Changed::Now)
     }
 
+    /// Whoever writes a file sees the status.
+    fn tell_refused(&mut self, _: Vec<(ObjectKey, Option<RefusedPolicy>)>) {}
+
     fn state(&self) -> SourceState {
         let version = self.allocation.revision().map(|revision| revision.to_string());
         let kinds = |version: String| -> BTreeMap<String, String> {
@@ -157,6 +165,7 @@ impl Source for Manifests {
             away: self.away.clone(),
             problems: manifests.chain(identities).collect(),
             identities: self.allocation.len(),
+            absent: BTreeSet::new(),
         }
     }
 

@@ -67,7 +67,10 @@ impl Exporter {
                 Object::CiliumEndpointSlice(slice) => {
                     affected.extend(slice.endpoints.iter().map(pod_key));
                 }
-                Object::Pod(_) | Object::Endpoints(_) | Object::Namespace(_) => {}
+                Object::Pod(_)
+                | Object::Endpoints(_)
+                | Object::Namespace(_)
+                | Object::Policy(_) => {}
             }
         }
         affected

@@ -71,6 +71,12 @@ impl Exporter {
         before: Option<&Object>,
         allocate: &mut A,
     ) {
+        if key.kind.policy().is_some() {
+            // They depend on nothing else, and nothing waits for them.
+            let object = self.objects.get(&key);
+            let affected = self.policies.change(&key, object, &self.config.filter);
+            return affected.iter().for_each(|key| self.make_policy(key));
+        }
         let decides = self.namespaces.index(before, self.objects.get(&key));
         self.index_slice(&key, before);
         self.count_leaving(&key, before);
@@ -124,6 +130,13 @@ impl Exporter {
         let identity = self.identity(key, labels, allocate);
         let encoded = self.encode(key, identity);
         self.set(key, encoded);
+    }
+
+    /// Makes a policy's record, which needs no identity.
+    pub(super) fn make_policy(&mut self, key: &ObjectKey) {
+        let key = self.shared_key(key);
+        let encoded = self.encode(&key, Ok(None));
+        self.set(&key, encoded);
     }
 
     /// Makes the records of many objects. All cores do what needs no change of the exporter.

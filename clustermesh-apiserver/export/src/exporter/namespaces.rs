@@ -73,7 +73,8 @@ pub(super) fn namespace_of(object: &Object) -> Option<&str> {
         Object::CiliumEndpoint(endpoint) => Some(&endpoint.namespace),
         Object::CiliumEndpointSlice(slice) => Some(&slice.namespace),
         Object::Endpoints(endpoints) => Some(&endpoints.namespace),
-        Object::Namespace(_) | Object::Node(_) | Object::CiliumNode(_) => None,
+        // Policies are not for other clusters.
+        Object::Namespace(_) | Object::Node(_) | Object::CiliumNode(_) | Object::Policy(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ mod cilium;
 mod drain;
 mod namespaces;
 mod pods;
+mod policies;
 mod services;
 
 /// Allocates IDs to label sets as they come.

@@ -16,8 +16,11 @@ use crate::{
 
 impl Exporter {
     /// What follows from an object; nothing from one that is gone or does not take part, and nothing at all before all
-    /// Namespaces are known.
+    /// Namespaces are known, but for policies.
     pub(super) fn records(&self, key: &ObjectKey, identity: Option<(Identity, Labels)>) -> Made {
+        if key.kind.policy().is_some() {
+            return self.policy_records(key);
+        }
         if !self.is_open() {
             return Made::default();
         }
@@ -51,7 +54,7 @@ impl Exporter {
             }
             Some(Object::EndpointSlice(slice)) => self.slice_records(slice),
             // The source reports the slices that are derived from them.
-            Some(Object::Endpoints(_)) | None => Made::default(),
+            Some(Object::Endpoints(_) | Object::Policy(_)) | None => Made::default(),
         }
     }
 

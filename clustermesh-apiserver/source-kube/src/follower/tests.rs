@@ -303,3 +303,50 @@ proptest! {
         prop_assert_eq!(last, there);
     }
 }
+
+fn optional() -> Follower<Kind> {
+    Follower::new(Kind::CiliumNetworkPolicy, 1)
+}
+
+/// Kinds of another project: without it, there are no such objects.
+#[test]
+fn a_kind_that_need_not_be_there_is_empty_and_looked_for_again() {
+    let missing = refused(404, "NotFound");
+    let mut follower = optional();
+    for _ in 0..2 {
+        let (events, pause) = follower.absent(&missing).unwrap();
+        assert!(events.is_empty() && pause < Duration::from_secs(1), "it may be starting");
+        assert!(!follower.problems().absent);
+    }
+    let (events, pause) = follower.absent(&missing).unwrap();
+    assert_eq!((words(&events), pause), (vec!["listing".into(), "listed@0".into()], LOOK_AGAIN));
+    assert!(follower.problems().absent && follower.problems().trouble.is_none());
+    let (events, pause) = follower.absent(&missing).unwrap();
+    assert_eq!((words(&events), pause), (Vec::new(), LOOK_AGAIN));
+    assert_eq!(follower.request(), Request::List { limit: Some(500), next: None });
+
+    // It is installed.
+    let events = follower.page(&page(&[namespace("a", 8)], 9, "")).unwrap();
+    assert_eq!(words(&events), ["listing", "+a@8", "listed@9"]);
+    assert!(!follower.problems().absent);
+
+    // It is removed while it is watched.
+    let said = (0..3).map(|_| words(&follower.absent(&missing).unwrap().0)).collect::<Vec<_>>();
+    assert_eq!(said.concat(), ["listing", "listed@9"]);
+}
+
+#[test]
+fn what_is_not_absent_is_a_problem() {
+    assert!(optional().absent(&refused(403, "Forbidden")).is_none());
+    assert!(optional().absent(&Failure::Broken("connection reset".into())).is_none());
+    let mut follower = follower();
+    assert!(follower.absent(&refused(404, "NotFound")).is_none());
+    follower.failed(&refused(404, "NotFound"));
+    assert_eq!(follower.problems().trouble.as_deref(), Some("the API server has no namespaces"));
+    // An answer in between: the kind is there.
+    let mut follower = optional();
+    follower.absent(&refused(404, "NotFound")).unwrap();
+    follower.absent(&refused(404, "NotFound")).unwrap();
+    follower.page(&page(&[], 5, "")).unwrap();
+    assert!(words(&follower.absent(&refused(404, "NotFound")).unwrap().0).is_empty());
+}

@@ -29,7 +29,10 @@ pub fn decode_object(kind: Kind, json: &str) -> Result<Object, Unreadable> {
         return Err(unreadable(None)("it has no metadata.name".into()));
     }
     let key = Some(header.key(kind));
-    header.metadata.check(kind).and_then(|()| typed(kind, &value)).map_err(unreadable(key))
+    if let Some(field) = tree::twice(&value) {
+        return Err(unreadable(key)(format!("{field} occurs twice")));
+    }
+    header.metadata.check(kind).and_then(|()| typed(kind, &header, &value)).map_err(unreadable(key))
 }
 
 /// What names an object of a kind, as an API server has it; `None` where it has no name.

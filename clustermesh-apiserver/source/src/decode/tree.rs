@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Number, Value, map::Entry};
 
 use super::Format;
@@ -10,7 +12,15 @@ use super::Format;
 /// A value. Its objects have no fields with `null`, which Kubernetes treats as absent.
 struct Tree(Value);
 
-struct TreeVisitor;
+/// Reads a value.
+#[derive(Clone, Copy)]
+enum TreeVisitor {
+    /// Fields with `null` are absent.
+    Fields,
+    /// The same in all objects in it, but not in itself. In a selector a label without a value is a mistake: without it, the
+    /// selector would select more.
+    Labels,
+}
 
 /// Marks an object that has a field twice. No name of a field has this character.
 pub(super) const TWICE: &str = "\0";
@@ -111,7 +121,24 @@ fn options(budget: Option<serde_saphyr::Budget>) -> serde_saphyr::Options {
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor)
+        TreeVisitor::Fields.deserialize(deserializer)
+    }
+}
+
+// === impl TreeVisitor ===
+
+impl TreeVisitor {
+    /// How the value of a field is read.
+    fn of(field: &str) -> Self {
+        if field == "matchLabels" { Self::Labels } else { Self::Fields }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -163,7 +190,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
-        Tree::deserialize(deserializer)
+        self.deserialize(deserializer)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tree, A::Error> {
@@ -176,7 +203,8 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let (mut fields, mut twice, mut has_null) = (Map::new(), None, false);
-        while let Some((name, Tree(value))) = map.next_entry::<String, Tree>()? {
+        while let Some(name) = map.next_key::<String>()? {
+            let Tree(value) = map.next_value_seed(Self::of(&name))?;
             if name.contains(TWICE) {
                 return Err(A::Error::custom("the name of a field contains a NUL"));
             }
@@ -188,7 +216,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
                 Entry::Occupied(field) => twice = Some(field.key().clone()),
             }
         }
-        if has_null {
+        if has_null && matches!(self, Self::Fields) {
             fields.retain(|_, value| !value.is_null());
         }
         if let Some(name) = twice {

@@ -5,7 +5,7 @@ use mesh_wire::{
     Key, Layout, Prefix,
     key::{
         CANARIES, HEARTBEAT, HISTORY, LOCAL_DRAIN, LOCAL_ENDPOINT_SLICES, LOCAL_POSITION,
-        LOCAL_SERVICES, NAMESPACES, PODS,
+        LOCAL_SERVICES, NAMESPACES, PODS, POLICIES,
     },
 };
 
@@ -67,7 +67,8 @@ pub(super) fn data_ranges(
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
     let services = forms.iter().copied().flat_map(ServiceFormat::kinds).copied();
-    let for_local = [RecordKind::Namespace, RecordKind::Pod].into_iter().filter(|_| local);
+    let for_local = [RecordKind::Namespace, RecordKind::Pod, RecordKind::Policy];
+    let for_local = for_local.into_iter().filter(|_| local);
     let kinds = small.into_iter().chain(services).chain(for_local);
     let kinds: Vec<(RecordKind, RangeId)> = kinds.map(|kind| (kind, range(layout, kind))).collect();
     let mut ranges = vec![RangeConfig {
@@ -104,6 +105,7 @@ fn range(layout: Layout, kind: RecordKind) -> RangeId {
         (_, RecordKind::Pod) => 6,
         (_, RecordKind::LocalService) => 7,
         (_, RecordKind::LocalEndpointSlice) => 8,
+        (_, RecordKind::Policy) => 9,
     };
     RangeId(id + if layout == Layout::State { STATE } else { CACHE })
 }
@@ -124,6 +126,7 @@ fn span(config: &PeerConfig, layout: Layout, kind: RecordKind) -> (KeyRange, i64
         RecordKind::Service | RecordKind::EndpointSlice => (own(kind), LARGE_PAGE),
         RecordKind::LocalEndpointSlice => (KeyRange::prefix(LOCAL_ENDPOINT_SLICES), LARGE_PAGE),
         RecordKind::LocalService => (KeyRange::prefix(LOCAL_SERVICES), SMALL_PAGE),
+        RecordKind::Policy => (KeyRange::prefix(POLICIES), LARGE_PAGE),
         RecordKind::Namespace => (KeyRange::prefix(NAMESPACES), SMALL_PAGE),
         RecordKind::Pod => {
             let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));

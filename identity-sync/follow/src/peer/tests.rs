@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, LocalDrain, Record, RecordKey};
+use mesh_model::{
+    ClusterId, ClusterLimit, ClusterName, LocalDrain, PolicyKind, PolicyRef, Record, RecordKey,
+};
 use mesh_wire::{
     Key, Layout, Prefix,
     key::{HEARTBEAT, HISTORY, POSITION},
@@ -264,9 +266,10 @@ fn a_writer_that_starts_over_takes_nothing_away_before_it_is_complete() {
     assert_eq!(names, [RecordKey::Node("n1".into()), RecordKey::Node("n2".into())]);
 }
 
+const POLICY: &str = "clustermesh/local/v1/policies/netpol/shop/deny";
 const LOCAL_CANARY: &str = "cilium/synced/alpha/clustermesh/local/v1";
 
-/// A pod of each of two nodes, and their namespace.
+/// A pod of each of two nodes, their namespace, and a policy.
 fn put_local(etcd: &mut FakeEtcd) {
     etcd.put(
         "clustermesh/local/v1/namespaces/shop",
@@ -278,6 +281,8 @@ fn put_local(etcd: &mut FakeEtcd) {
         );
         etcd.put(&format!("clustermesh/local/v1/pods/{node}/shop/p"), &pod);
     }
+    let object = r#"{"kind":"NetworkPolicy","metadata":{"name":"deny","namespace":"shop"}}"#;
+    etcd.put(POLICY, &format!(r#"{{"v":1,"object":{object}}}"#));
 }
 
 fn pod_of(node: &str) -> RecordKey {
@@ -297,15 +302,25 @@ fn the_local_cluster_reports_this_nodes_pods_where_it_has_the_canary() {
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert!(follower.status().is_synced());
-    assert!(local.confirmed.ends_with(&[RecordKind::Namespace, RecordKind::Pod]));
+    let confirmed = [RecordKind::Namespace, RecordKind::Pod, RecordKind::Policy];
+    assert!(local.confirmed.ends_with(&confirmed));
     assert!(local.records.contains_key(&pod_of("n1")));
     assert!(local.records.contains_key(&RecordKey::Namespace("shop".into())));
-    assert_eq!(local.records.len(), 6, "another node's pods cost nothing");
+    let policy = PolicyRef {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "shop".into(),
+        name: "deny".into(),
+    };
+    let policy = RecordKey::Policy(policy);
+    assert!(local.records.contains_key(&policy));
+    assert_eq!(local.records.len(), 7, "another node's pods cost nothing");
 
     etcd.delete("clustermesh/local/v1/pods/n1/shop/p");
+    etcd.delete(POLICY);
     etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
     local.take(&mut follower);
-    assert!(!local.records.contains_key(&pod_of("n1")));
+    assert!(!local.records.contains_key(&pod_of("n1")) && !local.records.contains_key(&policy));
+    assert!(local.rejected.is_empty());
 }
 
 #[test]
@@ -362,13 +377,13 @@ fn a_local_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete()
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 7);
 
     etcd.cut(&mut follower, now);
     etcd.restart(2);
     etcd.put(CONFIG_KEY, &config(7, ""));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 7);
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:05Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);

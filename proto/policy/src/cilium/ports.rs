@@ -1,6 +1,6 @@
 //! The ports and ICMP types of a rule of Cilium's kinds.
 
-use mesh_model::Protocol;
+use mesh_model::{Protocol, RefusalClass};
 use serde_json::Value;
 
 use crate::{
@@ -83,7 +83,8 @@ impl Reader<'_> {
             let items = reader.each(fields, path, inner, &read);
             if items.len() > MOST {
                 let path = path.field(inner);
-                reader.refuse(&path, format!("{} are too many: at most {MOST}", items.len()));
+                let reason = format!("{} are too many: at most {MOST}", items.len());
+                reader.refuse_as(RefusalClass::Limit, &path, reason);
             }
             items.into_iter().flatten().collect()
         })

@@ -111,8 +111,9 @@ fn entries_of(peer: &str) {
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use mesh_model::{
-        Affinity, EndpointSlice, Identity, LocalNamespace, LocalPod, LocalService, Port, Protocol,
-        Record, ServiceName, ServiceTraffic, SliceEndpoint, WeightsOf,
+        Affinity, EndpointSlice, Identity, LocalNamespace, LocalPod, LocalPolicy, LocalService,
+        PolicyKind, PolicyRef, Port, Protocol, Record, Refusal, RefusalClass, ServiceName,
+        ServiceTraffic, SliceEndpoint, WeightsOf,
         service::{SERVICE_NAME_LABEL, SlicePort},
     };
 
@@ -222,7 +223,26 @@ mod tests {
             Record::LocalService(Box::new(service)),
             Record::Pod(Box::new(pod)),
             Record::Namespace(Box::new(namespace)),
+            Record::Policy(Box::new(policy())),
         ]
+    }
+
+    fn policy() -> LocalPolicy {
+        let name = PolicyRef {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: "shop".into(),
+            name: "deny".into(),
+        };
+        let refusal = Refusal {
+            field: "spec.podSelector".into(),
+            reason: "it is a list".into(),
+            class: RefusalClass::Malformed,
+        };
+        LocalPolicy {
+            reference: name,
+            json: r#"{"kind":"NetworkPolicy","metadata":{"name":"deny","namespace":"shop"},"spec":{"podSelector":[]}}"#.into(),
+            refused: vec![refusal],
+        }
     }
 
     /// Else some fields of the corpus would not be tested.

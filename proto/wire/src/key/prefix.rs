@@ -30,7 +30,7 @@ pub enum Prefix {
     ServiceExports,
     /// Endpoint slices (services v2).
     EndpointSlices,
-    /// Namespaces, pods, services and endpoint slices for the local cluster's nodes.
+    /// Namespaces, pods, services, endpoint slices and policies for the local cluster's nodes.
     Local,
 }
 
@@ -110,7 +110,8 @@ impl Prefix {
             RecordKind::Namespace
             | RecordKind::Pod
             | RecordKind::LocalService
-            | RecordKind::LocalEndpointSlice => Self::Local,
+            | RecordKind::LocalEndpointSlice
+            | RecordKind::Policy => Self::Local,
         }
     }
 

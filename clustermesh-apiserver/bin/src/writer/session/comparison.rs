@@ -6,7 +6,7 @@ use mesh_alloc::Found;
 use mesh_etcd::EtcdError;
 use mesh_export::{Plan, fingerprint, plan};
 use mesh_follow::KeyValue;
-use mesh_model::ClusterName;
+use mesh_model::{ClusterName, LocalPolicy};
 
 use super::{Session, SourceRead, id_recovery, spans};
 use crate::writer::{
@@ -20,8 +20,11 @@ impl Session<'_> {
         self.recognise_history().await?;
         let mut listed = self.list_all().await?;
         let (compared, found) = (listed.revision, mem::take(&mut listed.found));
+        let policies = mem::take(&mut listed.policies);
         let cluster = Arc::clone(&self.writer.cluster);
         self.alongside(async move { cluster.recognise(found).await }).await??;
+        let cluster = Arc::clone(&self.writer.cluster);
+        self.alongside(async move { cluster.recall(policies).await }).await?;
         self.name_history().await?;
         // What the thread answers now is at least as new as these changes.
         self.take_exports();
@@ -98,6 +101,8 @@ struct Listed {
     /// The fingerprints of their values.
     fingerprints: Vec<u64>,
     misplaced: Vec<String>,
+    /// The policies that are in force.
+    policies: Vec<LocalPolicy>,
 }
 
 // === impl Listed ===
@@ -112,6 +117,7 @@ impl Listed {
             }
             KeyOwner::Local if is_text => {
                 id_recovery::note(&mut self.found, local, &text, &kv.value);
+                self.policies.extend(id_recovery::policy(&text, &kv.value));
                 self.texts.push_str(&text);
                 self.ends.push(self.texts.len());
                 self.fingerprints.push(fingerprint(&kv.value));

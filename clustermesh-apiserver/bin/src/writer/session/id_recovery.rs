@@ -1,8 +1,8 @@
-//! Collects the IDs in an etcd, to compare them with the journal.
+//! Collects what an etcd has of a previous run: IDs, to compare them with the journal, and policies.
 
 use mesh_alloc::Found;
-use mesh_model::{ClusterName, Labels, RecordKey};
-use mesh_wire::{Key, Position, cluster_config};
+use mesh_model::{ClusterName, Labels, LocalPolicy, RecordKey};
+use mesh_wire::{Key, Position, cluster_config, decode_policy};
 
 /// Adds the content of a key of the cluster.
 pub(super) fn note(found: &mut Found, local: &ClusterName, key: &str, value: &[u8]) {
@@ -19,6 +19,12 @@ pub(super) fn note(found: &mut Found, local: &ClusterName, key: &str, value: &[u
         Ok(Key::LocalPosition) => found.revision = revision(value),
         _ => {}
     }
+}
+
+/// The policy in a key, if there is one and it is in force.
+pub(super) fn policy(key: &str, value: &[u8]) -> Option<LocalPolicy> {
+    let policy = decode_policy(key, value)?;
+    policy.refused.is_empty().then_some(policy)
 }
 
 /// The latest revision of the manifests in a position.
