@@ -338,3 +338,21 @@ fn what_a_flow_names_must_be_clear() {
     }
     assert!(Path::new(&folder.path("endpoints.yaml")).exists());
 }
+
+/// The example of endpoints in the documents.
+#[test]
+fn the_documented_endpoints_are_understood() {
+    let document =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md")).unwrap();
+    let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let endpoints = blocks.clone().find(|block| block.contains("kind: namespace")).unwrap();
+    let steps = blocks.clone().find(|block| block.contains("- apply:")).unwrap();
+    let policy = POLICIES.replace("default-deny}", "default-deny, labels: {a: b}}");
+    let folder = Folder::new(&[
+        ("policies/east/p.yaml", &policy),
+        ("endpoints.yaml", endpoints),
+        ("steps.yaml", steps),
+    ]);
+    let answer = folder.json(&[&VERDICT[..], &["--steps", "steps.yaml"]].concat(), 0);
+    assert_eq!(answer["steps"].as_array().unwrap().len(), 2, "{answer}");
+}
