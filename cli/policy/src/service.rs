@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use mesh_model::{
     Protocol,
     object::{Kind, Object, Service, ServicePort, TargetPort},
@@ -32,6 +33,9 @@ pub(crate) struct Backend {
     pub(crate) port: u16,
 }
 
+/// The widest ranges of services that are guessed: kubeadm's default, and the widest of IPv6 that Kubernetes accepts.
+const WIDEST_V4: u8 = 12;
+const WIDEST_V6: u8 = 108;
 /// Either makes a service global (`docs/annotations.md`).
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 
@@ -83,8 +87,33 @@ impl World {
 
 /// Whether an address is in a range of services, or is one.
 pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {
-    world.service_ranges.iter().any(|(_, range)| range.contains(&address))
+    range_of(world, address).is_some()
         || world.services.values().any(|service| service.cluster_ips.contains(&address))
+}
+
+/// The cluster and the range of services in which an address is: one that was given, or the least one around the
+/// services of a cluster, if that is not wide and nothing else is in it.
+fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
+    let mut given = world.service_ranges.iter();
+    if let Some(given) = given.find(|(_, range)| range.contains(&address)) {
+        return Some(given.clone());
+    }
+    world.clusters().find_map(|cluster| {
+        let services = world.services.iter().filter(|((of, ..), _)| of == cluster);
+        let all = services.flat_map(|(_, service)| &service.cluster_ips);
+        let all: Vec<IpAddr> =
+            all.copied().filter(|one| one.is_ipv6() == address.is_ipv6()).collect();
+        let mut around = IpNet::from(*all.first()?);
+        while !all.iter().all(|one| around.contains(one)) {
+            around = around.supernet()?;
+        }
+        let widest = if address.is_ipv6() { WIDEST_V6 } else { WIDEST_V4 };
+        let is_empty = || {
+            !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| around.contains(one))
+        };
+        let is_range = around.prefix_len() >= widest && around.contains(&address) && is_empty();
+        is_range.then(|| (cluster.to_owned(), around))
+    })
 }
 
 /// The service at an address, and its backends at the asked port. `None`: the address is no service's.
@@ -97,7 +126,7 @@ pub(crate) fn find(
     let mut services = world.services.iter();
     let found = services.find(|(_, service)| service.cluster_ips.contains(&address));
     let Some(((cluster, namespace, name), service)) = found else {
-        return match world.service_ranges.iter().find(|(_, range)| range.contains(&address)) {
+        return match range_of(world, address) {
             None => Ok(None),
             Some((cluster, range)) => {
                 let reason = format!(

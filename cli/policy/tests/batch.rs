@@ -1,5 +1,7 @@
 //! Lines of a batch and their answers, each from a documented rule.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use mesh_labels::LabelFilter;
 use mesh_policy::Options;
 use mesh_verdict::{BatchAnswer, Side, answer_line};
