@@ -113,9 +113,9 @@ impl Class {
 /// Whether an entity could be something of a cluster: a deny of it then holds for what is unknown of that cluster.
 pub(crate) fn could_be_of(entity: Entity, cluster: &str, own_cluster: &str) -> bool {
     match entity {
-        Entity::ClusterMesh | Entity::RemoteNode => true,
-        Entity::Cluster
-        | Entity::Host
+        // Nodes of any cluster are remote nodes, and those are part of both groups.
+        Entity::Cluster | Entity::ClusterMesh | Entity::RemoteNode => true,
+        Entity::Host
         | Entity::KubeApiserver
         | Entity::Init
         | Entity::Ingress
