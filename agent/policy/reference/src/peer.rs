@@ -39,15 +39,14 @@ impl Peer<'_> {
         match self.place {
             Place::Pod { labels, .. } => holds(labels),
             Place::Node { .. } | Place::World { .. } => holds(&self.reserved_labels()),
-            // It could be a pod or node with any labels, but of this cluster, and not outside the mesh.
+            // It could have any labels, but for those that say that it is elsewhere.
             Place::Unknown { cluster } => {
-                let cluster = [Label::new("k8s", CLUSTER, cluster)];
-                let is_outside =
-                    |one: &Requirement| one.is_reserved() && one.key.starts_with("world");
-                let of_cluster = |one: &Requirement| one.key != CLUSTER || one.holds(&cluster);
-                self.denies
-                    && requirements.iter().all(of_cluster)
-                    && !requirements.iter().any(|one| is_outside(one) && !one.holds(&[]))
+                let labels = [Label::new("k8s", CLUSTER, cluster)];
+                let could_hold = |one: &Requirement| match one.is_reserved() {
+                    true => one.holds(&[]) || self.is_entity(&one.key),
+                    false => one.key != CLUSTER || one.holds(&labels),
+                };
+                self.denies && requirements.iter().all(could_hold)
             }
         }
     }

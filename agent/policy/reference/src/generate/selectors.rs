@@ -60,6 +60,8 @@ pub(super) fn of_endpoints() -> impl Strategy<Value = Value> {
             json!({ "matchLabels": { "reserved:host": "" } }),
             json!({ "matchLabels": { "reserved.remote-node": "" } }),
             json!({ "matchLabels": { "reserved:init": "" } }),
+            json!({ "matchLabels": { "reserved:world": "" } }),
+            json!({ "matchExpressions": [{ "key": "reserved:world-ipv4", "operator": "NotIn", "values": [""] }] }),
             json!({ "matchExpressions": [{ "key": "$kube-apiserver", "operator": "Exists" }] }),
             json!({ "matchExpressions": [{ "key": "reserved:host", "operator": "DoesNotExist" }] }),
         ]),
