@@ -16,7 +16,7 @@ use slab::Slab;
 
 use crate::{
     cidrs::Cidrs,
-    class::{Class, could_be_of},
+    class::{Class, RESERVED, could_be_of, could_have},
     matcher::Matcher,
     mesh::Service,
     options::{CidrMatch, Options},
@@ -215,10 +215,18 @@ impl Compiler {
     fn could_mean(&self, union: &Numbered, cluster: &str) -> bool {
         union.resolved.iter().any(|peer| match peer {
             Peer::Pods(selector) => {
-                let of_cluster = selector.requirements.iter().filter(|r| r.key == CLUSTER_LABEL);
                 let labels = [mesh_model::Label::kubernetes(CLUSTER_LABEL, cluster)];
                 let labels: Labels = labels.into_iter().collect();
-                of_cluster.into_iter().all(|requirement| requirement.matches(&labels))
+                selector.requirements.iter().all(|requirement| {
+                    let is_reserved = requirement.source.as_deref() == Some(RESERVED);
+                    match requirement.key.as_str() {
+                        CLUSTER_LABEL => requirement.matches(&labels),
+                        key if is_reserved && !requirement.matches(&Labels::default()) => {
+                            could_have(key, cluster, &self.cluster)
+                        }
+                        _ => true,
+                    }
+                })
             }
             Peer::Entity(entity) => could_be_of(*entity, cluster, &self.cluster),
             // Its address is known: the ranges say whether it is meant.

@@ -42,7 +42,7 @@ impl World {
             self.by_name.get(name).into_iter().flatten().filter_map(get).collect();
         let pods = || -> Vec<&Endpoint> {
             let all = self.endpoints.iter();
-            all.filter(|endpoint| endpoint.is_pod_named(name)).collect()
+            all.filter(|endpoint| endpoint.is_named(name)).collect()
         };
         for found in [literal, if name.contains('/') { pods() } else { Vec::new() }] {
             match found.as_slice() {
@@ -81,19 +81,19 @@ impl Endpoint {
     /// `cluster/namespace/pod`, `cluster/node`, or its name.
     pub(crate) fn path(&self) -> String {
         match &self.place {
-            Place::Pod(PodName { cluster, namespace, name }) => {
-                format!("{cluster}/{namespace}/{name}")
+            // A pod on its node's network is still named as a pod.
+            Place::Pod(PodName { cluster, .. }) | Place::Node(cluster, _) => {
+                format!("{cluster}/{}", self.short_path())
             }
-            Place::Node(cluster, name) => format!("{cluster}/{name}"),
             Place::Address => self.name.clone(),
         }
     }
 
     /// `namespace/pod`, or its name.
     pub(crate) fn short_path(&self) -> String {
-        match &self.place {
-            Place::Pod(PodName { namespace, name, .. }) => format!("{namespace}/{name}"),
-            Place::Node(..) | Place::Address => self.name.clone(),
+        match &self.pod {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => self.name.clone(),
         }
     }
 
@@ -110,21 +110,9 @@ impl Endpoint {
         }
     }
 
-    fn is_pod_named(&self, text: &str) -> bool {
-        match &self.place {
-            Place::Pod(PodName { cluster, namespace, name }) => {
-                let parts: Vec<&str> = text.split('/').collect();
-                match parts.as_slice() {
-                    [one, two, three] => one == cluster && two == namespace && three == name,
-                    [two, three] => two == namespace && three == name,
-                    _ => false,
-                }
-            }
-            Place::Node(cluster, name) => {
-                text.split_once('/').is_some_and(|(one, two)| one == cluster && two == name)
-            }
-            Place::Address => false,
-        }
+    /// By a name with a slash.
+    fn is_named(&self, text: &str) -> bool {
+        text == self.path() || text == self.short_path()
     }
 
     /// As an end, with the address that it uses.
