@@ -53,7 +53,7 @@ pub enum FlowProtocol {
 
 /// An ICMP type.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an ICMP type is a number of 0 to 255, or a name")]
 pub enum IcmpType {
     /// By number (IANA, "ICMP Parameters").
     Number(u8),

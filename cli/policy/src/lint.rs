@@ -121,13 +121,13 @@ fn representatives(world: &World) -> Vec<(Vec<usize>, String)> {
         let cluster = endpoint.cluster().map(ToOwned::to_owned);
         let place = match endpoint.place {
             Place::Pod(_) => format!("{:?}", endpoint.entry.ports),
-            Place::Node(..) | Place::Address => endpoint.path(),
+            Place::Node(..) | Place::Address => endpoint.location(),
         };
         alike.entry((cluster, endpoint.identity.clone(), place)).or_default().push(at);
     }
     let name = |members: &[usize]| {
         let first = members.first().and_then(|at| world.endpoints.get(*at));
-        let first = first.map(Endpoint::path).unwrap_or_default();
+        let first = first.map(Endpoint::location).unwrap_or_default();
         match members.len() {
             1 => first,
             count => format!("{first} and {} alike", count - 1),

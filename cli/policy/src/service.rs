@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     flow::Asked,
-    problem::Problem,
+    problem::{Problem, object_name},
     world::{Endpoint, Place, World},
 };
 
@@ -97,17 +97,27 @@ impl World {
             "EndpointSlice" => Kind::EndpointSlice,
             _ => {
                 let reason = format!("{name:?}: a Service or an EndpointSlice");
-                return Err(Problem::new(part, "object.kind", reason));
+                return Err(Problem::new(object_name(object, part), "kind", reason));
             }
         };
         match decode_object(kind, &object.to_string()) {
             Ok(Object::Service(service)) => self.add_service(cluster, *service),
             Ok(Object::EndpointSlice(slice)) => self.add_slice(cluster, *slice),
             Ok(_) => {}
-            Err(error) => return Err(Problem::new(part, "object", error.reason)),
+            Err(error) => {
+                let (field, reason) = field_of(&error.reason);
+                return Err(Problem::new(object_name(object, part), field, reason));
+            }
         }
         Ok(())
     }
+}
+
+/// The path with which a reason begins, and the rest.
+fn field_of(reason: &str) -> (&str, &str) {
+    let is_path =
+        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"./[]-_".contains(&b));
+    reason.split_once(": ").filter(|(field, _)| is_path(field)).unwrap_or(("", reason))
 }
 
 /// Whether an address is in a range of services, or is one.

@@ -38,17 +38,13 @@ impl World {
             refuse(format!("{name:?} names several endpoints: {}", places.join(", ")))
         };
         let get = |index: &usize| self.endpoints.get(*index);
-        let literal: Vec<&Endpoint> =
-            self.by_name.get(name).into_iter().flatten().filter_map(get).collect();
-        let pods = || -> Vec<&Endpoint> {
-            let all = self.endpoints.iter();
-            all.filter(|endpoint| endpoint.is_named(name)).collect()
-        };
-        for found in [literal, if name.contains('/') { pods() } else { Vec::new() }] {
+        for by in [&self.by_name, &self.pods_by_path, &self.nodes_by_path] {
+            let found: Vec<&Endpoint> =
+                by.get(name).into_iter().flatten().filter_map(get).collect();
             match found.as_slice() {
                 [] => {}
                 [one] => return Ok(Named::Endpoint(one)),
-                several_ => return several(several_),
+                found => return several(found),
             }
         }
         let Ok(address) = name.parse::<IpAddr>() else {
@@ -80,11 +76,19 @@ impl World {
 impl Endpoint {
     /// `cluster/namespace/pod`, `cluster/node`, or its name.
     pub(crate) fn path(&self) -> String {
+        match (&self.pod, self.cluster()) {
+            (Some(pod), Some(cluster)) => format!("{cluster}/{}/{}", pod.namespace, pod.name),
+            _ => self.location(),
+        }
+    }
+
+    /// What policies see: as its path, but a pod on its node's network is its node.
+    pub(crate) fn location(&self) -> String {
         match &self.place {
-            // A pod on its node's network is still named as a pod.
-            Place::Pod(PodName { cluster, .. }) | Place::Node(cluster, _) => {
-                format!("{cluster}/{}", self.short_path())
+            Place::Pod(PodName { cluster, namespace, name }) => {
+                format!("{cluster}/{namespace}/{name}")
             }
+            Place::Node(cluster, name) => format!("{cluster}/{name}"),
             Place::Address => self.name.clone(),
         }
     }
@@ -108,11 +112,6 @@ impl Endpoint {
             Place::Pod(PodName { cluster, .. }) | Place::Node(cluster, _) => Some(cluster),
             Place::Address => None,
         }
-    }
-
-    /// By a name with a slash.
-    fn is_named(&self, text: &str) -> bool {
-        text == self.path() || text == self.short_path()
     }
 
     /// As an end, with the address that it uses.
