@@ -68,7 +68,8 @@ pub fn lint(
 ) -> Result<Lint, Problem> {
     let all = || policies.iter().chain(against).map(|(_, policy)| policy);
     let ports = ports(&world, all());
-    for range in all().flat_map(ranges).collect::<BTreeSet<_>>() {
+    let ranges: BTreeSet<IpNet> = all().flat_map(ranges).collect();
+    for range in &ranges {
         let entry = Entry {
             ips: vec![range.network()],
             ..Entry::new(EntryKind::External, &range.to_string(), "")
@@ -86,7 +87,8 @@ pub fn lint(
     }
     let odd = policies.iter().flat_map(|(cluster, policy)| odd(&world, cluster, policy));
     let findings = odd.chain(beyond_limits(&world)).collect();
-    Ok(Lint { findings, changes: changes(&world, &before, &ports)? })
+    let groups = representatives(&world, &ranges);
+    Ok(Lint { findings, changes: changes(&world, &before, &groups, &ports)? })
 }
 
 /// More than a node can hold is refused there: the pods are closed then.
@@ -115,12 +117,19 @@ fn beyond_limits(world: &World) -> Vec<Finding> {
 }
 
 /// The ends that differ for policies: of pods that are alike two, of which the second is for flows among them.
-fn representatives(world: &World) -> Vec<(Vec<usize>, String)> {
+fn representatives(world: &World, ranges: &BTreeSet<IpNet>) -> Vec<(Vec<usize>, String)> {
     let mut alike: BTreeMap<(Option<String>, Labels, String), Vec<usize>> = BTreeMap::new();
     for (at, endpoint) in world.endpoints.iter().enumerate() {
         let cluster = endpoint.cluster().map(ToOwned::to_owned);
         let place = match endpoint.place {
-            Place::Pod(_) => format!("{:?}", endpoint.entry.ports),
+            Place::Pod(_) => {
+                // An `ipBlock` tells pods apart by their addresses.
+                let within = |range: &&IpNet| {
+                    endpoint.addresses.iter().any(|address| range.contains(address))
+                };
+                let within: Vec<&IpNet> = ranges.iter().filter(within).collect();
+                format!("{:?} {within:?}", endpoint.entry.ports)
+            }
             Place::Node(..) | Place::Address => endpoint.location(),
         };
         alike.entry((cluster, endpoint.identity.clone(), place)).or_default().push(at);
@@ -139,14 +148,14 @@ fn representatives(world: &World) -> Vec<(Vec<usize>, String)> {
 fn changes(
     world: &World,
     before: &World,
+    groups: &[(Vec<usize>, String)],
     ports: &[(String, Asked)],
 ) -> Result<Vec<Change>, Problem> {
     type Key = (&'static str, String, Option<String>);
-    let groups = representatives(world);
     // By what decides and by destination: the ports by source; then those that are equal are one.
     let mut found: HashMap<(Key, String), BTreeMap<String, Vec<String>>> = HashMap::new();
-    for (senders, from_name) in &groups {
-        for (receivers, to_name) in &groups {
+    for (senders, from_name) in groups {
+        for (receivers, to_name) in groups {
             let second = usize::from(senders == receivers);
             let pair = senders.first().zip(receivers.get(second));
             let ends = |world: &World| {
