@@ -384,3 +384,24 @@ fn lint_names_what_a_node_cannot_hold() {
         "{findings}"
     );
 }
+
+/// Where no cluster is named there is one, and folders are folders.
+#[test]
+fn one_cluster_needs_no_name() {
+    let endpoints = "
+- {kind: pod, namespace: shop, name: web, ips: [10.1.0.2], labels: {app: web}}
+- {kind: pod, namespace: shop, name: db, ips: [10.1.0.1], labels: {app: db}}
+";
+    let folder = Folder::new(&[("policies/base/p.yaml", POLICIES), ("endpoints.yaml", endpoints)]);
+    fs::write(folder.path("flows.csv"), "from,to,port\nweb,db,5432\n").unwrap();
+    for more in [&[][..], &["--cluster", "east"]] {
+        let args = [&VERDICT[..], &["--flows", "flows.csv"], more].concat();
+        assert_eq!(sides(&folder.json(&args, 0)["flows"]), ["allowed denied"], "{more:?}");
+    }
+    let wide = [
+        &VERDICT[..],
+        &["--flows", "flows.csv", "--enforcement-mode", "never", "--default-local-cluster=false"],
+    ]
+    .concat();
+    assert_eq!(sides(&folder.json(&wide, 0)["flows"]), ["allowed allowed"]);
+}
