@@ -1,5 +1,7 @@
 //! What policies would change, and what about them may not be meant.
 
+mod findings;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
@@ -7,6 +9,9 @@ use mesh_model::{Labels, Protocol};
 use mesh_policy::{MAX_RULES, MAX_SELECTORS};
 use mesh_policy_rules::{DirectionRules, Peer, Peers, Policy, PortMatch, Ports};
 use serde::Serialize;
+
+pub use findings::Finding;
+use findings::findings;
 
 use crate::{
     entry::{Entry, EntryKind},
@@ -43,15 +48,6 @@ pub struct Change {
     pub decided_by: String,
 }
 
-/// Something that may not be meant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Finding {
-    /// The policy.
-    pub object: String,
-    /// What it is about.
-    pub reason: String,
-}
-
 /// A port that no policy names, if it can be helped.
 const OTHER: u16 = 64_999;
 const ECHO: u8 = 8;
@@ -85,8 +81,8 @@ pub fn lint(
     for (cluster, policy) in against {
         before.put_policy(cluster, policy.clone());
     }
-    let odd = policies.iter().flat_map(|(cluster, policy)| odd(&world, cluster, policy));
-    let findings = odd.chain(beyond_limits(&world)).collect();
+    let mut findings = findings(&world, policies);
+    findings.extend(beyond_limits(&world));
     let groups = representatives(&world, &ranges);
     Ok(Lint { findings, changes: changes(&world, &before, &groups, &ports)? })
 }
@@ -288,39 +284,4 @@ fn ports<'a>(world: &World, policies: impl Iterator<Item = &'a Policy>) -> Vec<(
         (format!("icmp:{kind}"), Asked::Icmp(Some(family), IcmpType::Number(kind)))
     });
     all.into_iter().map(port).chain(others).chain([echo]).chain(types).collect()
-}
-
-/// What may not be meant about a policy.
-fn odd(world: &World, cluster: &str, policy: &Policy) -> Vec<Finding> {
-    let object = policy.reference.to_string();
-    let finding = |reason: String| Finding { object: object.clone(), reason };
-    let mut findings = Vec::new();
-    let namespace = &policy.reference.namespace;
-    if !namespace.is_empty() && !world.knows_namespace(cluster, namespace) {
-        findings.push(finding(format!("cluster {cluster} has no namespace {namespace:?}")));
-    }
-    let selects = |selector: &mesh_policy_rules::Selector, of: Option<&str>| {
-        world.endpoints.iter().any(|one| {
-            !one.identity.is_empty()
-                && of.is_none_or(|of| one.cluster() == Some(of))
-                && selector.matches(&one.identity)
-        })
-    };
-    for rule in &policy.rules {
-        if !selects(&rule.subject, Some(cluster)) {
-            findings.push(finding(format!("it selects no pod: {}", rule.subject)));
-        }
-        for one in rule.ingress.rules.iter().chain(&rule.egress.rules) {
-            let Peers::Of(peers) = &one.peers else { continue };
-            for peer in peers {
-                if let Peer::Pods(selector) = peer
-                    && !selector.names_reserved()
-                    && !selects(selector, None)
-                {
-                    findings.push(finding(format!("{} selects no pod: {selector}", one.path)));
-                }
-            }
-        }
-    }
-    findings
 }

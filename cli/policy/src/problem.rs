@@ -59,6 +59,7 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(
     read.map(|FromObject(read)| read).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
+        let reason = reason.replace("expected u16", "expected a port of 0 to 65535");
         let path = if path == "." { "" } else { &path };
         Problem::new(part, path, reason)
     })

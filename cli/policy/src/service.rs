@@ -1,6 +1,6 @@
 //! Flows to the address of a service are flows to its backends.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_model::{
@@ -39,6 +39,9 @@ const API_SERVER: &str = "kubernetes";
 /// The widest ranges of services that are guessed: kubeadm's default, and the widest of IPv6 that Kubernetes accepts.
 const WIDEST_V4: u8 = 12;
 const WIDEST_V6: u8 = 108;
+/// Usual lengths of ranges of services.
+const USUAL_V4: [u8; 3] = [16, 20, 24];
+const USUAL_V6: [u8; 2] = [108, 112];
 /// Either makes a service global (`docs/annotations.md`).
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 
@@ -81,7 +84,7 @@ impl World {
         }
     }
 
-    /// Adds a Service or an `EndpointSlice` as an API server has it.
+    /// Adds a Service, an `EndpointSlice` or a `ServiceCIDR` as an API server has it.
     ///
     /// # Errors
     /// When it is neither, or invalid.
@@ -95,8 +98,9 @@ impl World {
         let kind = match name {
             "Service" => Kind::Service,
             "EndpointSlice" => Kind::EndpointSlice,
+            "ServiceCIDR" => return self.add_service_cidr(cluster, object, part),
             _ => {
-                let reason = format!("{name:?}: a Service or an EndpointSlice");
+                let reason = format!("{name:?}: a Service, an EndpointSlice or a ServiceCIDR");
                 return Err(Problem::new(object_name(object, part), "kind", reason));
             }
         };
@@ -108,6 +112,22 @@ impl World {
                 let (field, reason) = field_of(&error.reason);
                 return Err(Problem::new(object_name(object, part), field, reason));
             }
+        }
+        Ok(())
+    }
+
+    fn add_service_cidr(
+        &mut self,
+        cluster: &str,
+        object: &Value,
+        part: &str,
+    ) -> Result<(), Problem> {
+        let refuse =
+            |reason: &str| Problem::new(object_name(object, part), "spec.cidrs", reason.to_owned());
+        let ranges = object.pointer("/spec/cidrs").and_then(Value::as_array);
+        for range in ranges.ok_or_else(|| refuse("it is missing"))? {
+            let range = range.as_str().and_then(|text| text.parse::<IpNet>().ok());
+            self.add_service_range(cluster, range.ok_or_else(|| refuse("not a list of ranges"))?);
         }
         Ok(())
     }
@@ -126,14 +146,16 @@ pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {
         || world.services.values().any(|service| service.cluster_ips.contains(&address))
 }
 
-/// The cluster and the range of services in which an address is: one that was given, or the least one around the
-/// services of a cluster, if that is not wide and nothing else is in it.
+/// The cluster and the range of services in which an address is: one that was given, or one around the services of a
+/// cluster in which nothing else is.
 fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
     let mut given = world.service_ranges.iter();
     if let Some(given) = given.find(|(_, range)| range.contains(&address)) {
         return Some(given.clone());
     }
-    world.clusters().find_map(|cluster| {
+    // Not the clusters that are named: where there is one, it may have no name.
+    let clusters: BTreeSet<&String> = world.services.keys().map(|(cluster, ..)| cluster).collect();
+    clusters.into_iter().find_map(|cluster| {
         let services = world.services.iter().filter(|((of, ..), _)| of == cluster);
         let all = services.flat_map(|(_, service)| &service.cluster_ips);
         let all: Vec<IpAddr> =
@@ -143,12 +165,32 @@ fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
             around = around.supernet()?;
         }
         let widest = if address.is_ipv6() { WIDEST_V6 } else { WIDEST_V4 };
-        let is_empty = || {
-            !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| around.contains(one))
-        };
-        let is_range = around.prefix_len() >= widest && around.contains(&address) && is_empty();
-        is_range.then(|| (cluster.to_owned(), around))
+        if around.prefix_len() < widest {
+            return None;
+        }
+        let mut guesses = guesses(around).take_while(|range| range.contains(&address));
+        guesses.find(|range| is_free(world, range)).map(|range| (cluster.to_owned(), range))
     })
+}
+
+/// What may be the range of services that are within a range, the widest first. One service says little of the size, so
+/// usual sizes are tried where the addresses are private.
+fn guesses(around: IpNet) -> impl Iterator<Item = IpNet> {
+    let usual = match around.addr() {
+        IpAddr::V4(address) if address.is_private() => USUAL_V4.as_slice(),
+        IpAddr::V6(address) if address.is_unique_local() => USUAL_V6.as_slice(),
+        IpAddr::V4(_) | IpAddr::V6(_) => &[],
+    };
+    let wider = usual.iter().filter(move |length| **length < around.prefix_len());
+    let wider = wider.filter_map(move |length| IpNet::new(around.addr(), *length).ok());
+    wider.map(|range| range.trunc()).chain([around])
+}
+
+/// Whether no endpoint is in a range, and no range of pods meets it.
+fn is_free(world: &World, range: &IpNet) -> bool {
+    let meets = |pods: &IpNet| pods.contains(range) || range.contains(pods);
+    !world.pod_ranges.iter().any(meets)
+        && !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| range.contains(one))
 }
 
 /// The service at an address, and its backends at the asked port. `None`: the address is no service's.

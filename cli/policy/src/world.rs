@@ -27,6 +27,7 @@ pub(crate) use ends::{Named, Place};
 /// All that flows are judged in.
 pub struct World {
     pub(crate) mesh: Mesh,
+    pub(crate) options: Options,
     pub(crate) filter: LabelFilter,
     /// The clusters that were named. Where there is one, others need not name it.
     clusters: BTreeSet<String>,
@@ -40,6 +41,7 @@ pub struct World {
     pub(crate) services: BTreeMap<(String, String, String), ServiceObject>,
     pub(crate) slices: BTreeMap<(String, String, String), EndpointSlice>,
     pub(crate) service_ranges: Vec<(String, IpNet)>,
+    pub(crate) pod_ranges: Vec<IpNet>,
     policies: BTreeSet<(String, PolicyRef)>,
 }
 
@@ -67,6 +69,7 @@ impl World {
     pub fn new(options: Options, filter: LabelFilter) -> Self {
         Self {
             mesh: Mesh::new(options),
+            options,
             filter,
             clusters: BTreeSet::new(),
             endpoints: Vec::new(),
@@ -78,6 +81,7 @@ impl World {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             service_ranges: Vec::new(),
+            pod_ranges: Vec::new(),
             policies: BTreeSet::new(),
         }
     }
@@ -264,6 +268,7 @@ impl World {
 
     /// Adds a range of a cluster's pods.
     pub fn add_pod_range(&mut self, cluster: &str, range: IpNet) {
+        self.pod_ranges.push(range);
         self.mesh.put_pod_range(cluster, range);
     }
 
