@@ -21,12 +21,15 @@ use crate::{
     services::SourceId,
 };
 
+mod claimants;
 mod frontends;
 mod local;
 mod prune;
 mod services;
 mod views;
 
+pub use claimants::AddressState;
+use claimants::Claimants;
 pub use local::PodName;
 pub use prune::Expired;
 
@@ -42,6 +45,7 @@ pub struct Merge {
     frontends: HashMap<Frontend, Arc<ServiceName>>,
     /// The other local services that would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
+    claimants: Claimants,
     deltas: Vec<Delta>,
 }
 
@@ -52,6 +56,10 @@ pub enum Delta {
     Service(ServiceDelta),
     /// About the way to a cluster's pods.
     Route(RouteDelta),
+    /// Whose an address is, or its identity: [`Merge::address`] may say something else than before.
+    Address(IpNet),
+    /// An identity of a cluster is new, has other labels, or is gone: [`Merge::labels_of`].
+    Identity(ClusterName, Identity),
     /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
     /// The location of addresses: [`Merge::node_of`] may return more than before.
@@ -104,6 +112,7 @@ impl Merge {
             grants: BTreeMap::new(),
             frontends: HashMap::new(),
             waiting: BTreeMap::new(),
+            claimants: Claimants::default(),
             deltas: Vec::new(),
         }
     }
@@ -117,10 +126,14 @@ impl Merge {
             None => self.grants.remove(name),
         };
         self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Local));
+        let overlaps = self.set_overlapping(name);
         let peers: Vec<ClusterName> =
             self.clusters.keys().filter(|name| **name != self.local).cloned().collect();
         for name in peers {
             self.set_judge(&name);
+        }
+        if overlaps {
+            self.contest(name);
         }
         let id = self.grants.get(name)?.id?;
         let holds = |(other, cluster): &(&ClusterName, &Cluster)| {
@@ -163,6 +176,7 @@ impl Merge {
             return;
         };
         let routed = cluster.judge.has_routes();
+        let was_ungranted = matches!(cluster.judge, Validator::Ungranted { .. });
         cluster.judge = judge;
         let judge = &cluster.judge;
         if judge.has_routes() != routed {
@@ -181,8 +195,12 @@ impl Merge {
         let mut gone = Vec::new();
         cluster.addresses.retain(|net, entry| {
             let stays = judge.check_address(*net).is_ok();
+            if stays && entry.identity.is_reserved() {
+                // What it may be called follows from the grant.
+                self.deltas.push(Delta::Address(*net));
+            }
             if !stays {
-                gone.push(entry.round);
+                gone.push((*net, entry.round));
             }
             stays
         });
@@ -203,18 +221,40 @@ impl Merge {
                 .is_some_and(|name| judge.check_slice(name, addresses(name, slice.source)).is_err())
         });
         let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
-        for round in gone {
-            cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, round)), None);
+        for (_, round) in &gone {
+            cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, *round)), None);
+        }
+        gone.into_iter().for_each(|(net, _)| self.unclaim(name, net, was_ungranted));
+        if was_ungranted != self.is_ungranted(name) {
+            let stay = self.clusters.get(name).into_iter().flat_map(|one| one.addresses.keys());
+            let stay: Vec<IpNet> = stay.copied().collect();
+            for net in stay {
+                self.unclaim(name, net, was_ungranted);
+                self.claim(name, net);
+            }
         }
         services.into_iter().for_each(|service| self.set_service(name, service, None));
         slices.iter().for_each(|slice| self.set_slice(name, slice, None));
         nodes.iter().for_each(|node| self.set_node(name, node, None));
     }
 
+    /// Compares the addresses of a peer whose grant overlaps with another's.
+    fn contest(&mut self, name: &ClusterName) {
+        let ungranted = self.is_ungranted(name);
+        let addresses = self.clusters.get(name).into_iter().flat_map(|one| one.addresses.keys());
+        let addresses = addresses.filter(|net| !self.is_contested(net));
+        let addresses: Vec<IpNet> = addresses.copied().collect();
+        for net in addresses {
+            self.unclaim(name, net, ungranted);
+            self.claim(name, net);
+        }
+    }
+
     /// A peer that is gone takes everything with it that it reported.
     pub fn remove_peer(&mut self, name: &ClusterName) {
         if *name != self.local {
             self.grants.remove(name);
+            self.set_overlapping(name);
             self.forget(name);
             self.clusters.remove(name);
         }
@@ -308,6 +348,7 @@ impl Merge {
                 if let Some(cluster) = self.clusters.get_mut(name)
                     && let Some((labels, round)) = cluster.identities.remove(identity)
                 {
+                    self.deltas.push(Delta::Identity(name.clone(), *identity));
                     cluster.note(
                         RecordKind::Identity,
                         Some((identity_bytes(&labels), round)),
@@ -320,6 +361,7 @@ impl Merge {
                     && let Some(entry) = cluster.addresses.remove(net)
                 {
                     cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, entry.round)), None);
+                    self.unclaim(name, *net, self.is_ungranted(name));
                 }
             }
             RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
@@ -341,6 +383,10 @@ impl Merge {
         let labels: Box<str> = labels.to_string().into();
         let bytes = identity_bytes(&labels);
         let before = cluster.identities.insert(identity, (labels, round));
+        let known = cluster.identities.get(&identity).map(|(labels, _)| labels);
+        if before.as_ref().map(|(labels, _)| labels) != known {
+            self.deltas.push(Delta::Identity(name.clone(), identity));
+        }
         let before = before.map(|(labels, round)| (identity_bytes(&labels), round));
         cluster.note(RecordKind::Identity, before, Some(bytes));
     }
@@ -356,8 +402,16 @@ impl Merge {
             let (id, addresses) = (cluster.id, Located::One(address.net.addr()));
             self.deltas.push(Delta::Located { id, addresses });
         }
+        let is_known = before.map(|entry| entry.identity);
         let before = before.map(|entry| (ADDRESS_BYTES, entry.round));
         cluster.note(RecordKind::Address, before, Some(ADDRESS_BYTES));
+        match is_known {
+            None => self.claim(name, address.net),
+            Some(identity) if identity != address.identity => {
+                self.deltas.push(Delta::Address(address.net));
+            }
+            Some(_) => {}
+        }
     }
 
     fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {

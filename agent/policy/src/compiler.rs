@@ -26,6 +26,11 @@ use crate::{
 };
 use policies::Compiled;
 
+/// Selectors that a node can hold: bits of a row.
+pub const MAX_SELECTORS: usize = 2_048;
+/// Rules that a pod can have in one direction: a segment of the kernel's array.
+pub const MAX_RULES: usize = 512;
+
 /// Compiles what the cluster's policies say, change by change: a new label set is one row, whatever the number of
 /// policies; a new policy touches the rows that its selectors match and the sets of the pods that it selects.
 #[derive(Debug)]
@@ -188,6 +193,11 @@ impl Compiler {
     /// The selectors whose ranges count for addresses of the mesh.
     pub fn in_mesh(&self) -> &Row {
         &self.in_mesh
+    }
+
+    /// How many selectors the rules have, at most [`MAX_SELECTORS`] of which a node can hold.
+    pub fn selectors(&self) -> usize {
+        self.unions.len()
     }
 
     /// The policies that select a pod, in either direction.

@@ -4,17 +4,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_model::{
-    Protocol,
+    EndpointSlice, Protocol,
     object::{Kind, Object, Service, ServicePort, TargetPort},
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
+use mesh_policy::{External, Node};
 use mesh_source::{decode_object, picks};
 use serde_json::Value;
 
 use crate::{
     flow::Asked,
     problem::Problem,
-    world::{Endpoint, World},
+    world::{Endpoint, Place, World},
 };
 
 /// A service, and where its connections go.
@@ -33,6 +34,8 @@ pub(crate) struct Backend {
     pub(crate) port: u16,
 }
 
+/// The service of a cluster's API server, in namespace `default`.
+const API_SERVER: &str = "kubernetes";
 /// The widest ranges of services that are guessed: kubeadm's default, and the widest of IPv6 that Kubernetes accepts.
 const WIDEST_V4: u8 = 12;
 const WIDEST_V6: u8 = 108;
@@ -44,6 +47,7 @@ const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service
 impl World {
     /// Tells policies of the services, once they are all there.
     pub fn link_services(&mut self) {
+        self.link_api_servers();
         for ((cluster, ..), service) in &self.services {
             self.mesh.put_service(mesh_policy::Service {
                 cluster: cluster.clone(),
@@ -53,6 +57,27 @@ impl World {
                 selector: service.selector.clone(),
                 backends: addresses(self, cluster, service),
             });
+        }
+    }
+
+    /// The addresses of `default/kubernetes` are those of a cluster's API server: of nodes, or outside.
+    fn link_api_servers(&mut self) {
+        let slices = self.slices.iter().filter(|(_, slice)| is_api_servers(slice));
+        let found: Vec<(String, IpAddr)> = slices
+            .flat_map(|((cluster, ..), slice)| addresses_in(slice).map(|ip| (cluster.clone(), ip)))
+            .collect();
+        for (cluster, ip) in found {
+            let kube_apiserver_of = Some(cluster);
+            match self.at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
+                Some((Place::Node(of, name), ips)) => {
+                    let (cluster, name, ips) = (of.clone(), name.clone(), ips.clone());
+                    self.mesh.put_node(Node { cluster, name, ips, kube_apiserver_of });
+                }
+                Some((Place::Pod(_), _)) => {}
+                Some((Place::Address, _)) | None => {
+                    self.mesh.put_external(External { ip, kube_apiserver_of });
+                }
+            }
         }
     }
 
@@ -220,4 +245,15 @@ fn of_pod(endpoint: &Endpoint, port: &ServicePort) -> Vec<Backend> {
     let Some(port) = number else { return Vec::new() };
     let addresses = endpoint.addresses.iter();
     addresses.map(|address| Backend { address: *address, protocol, port }).collect()
+}
+
+/// Whether a slice is of a cluster's API server.
+pub(crate) fn is_api_servers(slice: &EndpointSlice) -> bool {
+    slice.namespace == "default"
+        && slice.labels.get(SERVICE_NAME_LABEL).is_some_and(|name| name == API_SERVER)
+}
+
+/// The addresses in a slice.
+pub(crate) fn addresses_in(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
+    slice.endpoints.iter().flat_map(|one| &one.addresses).filter_map(|text| text.parse().ok())
 }

@@ -352,3 +352,26 @@ fn a_service_is_answered_for_each_backend() {
         (&json!(8080), &1)
     );
 }
+
+#[test]
+fn the_endpoints_of_the_api_server_are_found() {
+    let slice = |address: &str| {
+        json!({ "cluster": "a", "object": {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "addressType": "IPv4", "endpoints": [{ "addresses": [address] }], "ports": [{ "port": 6443, "protocol": "TCP" }],
+        } })
+    };
+    let policy =
+        cnp(json!({ "endpointSelector": {}, "egress": [{ "toEntities": ["kube-apiserver"] }] }));
+    for (address, to) in
+        [("172.31.0.1", "a-n1"), ("203.0.113.7", "bank"), ("198.51.100.9", "198.51.100.9")]
+    {
+        let line = json!({
+            "policies": [policy], "services": [slice(address)], "endpoints": endpoints(),
+            "flows": [flow("web", to, "6443/TCP"), flow("web", "198.51.100.1", "6443/TCP")],
+        });
+        let flows = answer(&line).flows.unwrap().unwrap();
+        assert_eq!([flows[0].egress, flows[1].egress], [Side::Allowed, Side::Denied], "{to}");
+    }
+}
