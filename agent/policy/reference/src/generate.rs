@@ -34,7 +34,7 @@ pub fn pod_ranges() -> Vec<(String, IpNet)> {
 
 /// A line of a batch, without flows.
 pub fn world() -> impl Strategy<Value = Value> {
-    (endpoints::all(), vec(policy(), 0..6), options()).prop_map(|(endpoints, policies, options)| {
+    (endpoints::all(), vec(policy(), 0..20), options()).prop_map(|(endpoints, policies, options)| {
         let mut line = json!({
             "policies": [], "endpoints": endpoints, "services": endpoints::services(), "options": options,
         });
@@ -48,7 +48,7 @@ pub fn world() -> impl Strategy<Value = Value> {
 }
 
 fn options() -> impl Strategy<Value = Value> {
-    let mode = prop_oneof![8 => Just("default"), 2 => Just("always"), 1 => Just("never")];
+    let mode = prop_oneof![12 => Just("default"), 2 => Just("always"), 1 => Just("never")];
     let localhost = select(vec!["always", "policy"]);
     let cidr = prop_oneof![2 => Just("network-policy"), 1 => Just("all"), 1 => Just("none")];
     (mode, prop::bool::weighted(0.7), localhost, cidr).prop_map(|(mode, local, localhost, cidr)| {
@@ -63,7 +63,7 @@ pub fn flow() -> impl Strategy<Value = Value> {
         port.prop_map(move |port| json!({ "protocol": protocol, "port": port }))
     };
     let traffic = prop_oneof![
-        6 => port(&[80, 81, 443, 53], "TCP"),
+        6 => port(&[80, 80, 81, 443, 53], "TCP"),
         3 => port(&[80, 53], "UDP"),
         1 => port(&[80, 5000], "SCTP"),
         1 => select(vec!["http", "dns"]).prop_map(|name| json!({ "portName": name })),

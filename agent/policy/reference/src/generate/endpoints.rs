@@ -134,12 +134,12 @@ pub(super) fn end() -> impl Strategy<Value = String> {
         select(words)
     };
     prop_oneof![
-        10 => pod.prop_map(|(cluster, namespace, number)| name(cluster, namespace, number)),
-        1 => (0..2usize, 0..3usize, 1..4usize).prop_map(|(cluster, n, number)| {
+        20 => pod.prop_map(|(cluster, namespace, number)| name(cluster, namespace, number)),
+        2 => (0..2usize, 0..3usize, 1..4usize).prop_map(|(cluster, n, number)| {
             format!("{}/{}/{}", CLUSTERS[cluster], NAMESPACES[n], name(cluster, n, number))
         }),
         1 => word(&["10.1.0.1", "10.2.1.2", "fd00:1::0:1"]),
-        2 => word(&["172.31.0.1", "172.31.0.2", "172.31.1.1", "172.31.1.2", "fd00:172::0:1"]),
+        4 => word(&["172.31.0.1", "172.31.0.2", "172.31.1.1", "172.31.1.2", "fd00:172::0:1"]),
         3 => word(&["bank", "bank6", "api"]),
         // Unknown of east, of west, and nobody's.
         2 => word(&["10.1.9.9", "fd00:1::9:9", "10.2.9.9", "198.51.100.1"]),

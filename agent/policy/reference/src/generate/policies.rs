@@ -50,7 +50,7 @@ fn network_policy_rule(peers: &'static str) -> impl Strategy<Value = Value> {
         ),
         2 => range().prop_map(|range| json!({ "ipBlock": range })),
     ];
-    (prop::option::of(vec(peer, 0..3)), ports::network_policy()).prop_map(move |(from, ports)| {
+    (prop::option::of(vec(peer, 0..4)), ports::network_policy()).prop_map(move |(from, ports)| {
         let mut rule = Map::new();
         rule.extend(from.map(|from| (peers.to_owned(), from.into())));
         rule.extend(ports.map(|ports| ("ports".to_owned(), ports)));
@@ -188,11 +188,11 @@ fn cilium_peers(word: &'static str) -> impl Strategy<Value = Option<(&'static st
         _ => Some(("Entities", json!(["cluster"]))),
     };
     prop_oneof![
-        2 => Just(None),
-        5 => vec(selectors::of_endpoints(), 0..3).prop_map(list("Endpoints")),
-        3 => vec(entity.prop_map(Value::from), 0..3).prop_map(list("Entities")),
-        2 => vec(range().prop_map(|one| one["cidr"].clone()), 0..3).prop_map(list("CIDR")),
-        2 => vec(range(), 0..3).prop_map(list("CIDRSet")),
-        1 => vec(service, 0..3).prop_map(services),
+        3 => Just(None),
+        5 => vec(selectors::of_endpoints(), 0..4).prop_map(list("Endpoints")),
+        3 => vec(entity.prop_map(Value::from), 0..4).prop_map(list("Entities")),
+        2 => vec(range().prop_map(|one| one["cidr"].clone()), 0..4).prop_map(list("CIDR")),
+        2 => vec(range(), 0..4).prop_map(list("CIDRSet")),
+        1 => vec(service, 0..4).prop_map(services),
     ]
 }

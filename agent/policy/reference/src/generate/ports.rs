@@ -18,14 +18,14 @@ pub(super) fn network_policy() -> impl Strategy<Value = Option<Value>> {
         json!({ "port": "dns", "protocol": "UDP" }),
         json!({ "port": "dns" }),
     ]);
-    prop::option::of(vec(port, 0..3).prop_map(Value::from))
+    prop::option::of(vec(port, 0..4).prop_map(Value::from))
 }
 
 /// The part of a Cilium rule beside its peers: nothing, ports, or ICMP types.
 pub(super) fn cilium() -> impl Strategy<Value = Option<(&'static str, Value)>> {
     prop_oneof![
-        3 => Just(None),
-        5 => vec(entry(), 0..3).prop_map(|entries| Some(("toPorts", entries.into()))),
+        4 => Just(None),
+        5 => vec(entry(), 0..4).prop_map(|entries| Some(("toPorts", entries.into()))),
         1 => vec(icmp(), 0..3).prop_map(|fields| Some(("icmps", json!([{ "fields": fields }])))),
     ]
 }
@@ -48,7 +48,8 @@ fn entry() -> impl Strategy<Value = Value> {
         json!({ "protocol": "VRRP" }),
     ]);
     prop_oneof![
-        9 => vec(port, 0..3).prop_map(|ports| json!({ "ports": ports })),
+        1 => Just(json!({ "ports": [] })),
+        9 => vec(port, 1..4).prop_map(|ports| json!({ "ports": ports })),
         1 => Just(json!({})),
     ]
 }
