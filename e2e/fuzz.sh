@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/development/cargo.sh
 
-for folder in proto/wire/fuzz proto/policy/fuzz certs/fuzz clustermesh-apiserver/source/fuzz agent/cni/fuzz cli/offline/fuzz; do
+for folder in proto/wire/fuzz proto/policy/fuzz cli/policy/fuzz certs/fuzz clustermesh-apiserver/source/fuzz agent/cni/fuzz cli/offline/fuzz; do
     for target in "$folder"/fuzz_targets/*.rs; do
         name=$(basename "$target" .rs)
         echo "fuzz: $folder $name" >&2

@@ -184,6 +184,20 @@ fn source() {
 }
 
 #[test]
+fn policy() {
+    let small = ["--identities", "500", "--policies", "50", "--cidrs", "200", "--rounds", "5"];
+    let table = bench("benchpol", &[&["policy"], &small[..]].concat());
+    let rows = rows(&table);
+    let sizes: Vec<f64> = rows.iter().map(|row| number(row, "/identities")).collect();
+    assert_eq!(sizes, [50.0, 500.0]);
+    for row in rows {
+        for time in ["identityMicros", "comparedMicros", "fewMillis", "allMillis", "cidrsMillis"] {
+            assert!(number(row, &format!("/{time}")) > 0.0, "{time}: {row:#}");
+        }
+    }
+}
+
+#[test]
 fn reconnect() {
     let row = bench("benchreco", &["reconnect", "--endpoints", "500"]);
     // Ten endpoints are replaced by ten others.

@@ -1,14 +1,17 @@
 //! Nodes and identities, as the clusters report them.
 
+use std::net::IpAddr;
+
 use mesh_admin::v1;
-use mesh_model::{ClusterId, ClusterName};
+use mesh_core::AddressState;
+use mesh_model::{ClusterId, ClusterName, Identity};
 
 use mesh_node::Node;
 
 /// The nodes of a cluster, or of all.
 pub fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
     let of = |(name, id): (&ClusterName, ClusterId)| -> Vec<v1::Node> {
-        let node = |(node, ips): (&str, &[std::net::IpAddr])| v1::Node {
+        let node = |(node, ips): (&str, &[IpAddr])| v1::Node {
             cluster: name.to_string(),
             cluster_id: id.get().into(),
             own: name == state.core.local(),
@@ -29,7 +32,12 @@ pub fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
 }
 
 /// The identities of a cluster, or of all; or one of them.
-pub fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
+pub fn listed(state: &Node, wanted: &str, number: u32) -> v1::ListIdentitiesResponse {
+    let identities = identities(state, wanted, number);
+    v1::ListIdentitiesResponse { identities, ..v1::ListIdentitiesResponse::default() }
+}
+
+fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
     let of = |(name, _): (&ClusterName, ClusterId)| -> Vec<v1::Identity> {
         let uses = state.core.merge().identity_uses(name);
         let identities = state.core.merge().identities(name);
@@ -46,6 +54,29 @@ pub fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> 
         identities
     };
     clusters(state, wanted).into_iter().flat_map(of).collect()
+}
+
+/// Who reports an address: the one that has it first.
+pub fn claims(state: &Node, address: IpAddr) -> v1::ListIdentitiesResponse {
+    let (found, claims) = state.core.address(address);
+    let holder = match &found {
+        AddressState::Known { cluster, .. } => Some(cluster),
+        AddressState::UnknownOf(_) | AddressState::Outside => None,
+    };
+    let claim = |(name, identity): (&ClusterName, Identity)| v1::AddressClaim {
+        cluster: name.to_string(),
+        number: identity.get(),
+        labels: state.core.merge().labels_of(name, identity).unwrap_or_default().into(),
+        has_it: holder == Some(name),
+    };
+    v1::ListIdentitiesResponse {
+        identities: Vec::new(),
+        claims: claims.into_iter().map(claim).collect(),
+        unknown_of: match found {
+            AddressState::UnknownOf(cluster) => cluster.to_string(),
+            AddressState::Known { .. } | AddressState::Outside => String::new(),
+        },
+    }
 }
 
 /// The local cluster first.

@@ -12,7 +12,7 @@ use mesh_node::Node;
 
 pub use absences::refused;
 pub use explain::explain;
-pub use known::{identities, nodes};
+pub use known::{claims, listed, nodes};
 pub use peers::{all_peers, all_problems, certificates};
 pub use services::service;
 pub use wanted::Wanted;

@@ -17,7 +17,7 @@ use mesh_admin::{
     version::version,
 };
 use mesh_agent_admin::{
-    Wanted, all_peers, all_problems, certificates, explain, identities, nodes, refused, service,
+    Wanted, all_peers, all_problems, certificates, claims, explain, listed, nodes, refused, service,
 };
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
@@ -192,9 +192,17 @@ impl Admin for AgentAdmin {
         &self,
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
-        let ListIdentitiesRequest { cluster, number } = request.into_inner();
-        let identities = self.ask(move |node: &Node| identities(node, &cluster, number)).await?;
-        Ok(Response::new(ListIdentitiesResponse { identities }))
+        let ListIdentitiesRequest { cluster, number, address } = request.into_inner();
+        let answer = match address.as_str() {
+            "" => self.ask(move |node: &Node| listed(node, &cluster, number)).await?,
+            address => {
+                let address = address.parse().map_err(|error| {
+                    Status::invalid_argument(format!("the address {address:?}: {error}"))
+                })?;
+                self.ask(move |node: &Node| claims(node, address)).await?
+            }
+        };
+        Ok(Response::new(answer))
     }
 
     async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {

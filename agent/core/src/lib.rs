@@ -28,6 +28,7 @@ pub use input::{
     Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, Prune, Reported,
     RestoredCluster, Wanted,
 };
+pub use mesh_merge::AddressState;
 pub use peers::Refused;
 pub use problem::{Problem, ProblemKind};
 pub use staleness::Away;

@@ -22,6 +22,8 @@ pub enum ProblemKind {
     RecordsRefused,
     /// A peer file without a grant.
     MissingGrant,
+    /// Addresses that several clusters report.
+    AddressesContested,
     /// A peer that was unreachable for longer than its budget.
     PeerStale,
     /// The local cluster's writer reports nothing.

@@ -18,4 +18,4 @@ mod services;
 pub use accounting::Tally;
 pub use admission::{Claims, LocalRanges, MissingGrant, Refused, RefusedRecord};
 pub use cluster::Counts;
-pub use merge::{Delta, Expired, IdInUse, Located, Merge, PodName};
+pub use merge::{AddressState, Delta, Expired, IdInUse, Located, Merge, PodName};

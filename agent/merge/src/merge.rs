@@ -18,15 +18,18 @@ use crate::{
     admission::{Claims, LocalRanges, RefusedRecord, Validator},
     cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
     nodes::NodeEntry,
-    services::SourceId,
 };
 
+mod claimants;
 mod frontends;
+mod grants;
 mod local;
 mod prune;
 mod services;
 mod views;
 
+pub use claimants::AddressState;
+use claimants::Claimants;
 pub use local::PodName;
 pub use prune::Expired;
 
@@ -42,6 +45,7 @@ pub struct Merge {
     frontends: HashMap<Frontend, Arc<ServiceName>>,
     /// The other local services that would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
+    claimants: Claimants,
     deltas: Vec<Delta>,
 }
 
@@ -52,6 +56,10 @@ pub enum Delta {
     Service(ServiceDelta),
     /// About the way to a cluster's pods.
     Route(RouteDelta),
+    /// Whose an address is, or its identity: [`Merge::address`] may say something else than before.
+    Address(IpNet),
+    /// An identity of a cluster is new, has other labels, or is gone: [`Merge::labels_of`].
+    Identity(ClusterName, Identity),
     /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
     /// The location of addresses: [`Merge::node_of`] may return more than before.
@@ -104,117 +112,16 @@ impl Merge {
             grants: BTreeMap::new(),
             frontends: HashMap::new(),
             waiting: BTreeMap::new(),
+            claimants: Claimants::default(),
             deltas: Vec::new(),
         }
-    }
-
-    /// Sets a peer, new or with another grant. What the grant no longer covers is removed; everything else that it
-    /// reported stays. Returns the cluster that had the ID in the grant: nothing more is accepted from it, and all that
-    /// it reported is removed.
-    pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
-        match claims {
-            Some(claims) => self.grants.insert(name.clone(), claims),
-            None => self.grants.remove(name),
-        };
-        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Local));
-        let peers: Vec<ClusterName> =
-            self.clusters.keys().filter(|name| **name != self.local).cloned().collect();
-        for name in peers {
-            self.set_judge(&name);
-        }
-        let id = self.grants.get(name)?.id?;
-        let holds = |(other, cluster): &(&ClusterName, &Cluster)| {
-            *other != name && cluster.id == id && self.reserved(other, id).is_some()
-        };
-        let (holder, _) = self.clusters.iter().find(holds)?;
-        let holder = holder.clone();
-        self.forget(&holder);
-        if let Some(cluster) = self.clusters.get_mut(&holder) {
-            (cluster.id, cluster.held) = (ClusterId::NONE, true);
-        }
-        Some(holder)
-    }
-
-    /// The cluster that an ID is reserved for, if that is another than `name`. A grant with this ID reserves it, and
-    /// the local cluster has its own.
-    fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
-        let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
-        if *name == self.local || granted(name) == Some(id) {
-            return None;
-        }
-        self.grants.keys().find(|other| granted(other) == Some(id))
-    }
-
-    /// Checks a peer by the present grants, including its existing records.
-    fn set_judge(&mut self, name: &ClusterName) {
-        let judge = match self.grants.get(name) {
-            Some(claims) => Validator::Granted {
-                claims: claims.clone(),
-                ours: self.ranges.all().copied().collect(),
-            },
-            None => {
-                let granted = self.grants.values();
-                let granted = granted.flat_map(|c| c.pod_cidrs.iter().chain(&c.node_cidrs));
-                Validator::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
-            }
-        };
-        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.judge != judge)
-        else {
-            return;
-        };
-        let routed = cluster.judge.has_routes();
-        cluster.judge = judge;
-        let judge = &cluster.judge;
-        if judge.has_routes() != routed {
-            let change: fn(Route) -> RouteDelta =
-                if routed { RouteDelta::Removed } else { RouteDelta::Added };
-            for (node, entry, _) in cluster.nodes.iter() {
-                let routes = entry.routes().map(|(range, via)| Route {
-                    cluster: name.clone(),
-                    node: node.into(),
-                    range,
-                    via,
-                });
-                self.deltas.extend(routes.map(|route| Delta::Route(change(route))));
-            }
-        }
-        let mut gone = Vec::new();
-        cluster.addresses.retain(|net, entry| {
-            let stays = judge.check_address(*net).is_ok();
-            if !stays {
-                gone.push(entry.round);
-            }
-            stays
-        });
-        let nodes = cluster.nodes.iter();
-        let nodes = nodes.filter(|(node, entry, _)| judge.check_node(node, entry).is_err());
-        let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
-        let addresses = |service: &ServiceName, source| {
-            let part = cluster.services.get(service).into_iter();
-            part.flat_map(move |part| part.addresses(source))
-        };
-        let services = cluster.services.keys().filter(|service| {
-            judge.check_service(service, addresses(service, SourceId::RECORD)).is_err()
-        });
-        let services: Vec<Arc<ServiceName>> = services.cloned().collect();
-        let slices = cluster.slices.iter().filter(|(_, slice)| {
-            let service = slice.service.as_ref();
-            service
-                .is_some_and(|name| judge.check_slice(name, addresses(name, slice.source)).is_err())
-        });
-        let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
-        for round in gone {
-            cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, round)), None);
-        }
-        services.into_iter().for_each(|service| self.set_service(name, service, None));
-        slices.iter().for_each(|slice| self.set_slice(name, slice, None));
-        nodes.iter().for_each(|node| self.set_node(name, node, None));
     }
 
     /// A peer that is gone takes everything with it that it reported.
     pub fn remove_peer(&mut self, name: &ClusterName) {
         if *name != self.local {
             self.grants.remove(name);
+            self.set_overlapping(name);
             self.forget(name);
             self.clusters.remove(name);
         }
@@ -310,6 +217,7 @@ impl Merge {
                 if let Some(cluster) = self.clusters.get_mut(name)
                     && let Some((labels, round)) = cluster.identities.remove(identity)
                 {
+                    self.deltas.push(Delta::Identity(name.clone(), *identity));
                     cluster.note(
                         RecordKind::Identity,
                         Some((identity_bytes(&labels), round)),
@@ -322,6 +230,7 @@ impl Merge {
                     && let Some(entry) = cluster.addresses.remove(net)
                 {
                     cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, entry.round)), None);
+                    self.unclaim(name, *net, self.is_ungranted(name));
                 }
             }
             RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
@@ -344,6 +253,10 @@ impl Merge {
         let labels: Box<str> = labels.to_string().into();
         let bytes = identity_bytes(&labels);
         let before = cluster.identities.insert(identity, (labels, round));
+        let known = cluster.identities.get(&identity).map(|(labels, _)| labels);
+        if before.as_ref().map(|(labels, _)| labels) != known {
+            self.deltas.push(Delta::Identity(name.clone(), identity));
+        }
         let before = before.map(|(labels, round)| (identity_bytes(&labels), round));
         cluster.note(RecordKind::Identity, before, Some(bytes));
     }
@@ -359,8 +272,16 @@ impl Merge {
             let (id, addresses) = (cluster.id, Located::One(address.net.addr()));
             self.deltas.push(Delta::Located { id, addresses });
         }
+        let is_known = before.map(|entry| entry.identity);
         let before = before.map(|entry| (ADDRESS_BYTES, entry.round));
         cluster.note(RecordKind::Address, before, Some(ADDRESS_BYTES));
+        match is_known {
+            None => self.claim(name, address.net),
+            Some(identity) if identity != address.identity => {
+                self.deltas.push(Delta::Address(address.net));
+            }
+            Some(_) => {}
+        }
     }
 
     fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {

@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// Names of values that a stranger understands, and that `-h` shows.
-    const VALUES: [&str; 40] = [
+    const VALUES: [&str; 44] = [
         "ADDRESS",
         "BOOL",
         "BYTES",
@@ -334,6 +334,10 @@ mod tests {
         "TARGET",
         "URL",
         "USER",
+        "ENGINE",
+        "PORT,…",
+        "[CLUSTER=]CIDR",
+        "[CLUSTER=]FILE",
     ];
 
     /// Words that only we understand, or that do not say who acts.

@@ -1,7 +1,9 @@
 //! `clustermesh identity`: the identities that agents know.
 
+use std::net::IpAddr;
+
 use anyhow::{Error, bail};
-use mesh_admin::v1::{Identity, ListIdentitiesRequest};
+use mesh_admin::v1::{AddressClaim, Identity, ListIdentitiesRequest, ListIdentitiesResponse};
 use mesh_model::Labels;
 use serde_json::{Value, json};
 
@@ -20,9 +22,17 @@ struct Seen {
     identity: Identity,
 }
 
+/// A report of an address, and the cluster of the agent that knows it.
+struct SeenClaim {
+    from: String,
+    address: IpAddr,
+    claim: AddressClaim,
+}
+
 /// The identities that a user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
+    Address(IpAddr),
     Id(u32),
     Labels(Selector),
 }
@@ -44,6 +54,9 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
         }
         IdentityCommand::Show { identity, from, cluster } => {
             let wanted = IdentityQuery::parse(identity).map_err(Error::msg)?;
+            if let IdentityQuery::Address(address) = wanted {
+                return claims(from, address, output);
+            }
             let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
             let (mut seen, warnings) = ask(from, cluster.as_deref(), number)?;
             seen.retain(|seen| wanted.is(&seen.identity));
@@ -58,6 +71,36 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
     Ok(complain(warnings))
 }
 
+/// Who reports an address, as one agent of each cluster knows it.
+fn claims(from: &From, address: IpAddr, output: Output) -> anyhow::Result<Outcome> {
+    let contexts = contexts::find_or_all(from.context.as_deref())?;
+    let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
+        let address = address.to_string();
+        let request = ListIdentitiesRequest { address, ..ListIdentitiesRequest::default() };
+        let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let answer = client.list_identities(request).await.map_err(Unanswered::failed)?;
+        let ListIdentitiesResponse { claims, unknown_of, .. } = answer.into_inner();
+        Ok(vec![(claims, unknown_of)])
+    })?;
+    let (answers, mut warnings) = answers.split();
+    let mut seen = Vec::new();
+    for (from, (claims, unknown_of)) in answers {
+        match (claims.is_empty(), unknown_of.as_str()) {
+            (_, "") if claims.is_empty() => warnings.push(format!(
+                "{from}: {address} is no pod's or node's of the mesh, as far as its agent knows"
+            )),
+            (_, "") => {}
+            (_, cluster) => warnings.push(format!(
+                "{from}: {address} is unknown of cluster {cluster}: policies do not take it for the world, and no label selects it"
+            )),
+        }
+        let of = |claim| SeenClaim { from: from.clone(), address, claim };
+        seen.extend(claims.into_iter().map(of));
+    }
+    output::list(output, "AddressClaimList", None, &seen, json!({ "warnings": warnings }))?;
+    Ok(complain(warnings))
+}
+
 /// Asks one agent of each cluster.
 fn ask(
     from: &From,
@@ -66,7 +109,8 @@ fn ask(
 ) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
-        let request = ListIdentitiesRequest { cluster: cluster.unwrap_or_default().into(), number };
+        let cluster = cluster.unwrap_or_default().into();
+        let request = ListIdentitiesRequest { cluster, number, address: String::new() };
         let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
         let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
         let identities = client.list_identities(request).await.map_err(Unanswered::failed)?;
@@ -81,6 +125,9 @@ fn ask(
 
 impl IdentityQuery {
     fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
         match text.parse() {
             // 0 is no identity's.
             Ok(number) if number > 0 => Ok(Self::Id(number)),
@@ -90,6 +137,8 @@ impl IdentityQuery {
 
     fn is(&self, identity: &Identity) -> bool {
         match self {
+            // It has no identity of its own: who reports it is listed.
+            Self::Address(_) => false,
             Self::Id(number) => identity.number == *number,
             Self::Labels(wanted) => wanted.selects(&identity.labels),
         }
@@ -136,6 +185,37 @@ impl Listed for Seen {
     }
 }
 
+impl Listed for SeenClaim {
+    const HEADER: &'static [&'static str] = &["IN", "ADDRESS", "CLUSTER", "HAS IT", "ID", "LABELS"];
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.claim.cluster, self.address)
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let AddressClaim { cluster, number, labels, has_it } = &self.claim;
+        let has_it = if *has_it { "yes" } else { "no" };
+        let labels = labels.trim_end_matches(';').replace(';', " ");
+        let address = self.address.to_string();
+        vec![vec![
+            self.from.clone(),
+            address,
+            cluster.clone(),
+            has_it.into(),
+            number.to_string(),
+            labels,
+        ]]
+    }
+
+    fn json(&self) -> Value {
+        let AddressClaim { cluster, number, labels, has_it } = &self.claim;
+        json!({
+            "in": self.from, "address": self.address, "cluster": cluster, "hasIt": has_it, "id": number,
+            "labels": labels::json(labels),
+        })
+    }
+}
+
 impl Seen {
     /// The namespace of the identity's pods.
     fn namespace(&self) -> Option<&str> {
@@ -158,6 +238,18 @@ mod tests {
         let identity =
             Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };
         samples::list_fits(80, &[Seen { from: "b".into(), identity }]);
+    }
+
+    #[test]
+    fn claims_fit() {
+        let labels = "k8s:app=web;k8s:io.kubernetes.pod.namespace=shop;".to_owned();
+        let claim = AddressClaim { cluster: "b".into(), number: 131_500, labels, has_it: true };
+        let address = "fd00:10:2:1::17".parse().unwrap();
+        samples::list_fits(100, &[SeenClaim { from: "a".into(), address, claim }]);
+        assert_eq!(
+            IdentityQuery::parse("10.2.0.5"),
+            Ok(IdentityQuery::Address([10, 2, 0, 5].into()))
+        );
     }
 
     #[test]

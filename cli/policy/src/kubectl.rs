@@ -3,20 +3,17 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_model::{
-    AddressKind, EndpointSlice, Protocol,
+    AddressKind, Protocol,
     object::{Node, Object, Pod},
-    service::SERVICE_NAME_LABEL,
 };
 use mesh_source::{Format, decode};
 
 use crate::{
     entry::{Entry, EntryKind, EntryPort},
     problem::Problem,
+    service::{addresses_in, is_api_servers},
     world::World,
 };
-
-/// The service of a cluster's API server, in namespace `default`.
-const API_SERVER: &str = "kubernetes";
 
 // === impl World ===
 
@@ -56,7 +53,7 @@ impl World {
                 Object::Service(service) => self.add_service(cluster, *service),
                 Object::EndpointSlice(slice) => {
                     if is_api_servers(&slice) {
-                        api_server.extend(addresses(&slice));
+                        api_server.extend(addresses_in(&slice));
                     }
                     self.add_slice(cluster, *slice);
                 }
@@ -87,15 +84,6 @@ fn mark_api_server(entries: &mut Vec<Entry>, address: IpAddr, cluster: &str) {
         kube_apiserver: true,
         ..Entry::new(EntryKind::External, &name, cluster)
     });
-}
-
-fn is_api_servers(slice: &EndpointSlice) -> bool {
-    slice.namespace == "default"
-        && slice.labels.get(SERVICE_NAME_LABEL).is_some_and(|name| name == API_SERVER)
-}
-
-fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
-    slice.endpoints.iter().flat_map(|one| &one.addresses).filter_map(|text| text.parse().ok())
 }
 
 fn of_node(node: &Node, cluster: &str) -> Entry {

@@ -1,19 +1,21 @@
 //! Flows to the address of a service are flows to its backends.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
 use mesh_model::{
-    Protocol,
+    EndpointSlice, Protocol,
     object::{Kind, Object, Service, ServicePort, TargetPort},
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
+use mesh_policy::{External, Node};
 use mesh_source::{decode_object, picks};
 use serde_json::Value;
 
 use crate::{
     flow::Asked,
-    problem::Problem,
-    world::{Endpoint, World},
+    problem::{Problem, object_name},
+    world::{Endpoint, Place, World},
 };
 
 /// A service, and where its connections go.
@@ -32,6 +34,14 @@ pub(crate) struct Backend {
     pub(crate) port: u16,
 }
 
+/// The service of a cluster's API server, in namespace `default`.
+const API_SERVER: &str = "kubernetes";
+/// The widest ranges of services that are guessed: kubeadm's default, and the widest of IPv6 that Kubernetes accepts.
+const WIDEST_V4: u8 = 12;
+const WIDEST_V6: u8 = 108;
+/// Usual lengths of ranges of services.
+const USUAL_V4: [u8; 3] = [16, 20, 24];
+const USUAL_V6: [u8; 2] = [108, 112];
 /// Either makes a service global (`docs/annotations.md`).
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 
@@ -40,6 +50,7 @@ const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service
 impl World {
     /// Tells policies of the services, once they are all there.
     pub fn link_services(&mut self) {
+        self.link_api_servers();
         for ((cluster, ..), service) in &self.services {
             self.mesh.put_service(mesh_policy::Service {
                 cluster: cluster.clone(),
@@ -52,7 +63,28 @@ impl World {
         }
     }
 
-    /// Adds a Service or an `EndpointSlice` as an API server has it.
+    /// The addresses of `default/kubernetes` are those of a cluster's API server: of nodes, or outside.
+    fn link_api_servers(&mut self) {
+        let slices = self.slices.iter().filter(|(_, slice)| is_api_servers(slice));
+        let found: Vec<(String, IpAddr)> = slices
+            .flat_map(|((cluster, ..), slice)| addresses_in(slice).map(|ip| (cluster.clone(), ip)))
+            .collect();
+        for (cluster, ip) in found {
+            let kube_apiserver_of = Some(cluster);
+            match self.at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
+                Some((Place::Node(of, name), ips)) => {
+                    let (cluster, name, ips) = (of.clone(), name.clone(), ips.clone());
+                    self.mesh.put_node(Node { cluster, name, ips, kube_apiserver_of });
+                }
+                Some((Place::Pod(_), _)) => {}
+                Some((Place::Address, _)) | None => {
+                    self.mesh.put_external(External { ip, kube_apiserver_of });
+                }
+            }
+        }
+    }
+
+    /// Adds a Service, an `EndpointSlice` or a `ServiceCIDR` as an API server has it.
     ///
     /// # Errors
     /// When it is neither, or invalid.
@@ -66,25 +98,99 @@ impl World {
         let kind = match name {
             "Service" => Kind::Service,
             "EndpointSlice" => Kind::EndpointSlice,
+            "ServiceCIDR" => return self.add_service_cidr(cluster, object, part),
             _ => {
-                let reason = format!("{name:?}: a Service or an EndpointSlice");
-                return Err(Problem::new(part, "object.kind", reason));
+                let reason = format!("{name:?}: a Service, an EndpointSlice or a ServiceCIDR");
+                return Err(Problem::new(object_name(object, part), "kind", reason));
             }
         };
         match decode_object(kind, &object.to_string()) {
             Ok(Object::Service(service)) => self.add_service(cluster, *service),
             Ok(Object::EndpointSlice(slice)) => self.add_slice(cluster, *slice),
             Ok(_) => {}
-            Err(error) => return Err(Problem::new(part, "object", error.reason)),
+            Err(error) => {
+                let (field, reason) = field_of(&error.reason);
+                return Err(Problem::new(object_name(object, part), field, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_service_cidr(
+        &mut self,
+        cluster: &str,
+        object: &Value,
+        part: &str,
+    ) -> Result<(), Problem> {
+        let refuse =
+            |reason: &str| Problem::new(object_name(object, part), "spec.cidrs", reason.to_owned());
+        let ranges = object.pointer("/spec/cidrs").and_then(Value::as_array);
+        for range in ranges.ok_or_else(|| refuse("it is missing"))? {
+            let range = range.as_str().and_then(|text| text.parse::<IpNet>().ok());
+            self.add_service_range(cluster, range.ok_or_else(|| refuse("not a list of ranges"))?);
         }
         Ok(())
     }
 }
 
+/// The path with which a reason begins, and the rest.
+fn field_of(reason: &str) -> (&str, &str) {
+    let is_path =
+        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"./[]-_".contains(&b));
+    reason.split_once(": ").filter(|(field, _)| is_path(field)).unwrap_or(("", reason))
+}
+
 /// Whether an address is in a range of services, or is one.
 pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {
-    world.service_ranges.iter().any(|(_, range)| range.contains(&address))
+    range_of(world, address).is_some()
         || world.services.values().any(|service| service.cluster_ips.contains(&address))
+}
+
+/// The cluster and the range of services in which an address is: one that was given, or one around the services of a
+/// cluster in which nothing else is.
+fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
+    let mut given = world.service_ranges.iter();
+    if let Some(given) = given.find(|(_, range)| range.contains(&address)) {
+        return Some(given.clone());
+    }
+    // Not the clusters that are named: where there is one, it may have no name.
+    let clusters: BTreeSet<&String> = world.services.keys().map(|(cluster, ..)| cluster).collect();
+    clusters.into_iter().find_map(|cluster| {
+        let services = world.services.iter().filter(|((of, ..), _)| of == cluster);
+        let all = services.flat_map(|(_, service)| &service.cluster_ips);
+        let all: Vec<IpAddr> =
+            all.copied().filter(|one| one.is_ipv6() == address.is_ipv6()).collect();
+        let mut around = IpNet::from(*all.first()?);
+        while !all.iter().all(|one| around.contains(one)) {
+            around = around.supernet()?;
+        }
+        let widest = if address.is_ipv6() { WIDEST_V6 } else { WIDEST_V4 };
+        if around.prefix_len() < widest {
+            return None;
+        }
+        let mut guesses = guesses(around).take_while(|range| range.contains(&address));
+        guesses.find(|range| is_free(world, range)).map(|range| (cluster.to_owned(), range))
+    })
+}
+
+/// What may be the range of services that are within a range, the widest first. One service says little of the size, so
+/// usual sizes are tried where the addresses are private.
+fn guesses(around: IpNet) -> impl Iterator<Item = IpNet> {
+    let usual = match around.addr() {
+        IpAddr::V4(address) if address.is_private() => USUAL_V4.as_slice(),
+        IpAddr::V6(address) if address.is_unique_local() => USUAL_V6.as_slice(),
+        IpAddr::V4(_) | IpAddr::V6(_) => &[],
+    };
+    let wider = usual.iter().filter(move |length| **length < around.prefix_len());
+    let wider = wider.filter_map(move |length| IpNet::new(around.addr(), *length).ok());
+    wider.map(|range| range.trunc()).chain([around])
+}
+
+/// Whether no endpoint is in a range, and no range of pods meets it.
+fn is_free(world: &World, range: &IpNet) -> bool {
+    let meets = |pods: &IpNet| pods.contains(range) || range.contains(pods);
+    !world.pod_ranges.iter().any(meets)
+        && !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| range.contains(one))
 }
 
 /// The service at an address, and its backends at the asked port. `None`: the address is no service's.
@@ -97,7 +203,7 @@ pub(crate) fn find(
     let mut services = world.services.iter();
     let found = services.find(|(_, service)| service.cluster_ips.contains(&address));
     let Some(((cluster, namespace, name), service)) = found else {
-        return match world.service_ranges.iter().find(|(_, range)| range.contains(&address)) {
+        return match range_of(world, address) {
             None => Ok(None),
             Some((cluster, range)) => {
                 let reason = format!(
@@ -191,4 +297,15 @@ fn of_pod(endpoint: &Endpoint, port: &ServicePort) -> Vec<Backend> {
     let Some(port) = number else { return Vec::new() };
     let addresses = endpoint.addresses.iter();
     addresses.map(|address| Backend { address: *address, protocol, port }).collect()
+}
+
+/// Whether a slice is of a cluster's API server.
+pub(crate) fn is_api_servers(slice: &EndpointSlice) -> bool {
+    slice.namespace == "default"
+        && slice.labels.get(SERVICE_NAME_LABEL).is_some_and(|name| name == API_SERVER)
+}
+
+/// The addresses in a slice.
+pub(crate) fn addresses_in(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
+    slice.endpoints.iter().flat_map(|one| &one.addresses).filter_map(|text| text.parse().ok())
 }

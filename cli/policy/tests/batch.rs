@@ -1,5 +1,7 @@
 //! Lines of a batch and their answers, each from a documented rule.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use mesh_labels::LabelFilter;
 use mesh_policy::Options;
 use mesh_verdict::{BatchAnswer, Side, answer_line};
@@ -349,4 +351,27 @@ fn a_service_is_answered_for_each_backend() {
         (&flow["backends"][0]["port"], &flow["backends"].as_array().unwrap().len()),
         (&json!(8080), &1)
     );
+}
+
+#[test]
+fn the_endpoints_of_the_api_server_are_found() {
+    let slice = |address: &str| {
+        json!({ "cluster": "a", "object": {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "addressType": "IPv4", "endpoints": [{ "addresses": [address] }], "ports": [{ "port": 6443, "protocol": "TCP" }],
+        } })
+    };
+    let policy =
+        cnp(json!({ "endpointSelector": {}, "egress": [{ "toEntities": ["kube-apiserver"] }] }));
+    for (address, to) in
+        [("172.31.0.1", "a-n1"), ("203.0.113.7", "bank"), ("198.51.100.9", "198.51.100.9")]
+    {
+        let line = json!({
+            "policies": [policy], "services": [slice(address)], "endpoints": endpoints(),
+            "flows": [flow("web", to, "6443/TCP"), flow("web", "198.51.100.1", "6443/TCP")],
+        });
+        let flows = answer(&line).flows.unwrap().unwrap();
+        assert_eq!([flows[0].egress, flows[1].egress], [Side::Allowed, Side::Denied], "{to}");
+    }
 }

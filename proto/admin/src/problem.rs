@@ -47,6 +47,8 @@ codes! {
         "correct what PEER exports outside its grant, or widen the grant in the peer file: clustermesh connect",
     MissingGrant "missing-grant"
         "write the peer file again, which adds the grant: clustermesh connect",
+    AddressesContested "addresses-contested"
+        "see who reports them: clustermesh identity show ADDRESS; give each cluster pod ranges of its own, and write the peer files again: clustermesh connect",
     PeerStale "peer-stale"
         "bring PEER's etcd back, or disconnect: clustermesh disconnect",
     LocalApiserver "local-apiserver"

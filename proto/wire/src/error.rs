@@ -75,6 +75,14 @@ pub enum DecodeError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// An identity of a peer has a label that says that it is no pod.
+    #[error("the label {of}:{key}: a peer may not give its pods labels of the source {of}")]
+    LabelSource {
+        /// The label's source.
+        of: String,
+        /// Its key.
+        key: String,
+    },
     /// A value of an enumeration, or a name, is invalid.
     #[error("{field}: {text:?} is not allowed here")]
     Word {

@@ -32,6 +32,8 @@ impl Core {
                     let changes = &mut self.wanted.changes;
                     self.choice.located(id, addresses, &self.merge, changes);
                 }
+                // No writer needs them yet.
+                Delta::Address(_) | Delta::Identity(..) => {}
                 Delta::Confirmed { cluster, kind, .. } => self.confirmed(&cluster, kind),
             }
         }

@@ -165,25 +165,22 @@ impl Merge {
             }
             RecordKind::Identity => {
                 let Cluster { identities, account, .. } = cluster;
-                identities.retain(|_, (labels, round)| {
-                    let stays = !stale(*round);
-                    if !stays {
-                        account.change(kind, Some((identity_bytes(labels), *round)), None);
-                    }
-                    stays
-                });
+                let gone = identities.extract_if(|_, (_, round)| stale(*round));
+                for (identity, (labels, round)) in gone {
+                    account.change(kind, Some((identity_bytes(&labels), round)), None);
+                    self.deltas.push(Delta::Identity(name.clone(), identity));
+                }
                 shrink(identities);
             }
             RecordKind::Address => {
                 let Cluster { addresses, account, .. } = cluster;
-                addresses.retain(|_, entry| {
-                    let stays = !stale(entry.round);
-                    if !stays {
-                        account.change(kind, Some((ADDRESS_BYTES, entry.round)), None);
-                    }
-                    stays
-                });
+                let gone: Vec<_> = addresses.extract_if(|_, entry| stale(entry.round)).collect();
                 shrink(addresses);
+                for (_, entry) in &gone {
+                    account.change(kind, Some((ADDRESS_BYTES, entry.round)), None);
+                }
+                let ungranted = self.is_ungranted(name);
+                gone.into_iter().for_each(|(net, _)| self.unclaim(name, net, ungranted));
             }
             RecordKind::Service => {
                 let is_stale = |part: &ServicePart| {
@@ -230,8 +227,6 @@ impl Merge {
     /// Everything that a cluster reported is gone.
     pub(super) fn forget(&mut self, name: &ClusterName) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
-        cluster.identities.clear();
-        cluster.addresses.clear();
         cluster.confirmed.clear();
         cluster.namespaces.clear();
         self.deltas.extend(cluster.pods.drain().map(|(pod, _)| Delta::Pod(pod)));

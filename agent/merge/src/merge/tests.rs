@@ -1,3 +1,4 @@
+mod claimants;
 mod model;
 mod orders;
 mod slices;
@@ -88,7 +89,9 @@ fn node(cluster: &str, node: &str, range: &str) -> RecordEvent {
 fn deltas(merge: &mut Merge) -> Vec<String> {
     let deltas = merge.take_deltas().into_iter();
     deltas
-        .filter(|delta| !matches!(delta, Delta::Located { .. }))
+        .filter(|delta| {
+            !matches!(delta, Delta::Located { .. } | Delta::Address(_) | Delta::Identity(..))
+        })
         .map(|delta| match delta {
             Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => {
                 format!("+{} {frontend}", service.name)
@@ -116,7 +119,9 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
             }
             Delta::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
             Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
-            Delta::Located { .. } => unreachable!("left out above"),
+            Delta::Located { .. } | Delta::Address(_) | Delta::Identity(..) => {
+                unreachable!("left out above")
+            }
         })
         .collect()
 }

@@ -128,9 +128,9 @@ pub(crate) enum IdentityCommand {
         #[arg(long, short = 'l', value_name = "LABELS")]
         selector: Option<Selector>,
     },
-    /// Show an identity by its ID, or the identities with certain labels
+    /// Show an identity by its ID, the identities with certain labels, or the clusters that report an address
     Show {
-        /// An ID, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
+        /// An ID, an address, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
         identity: String,
         #[command(flatten)]
         from: From,

@@ -85,7 +85,7 @@ pub(crate) struct WorldArgs {
     #[arg(long, value_enum, value_name = "MODE", default_value = "always")]
     pub(crate) allow_localhost: LocalhostArg,
     /// Which kinds' CIDRs match pods and nodes of the mesh
-    #[arg(long, value_enum, value_name = "KINDS", default_value = "network-policy")]
+    #[arg(long, value_enum, value_name = "KIND", default_value = "network-policy")]
     pub(crate) cidr_match: CidrArg,
     #[command(flatten)]
     pub(crate) labels: LabelRules,

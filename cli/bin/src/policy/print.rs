@@ -103,3 +103,60 @@ fn word(side: Side) -> &'static str {
         Side::NotEnforced => "not enforced",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_labels::LabelFilter;
+    use mesh_policy::Options;
+    use mesh_verdict::{BatchAnswer, answer_line};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::output::samples;
+
+    fn asked() -> (Vec<Flow>, BatchAnswer) {
+        let flows = json!([{ "from": "web", "to": "bank", "port": 443 }, { "from": "bank", "to": "web", "icmpType": 8 }]);
+        let line = json!({
+            "policies": [{ "object": {
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": { "namespace": "shop", "name": "default-deny" }, "spec": { "podSelector": {} },
+            } }],
+            "endpoints": [
+                { "kind": "pod", "namespace": "shop", "name": "web", "ips": ["10.1.0.1"] },
+                { "kind": "external", "name": "bank", "ip": "203.0.113.7" },
+            ],
+            "flows": flows,
+            "allPairs": { "ports": ["80/TCP", "icmp:8"] },
+        });
+        let answer =
+            answer_line(&line.to_string(), Options::default(), &LabelFilter::new([]).unwrap());
+        (serde_json::from_value(flows).unwrap(), answer)
+    }
+
+    #[test]
+    fn verdicts_fit() {
+        let (flows, answer) = asked();
+        let answers = answer.flows.unwrap().unwrap();
+        samples::fits(90, || verdicts(&flows, &answers));
+        samples::fits(80, || steps(&[StepAnswer { step: 0, flows: answers.clone() }]));
+        let pairs = answer.matrix.unwrap().unwrap();
+        samples::fits(80, || matrix(&pairs, &["80/TCP".into(), "icmp:8".into()]));
+        samples::fits(80, || refused(&[Problem::new("a", "b", "c")]));
+    }
+
+    #[test]
+    fn what_changes_fits() {
+        let names = ["a/shop/web-0", "a/shop/web-1", "a/shop/web-2", "a/shop/web-3"];
+        let change = Change {
+            now: "denied",
+            from: names.map(str::to_owned).to_vec(),
+            to: vec!["b/shop/db-0".into()],
+            ports: vec!["443/TCP".into(), "other/UDP".into()],
+            across: Some("a → b".into()),
+            decided_by: "b: ingress default-deny NetworkPolicy shop/default-deny".into(),
+        };
+        let lint = Lint { changes: vec![change], findings: Vec::new() };
+        samples::fits(80, || super::lint(&lint));
+        assert_eq!(serde_json::to_value(&lint).unwrap()["findings"], Value::Array(Vec::new()));
+    }
+}

@@ -128,7 +128,19 @@ fn contradictory(v: &Victims) -> Vec<Row> {
     let key = format!("{STATE}/nodes/v1/{}/n9", v.hostile);
     let service = |cluster: &str, id: u32| service_value(cluster, id, &[HOSTILE_POD], HTTP);
     let says = |identity: u32| address_value(HOSTILE_POD, identity);
-    vec![
+    // A pod that calls itself a host, what is outside the mesh, or part of another cluster's policy.
+    let claims = ["reserved", "cidr", "cidrgroup", "fqdn", "node", "ingress"].map(|source| {
+        let (name, label) = match source {
+            "reserved" => ("a label of the source reserved", "reserved:host=;"),
+            "cidr" => ("a label of the source cidr", "cidr:10.0.0.0/8=;"),
+            "cidrgroup" => ("a label of the source cidrgroup", "cidrgroup:trusted=;"),
+            "fqdn" => ("a label of the source fqdn", "fqdn:example.org=;"),
+            "node" => ("a label of the source node", "node:role=control-plane;"),
+            _ => ("a label of the source ingress", "ingress:x=;"),
+        };
+        row(name, &own, &(labels(&v.hostile) + label), Rejected("a peer may not give its pods"))
+    });
+    let mut rows = vec![
         row(
             "a reserved identity",
             &identity(1),
@@ -208,7 +220,9 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             &says(HOSTILE_IDENTITY),
             Rejected("10.3.1.78"),
         ),
-    ]
+    ];
+    rows.extend(claims);
+    rows
 }
 
 /// Endpoint slices: first those that the wire refuses, then those that the merge refuses.

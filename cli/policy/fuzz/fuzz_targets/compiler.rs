@@ -1,0 +1,8 @@
+//! Runs `mesh_verdict_fuzz::compiler` under libFuzzer.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_verdict_fuzz::compiler(data));
+
+#[cfg(not(fuzzing))]
+fn main() {}
