@@ -201,12 +201,15 @@ fn name(object: &ObjectKey, pending: &Pending) -> String {
 fn body(object: &ObjectKey, pending: &Pending, instance: &str, now: Timestamp) -> Value {
     let Pending { uid, note } = pending;
     let version = object.kind.policy().map_or("v1", |kind| kind.api_version());
-    let mut regarding =
-        json!({ "apiVersion": version, "kind": object.kind.as_str(), "name": &*object.name });
-    let fields = [("namespace", object.namespace.to_string()), ("uid", uid.to_string())];
-    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-        regarding[field] = value.into();
-    }
+    let regarding = [
+        ("apiVersion", version.to_owned()),
+        ("kind", object.kind.to_string()),
+        ("name", object.name.to_string()),
+        ("namespace", object.namespace.to_string()),
+        ("uid", uid.to_string()),
+    ];
+    let regarding = regarding.into_iter().filter(|(_, value)| !value.is_empty());
+    let regarding: BTreeMap<&str, String> = regarding.collect();
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",

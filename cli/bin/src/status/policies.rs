@@ -35,8 +35,11 @@ pub(super) fn text(policies: &Policies, verbose: bool) -> Option<String> {
     // Of what is not there only a close look says so.
     let shown = policies.kinds.iter().filter(|kind| verbose || kind.policies > 0);
     let shown: Vec<String> = shown.map(of_kind).collect();
-    let refused = (refused > 0).then(|| format!("; {refused} refused")).unwrap_or_default();
-    Some(format!("{}{refused}", shown.join(", ")))
+    let shown = shown.join(", ");
+    Some(match refused {
+        0 => shown,
+        refused => format!("{shown}; {refused} refused"),
+    })
 }
 
 #[cfg(test)]
