@@ -8,7 +8,7 @@ use std::{
 use mesh_balance::{Balancer, KnownBackend};
 use mesh_merge::Merge;
 use mesh_model::{
-    ClusterId, ClusterName, Record, RecordKey, ServiceName,
+    ClusterId, ClusterName, KnownIdentities, Record, RecordKey, ServiceName,
     lb::{Backend, Content, Frontend},
 };
 use mesh_pods::{Counts, Netns, Pods};
@@ -120,8 +120,12 @@ impl Core {
     }
 
     /// The wanted content of a cluster's snapshot on disk; `None` before the cluster is synced.
-    pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
-        self.merge.records(name)
+    pub fn snapshot(
+        &self,
+        name: &ClusterName,
+    ) -> Option<(ClusterId, Vec<Record>, KnownIdentities)> {
+        let known = self.merge.known_identities(name)?;
+        self.merge.records(name).map(|(id, records)| (id, records, known))
     }
 
     /// The programmed frontends of a service, with what each should lead to: from what clusters report, and not from

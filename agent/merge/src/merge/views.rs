@@ -108,6 +108,16 @@ impl Merge {
         self.clusters.get(name).map(|cluster| cluster.id).filter(|id| *id != ClusterId::NONE)
     }
 
+    /// The cluster that has an ID.
+    pub fn name_of(&self, id: ClusterId) -> Option<&ClusterName> {
+        self.by_id.get(&id)
+    }
+
+    /// Whether some addresses of a cluster are those of the previous run, which it has not listed again.
+    pub fn has_restored_addresses(&self, name: &ClusterName) -> bool {
+        self.clusters.get(name).is_some_and(|cluster| cluster.claims.restored)
+    }
+
     /// The ID that a peer's grant keeps for it.
     pub fn granted_id(&self, name: &ClusterName) -> Option<ClusterId> {
         self.grants.get(name)?.id
