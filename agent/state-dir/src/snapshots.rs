@@ -14,8 +14,8 @@ use std::{
 
 use futures_util::FutureExt as _;
 use mesh_files::{Access, write_atomic};
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
-use mesh_snapshot::{Snapshot, SnapshotError};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, KnownIdentities, Record};
+use mesh_snapshot::{Part, Snapshot, SnapshotError};
 use mesh_wire::Role;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -30,6 +30,9 @@ pub struct Snapshots {
     /// Errors of files, by cluster.
     problems: BTreeMap<ClusterName, String>,
 }
+
+/// What a cluster reports: its ID, its nodes and services, and its identities and addresses.
+pub type Content = (ClusterId, Vec<Record>, KnownIdentities);
 
 /// A cluster's file.
 #[derive(Debug)]
@@ -126,16 +129,16 @@ impl Snapshots {
     }
 
     /// Begins to write what is due.
-    /// `records` gives what a cluster reports, if it was listed in full.
+    /// `content` gives what a cluster reports, if it was listed in full.
     pub fn write(
         &mut self,
         now: Instant,
-        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+        mut content: impl FnMut(&ClusterName) -> Option<Content>,
     ) {
         self.finish(now).now_or_never();
         self.write_records(now, |name, uuid| {
-            let (id, records) = records(name)?;
-            Some(Snapshot { cluster: name.clone(), id, uuid, records })
+            let (id, records, known) = content(name)?;
+            Some(Snapshot { cluster: name.clone(), id, uuid, records, known })
         });
     }
 
@@ -176,7 +179,7 @@ impl Snapshots {
         &mut self,
         first: &ClusterName,
         end: Instant,
-        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+        mut content: impl FnMut(&ClusterName) -> Option<Content>,
     ) {
         let mut files: Vec<_> = self.files.iter_mut().collect();
         files.sort_by_key(|(cluster, _)| *cluster != first);
@@ -187,8 +190,9 @@ impl Snapshots {
             if !file.changed || Instant::now() >= end {
                 continue;
             }
-            let Some((id, records)) = records(cluster) else { continue };
-            let snapshot = Snapshot { cluster: cluster.clone(), id, uuid: file.uuid, records };
+            let Some((id, records, known)) = content(cluster) else { continue };
+            let (cluster_of, uuid) = (cluster.clone(), file.uuid);
+            let snapshot = Snapshot { cluster: cluster_of, id, uuid, records, known };
             match store(&path(&self.folder, cluster), &snapshot, None) {
                 Ok(_) => file.changed = false,
                 Err(error) => {
