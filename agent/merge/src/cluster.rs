@@ -67,6 +67,8 @@ pub(crate) struct Claiming {
     pub(crate) starting: bool,
     /// Its claims of the previous run are being restored, and these were second to another cluster's.
     pub(crate) restoring: Option<BTreeSet<IpAddr>>,
+    /// Its ID is the one that it had then: it has not named one in this run.
+    pub(crate) restored_id: bool,
     /// Some of these are left, which it has not reported in this run.
     pub(crate) restored: bool,
     /// Addresses that are in none of its ranges.

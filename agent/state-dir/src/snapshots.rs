@@ -71,12 +71,12 @@ impl Snapshots {
         self.files.keys()
     }
 
-    /// Opens the folder; with `read`, reads its files. The local cluster's contain more than others'.
+    /// Opens the folder, and reads a part of its files. The local cluster's contain more than others'.
     pub fn open(
         folder: PathBuf,
         local: &ClusterName,
         limit: ClusterLimit,
-        read: bool,
+        part: Part,
         now: Instant,
     ) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -90,11 +90,8 @@ impl Snapshots {
             let path = entry.path();
             let Some(cluster) = cluster_of(&path) else { continue };
             snapshots.file(&cluster, now);
-            if !read {
-                continue;
-            }
             let role = if cluster == *local { Role::Local } else { Role::Remote };
-            match load(&path, &cluster, role, limit) {
+            match load(&path, &cluster, role, limit, part) {
                 Ok((snapshot, problem)) => {
                     snapshots.waiting.insert(cluster.clone(), snapshot);
                     snapshots.problems.extend(problem.map(|problem| (cluster, problem)));
@@ -275,6 +272,7 @@ fn load(
     cluster: &ClusterName,
     role: Role,
     limit: ClusterLimit,
+    part: Part,
 ) -> Result<(Snapshot, Option<String>), String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_BYTES {
@@ -282,7 +280,7 @@ fn load(
     }
     let file = fs::read(path).map_err(|error| error.to_string())?;
     let loaded =
-        Snapshot::decode(cluster, role, limit, &file).map_err(|e: SnapshotError| e.to_string())?;
+        Snapshot::decode(cluster, role, limit, part, &file).map_err(|e: SnapshotError| e.to_string())?;
     let problem = loaded
         .rejected
         .map(|(count, last)| format!("{}: {count} records not used, last {last}", path.display()));
@@ -314,6 +312,7 @@ mod tests {
             id: ClusterId::new(id, ClusterLimit::Max255).unwrap(),
             uuid: None,
             records: Vec::new(),
+            known: KnownIdentities::default(),
         }
     }
 
@@ -332,7 +331,7 @@ mod tests {
         let cluster = ClusterName::new("b").unwrap();
         let now = Instant::now();
         let local = ClusterName::new("a").unwrap();
-        let open = || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, true, now).unwrap();
+        let open = || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write_records(now, |_, _| None);
@@ -368,7 +367,7 @@ mod tests {
         let at = folder.path().join("snapshots");
         let now = Instant::now();
         let [a, b, c] = ["a", "b", "c"].map(|name| ClusterName::new(name).unwrap());
-        let open = || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, true, now).unwrap();
+        let open = || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&b, now);
         snapshots.write_records(now, |_, _| Some(snapshot(2)));
@@ -379,7 +378,7 @@ mod tests {
         let end = now + Duration::from_secs(3_600);
         let records = |cluster: &ClusterName| {
             asked.push(cluster.clone());
-            (*cluster != c).then(|| (id(3), Vec::new()))
+            (*cluster != c).then(|| (id(3), Vec::new(), KnownIdentities::default()))
         };
         snapshots.write_all(&b, end, records).await;
         assert_eq!(asked, [b.clone(), a.clone(), c.clone()]);
@@ -404,7 +403,7 @@ mod tests {
         let now = Instant::now();
         let name = |n: usize| ClusterName::new(&format!("c{n:02}")).unwrap();
         let mut snapshots =
-            Snapshots::open(at.clone(), &name(0), ClusterLimit::Max255, true, now).unwrap();
+            Snapshots::open(at.clone(), &name(0), ClusterLimit::Max255, Part::All, now).unwrap();
         // The first ones by name are never listed in full, the next ones change all the time.
         let listed = |of: &ClusterName| *of >= name(10);
         for round in 0..8 {
@@ -427,12 +426,12 @@ mod tests {
         write("c.jsonl", &whole);
         write(".b.jsonl.77", b"half");
         write("No_Name.jsonl", b"");
-        let open = |read| {
+        let open = |part| {
             let local = ClusterName::new("a").unwrap();
             let at = folder.path().into();
-            Snapshots::open(at, &local, ClusterLimit::Max255, read, Instant::now()).unwrap()
+            Snapshots::open(at, &local, ClusterLimit::Max255, part, Instant::now()).unwrap()
         };
-        let snapshots = open(true);
+        let snapshots = open(Part::All);
         let problems: Vec<&String> = snapshots.problems().collect();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(
@@ -441,6 +440,6 @@ mod tests {
         );
         assert!(problems[1].contains("c.jsonl: not used: it is of cluster b"), "{problems:?}");
         assert!(snapshots.waiting.is_empty());
-        assert_eq!(open(false).problems().count(), 0);
+        assert_eq!(open(Part::Identities).problems().count(), 2);
     }
 }

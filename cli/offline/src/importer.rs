@@ -255,7 +255,9 @@ impl Importer {
         let rank = |event: &RecordEvent| {
             let kind = match event {
                 RecordEvent::Upsert(record) => record.key().kind(),
-                RecordEvent::Keep(key) | RecordEvent::Remove(key) => key.kind(),
+                RecordEvent::Keep(key) | RecordEvent::Doubt(key) | RecordEvent::Remove(key) => {
+                    key.kind()
+                }
                 RecordEvent::Begin(kind)
                 | RecordEvent::Confirmed(kind)
                 | RecordEvent::Without(kind) => *kind,

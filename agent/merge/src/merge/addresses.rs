@@ -363,7 +363,14 @@ impl Merge {
 
     /// The holders of addresses before a change of them.
     pub(super) fn before(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Before {
-        addresses.into_iter().map(|address| (address, self.holder(address))).collect()
+        let holders = addresses.into_iter().map(|address| (address, self.holder(address)));
+        let mut before: Before = holders.collect();
+        // An address may be in more than one record. It has one delta.
+        if before.len() > 1 {
+            before.sort_unstable_by_key(|(address, _)| *address);
+            before.dedup_by_key(|(address, _)| *address);
+        }
+        before
     }
 
     /// Emits what is another now.

@@ -177,6 +177,7 @@ impl Merge {
         if let Some(cluster) = self.clusters.get_mut(name) {
             (cluster.claims.restoring, cluster.claims.starting) = (None, false);
             cluster.claims.restored = cluster.addresses.len() > 0;
+            cluster.claims.restored_id = true;
         }
         Ok(refused)
     }
@@ -187,11 +188,11 @@ impl Merge {
     pub fn expire(&mut self, name: &ClusterName) -> Expired {
         let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };
         let before = cluster.counts();
-        let unreported = cluster.is_unreported();
+        let forgotten = cluster.is_unreported() && cluster.claims.restored_id;
         for kind in KINDS {
             self.sweep(name, kind, |round| round == UNREPORTED);
         }
-        if unreported && *name != self.local {
+        if forgotten && *name != self.local {
             self.assign_id(name, ClusterId::NONE);
         }
         let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
