@@ -36,6 +36,8 @@ enum Step {
     Connect(usize),
     Disconnect(usize),
     List(usize, List),
+    /// A list of what it has.
+    Relist(usize),
     Claim(usize, usize, Reported),
     Unclaim(usize, usize),
     /// The record is gone, or its writer is.
@@ -47,8 +49,9 @@ enum Step {
     OverBudget(usize),
     Lift(usize),
     Wait(u64),
-    /// The agent starts again, with a kernel that has nothing, or what was there.
-    Restart(bool),
+    /// The agent starts again, with a kernel that has nothing, or what was there. All clusters are found as they were, or
+    /// whatever comes.
+    Restart(bool, bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -80,6 +83,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => all.clone().prop_map(Step::Connect),
         3 => all.clone().prop_map(Step::Disconnect),
         6 => (all.clone(), list).prop_map(|(c, l)| Step::List(c, l)),
+        3 => all.clone().prop_map(Step::Relist),
         8 => (all.clone(), address.clone(), reported).prop_map(|(c, a, r)| Step::Claim(c, a, r)),
         3 => (all.clone(), address.clone()).prop_map(|(c, a)| Step::Unclaim(c, a)),
         2 => (all.clone(), address).prop_map(|(c, a)| Step::Doubt(c, a)),
@@ -89,7 +93,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => remote.clone().prop_map(Step::OverBudget),
         1 => remote.prop_map(Step::Lift),
         2 => prop_oneof![Just(1u64), Just(400), Just(899), Just(901)].prop_map(Step::Wait),
-        1 => any::<bool>().prop_map(Step::Restart),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(bare, all)| Step::Restart(bare, all)),
     ];
     prop::collection::vec(step, 0..80)
 }

@@ -272,7 +272,7 @@ impl Stage {
                 }
             }
             Step::Wait(seconds) => self.wait(seconds),
-            Step::Restart(bare) => self.restart(bare),
+            Step::Restart(bare, all) => self.restart(bare, all),
             step => self.report(step),
         }
     }
@@ -281,6 +281,7 @@ impl Stage {
     fn report(&mut self, step: Step) {
         let c = match &step {
             Step::List(c, _)
+            | Step::Relist(c)
             | Step::Claim(c, ..)
             | Step::Unclaim(c, _)
             | Step::Doubt(c, _)
@@ -290,12 +291,14 @@ impl Stage {
             other => panic!("{other:?}"),
         };
         // Everything begins with a list.
-        let listed = matches!(step, Step::List(..)) || self.model.clusters[c].begun;
+        let listed = matches!(step, Step::List(..) | Step::Relist(_));
+        let listed = listed || self.model.clusters[c].begun;
         if !self.model.accepts(c) || !listed {
             return;
         }
         match step {
             Step::List(_, list) => self.list(c, list),
+            Step::Relist(_) => self.list(c, self.known(c)),
             Step::Claim(_, address, reported) => {
                 let event = self.claim(c, address, reported);
                 self.records(c, vec![event]);
@@ -401,7 +404,41 @@ impl Stage {
         self.handle(Input::Follow(name(c), settings));
     }
 
-    fn restart(&mut self, bare: bool) {
+    /// What a cluster has, as far as it is known.
+    fn known(&self, c: usize) -> List {
+        let Cluster { records, nodes, identities, .. } = &self.model.clusters[c];
+        let nodes = nodes.iter().map(|(node, record)| {
+            let address = usize::from(record.ip != node_ip(c, 0));
+            (*node, address, usize::from(record.range != node_range(c, 0)))
+        });
+        List {
+            addresses: records.iter().map(|(address, (reported, _))| (*address, *reported)).collect(),
+            nodes: nodes.collect(),
+            identities: identities.keys().copied().collect(),
+            complete: true,
+        }
+    }
+
+    fn restart(&mut self, bare: bool, all: bool) {
+        let before: Vec<(usize, Option<usize>, List)> = (0..CLUSTERS.len())
+            .filter(|c| self.model.clusters[*c].followed)
+            .map(|c| (c, self.model.clusters[c].grant, self.known(c)))
+            .collect();
+        self.start(bare);
+        for (c, grant, _) in before.iter().filter(|(c, ..)| all && *c > 0) {
+            self.step(Step::Follow(*c, *grant));
+        }
+        if all {
+            self.step(Step::FilesRead(true));
+        }
+        // The last one comes first.
+        for (c, _, list) in before.into_iter().filter(|_| all).rev() {
+            self.step(Step::Connect(c));
+            self.step(Step::List(c, list));
+        }
+    }
+
+    fn start(&mut self, bare: bool) {
         self.model.restart(bare);
         let mut snapshots = self.disk.clone();
         if !bare {
