@@ -37,13 +37,13 @@ use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{Place, ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask, Waits};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::LocalRanges;
-use mesh_snapshot::{Part, Snapshot};
 use mesh_metrics::Metrics;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
 use mesh_peers::{FileRanges, Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyNeed, KubeProxyWatch, RouteWriters};
+use mesh_snapshot::{Part, Snapshot};
 use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
 use tokio::{

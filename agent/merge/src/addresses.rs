@@ -11,8 +11,8 @@ use mesh_model::Identity;
 
 use crate::{
     accounting::slot,
-    cluster::{HostIndex, shrink},
     address_table,
+    cluster::{HostIndex, shrink},
 };
 
 /// The addresses and prefixes that a cluster reports.

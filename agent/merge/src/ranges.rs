@@ -142,7 +142,8 @@ impl Ranges {
         change(self);
         let now = self.counting_within(range);
         let set = now.iter().filter(|(range, cluster)| before.get(range) != Some(cluster));
-        let set = set.map(|(range, cluster)| RangeDelta::Set { range: *range, cluster: cluster.clone() });
+        let set =
+            set.map(|(range, cluster)| RangeDelta::Set { range: *range, cluster: cluster.clone() });
         deltas.extend(set);
         let gone = before.keys().filter(|range| !now.contains_key(range));
         deltas.extend(gone.map(|range| RangeDelta::Removed { range: *range }));
@@ -201,18 +202,31 @@ mod tests {
         add("10.2.8.0/24", granted(&c), &["10.2.8.0/24 c"]);
         add("10.2.7.0/24", ungranted(&c), &[]);
         add("10.2.0.0/16", granted(&c), &[]);
-        for (address, cluster) in
-            [("10.2.7.1", Some(&b)), ("10.2.8.1", Some(&c)), ("10.3.0.1", Some(&c)), ("11.0.0.1", None)]
-        {
-            assert_eq!(ranges.of(address.parse().unwrap()), cluster.map(|cluster| &**cluster), "{address}");
+        for (address, cluster) in [
+            ("10.2.7.1", Some(&b)),
+            ("10.2.8.1", Some(&c)),
+            ("10.3.0.1", Some(&c)),
+            ("11.0.0.1", None),
+        ] {
+            assert_eq!(
+                ranges.of(address.parse().unwrap()),
+                cluster.map(|cluster| &**cluster),
+                "{address}"
+            );
         }
         assert!(ranges.is_of("10.2.7.1".parse().unwrap(), &c));
         let mut deltas = Vec::new();
         // Ours covers all of them.
         ranges.add(net("10.0.0.0/8"), &local(), &mut deltas);
-        assert_eq!(told(std::mem::take(&mut deltas)), ["10.0.0.0/8 a", "10.2.0.0/16 -", "10.2.8.0/24 -"]);
+        assert_eq!(
+            told(std::mem::take(&mut deltas)),
+            ["10.0.0.0/8 a", "10.2.0.0/16 -", "10.2.8.0/24 -"]
+        );
         ranges.remove(net("10.0.0.0/8"), &local(), &mut deltas);
-        assert_eq!(told(std::mem::take(&mut deltas)), ["10.0.0.0/8 c", "10.2.0.0/16 b", "10.2.8.0/24 c"]);
+        assert_eq!(
+            told(std::mem::take(&mut deltas)),
+            ["10.0.0.0/8 c", "10.2.0.0/16 b", "10.2.8.0/24 c"]
+        );
         ranges.remove(net("10.2.0.0/16"), &granted(&b), &mut deltas);
         assert_eq!(told(std::mem::take(&mut deltas)), ["10.2.0.0/16 c"]);
         ranges.remove(net("10.2.0.0/16"), &granted(&c), &mut deltas);

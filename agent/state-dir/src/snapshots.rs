@@ -279,8 +279,8 @@ fn load(
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
     let file = fs::read(path).map_err(|error| error.to_string())?;
-    let loaded =
-        Snapshot::decode(cluster, role, limit, part, &file).map_err(|e: SnapshotError| e.to_string())?;
+    let loaded = Snapshot::decode(cluster, role, limit, part, &file)
+        .map_err(|e: SnapshotError| e.to_string())?;
     let problem = loaded
         .rejected
         .map(|(count, last)| format!("{}: {count} records not used, last {last}", path.display()));
@@ -331,7 +331,8 @@ mod tests {
         let cluster = ClusterName::new("b").unwrap();
         let now = Instant::now();
         let local = ClusterName::new("a").unwrap();
-        let open = || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, Part::All, now).unwrap();
+        let open =
+            || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write_records(now, |_, _| None);
@@ -367,7 +368,8 @@ mod tests {
         let at = folder.path().join("snapshots");
         let now = Instant::now();
         let [a, b, c] = ["a", "b", "c"].map(|name| ClusterName::new(name).unwrap());
-        let open = || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, Part::All, now).unwrap();
+        let open =
+            || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&b, now);
         snapshots.write_records(now, |_, _| Some(snapshot(2)));

@@ -149,7 +149,9 @@ pub fn settings() -> (IpNet, IpNet) {
 
 pub fn number(c: usize, reported: Reported) -> u32 {
     match reported {
-        Reported::Pod(k) => ((u32::try_from(c).unwrap() + 1) << 16) + 256 + u32::try_from(k).unwrap(),
+        Reported::Pod(k) => {
+            ((u32::try_from(c).unwrap() + 1) << 16) + 256 + u32::try_from(k).unwrap()
+        }
         Reported::Host => 1,
         Reported::Unknown => 0,
     }
@@ -186,7 +188,9 @@ impl Model {
             Some(grant) => granted(c, grant, pods, nodes).iter().any(|all| all.contains(range)),
             None => {
                 let others = self.grants.iter().enumerate();
-                let mut taken = others.filter(|(_, grant)| **grant > 0).flat_map(|(of, grant)| granted(of, grant - 1, true, true));
+                let mut taken = others
+                    .filter(|(_, grant)| **grant > 0)
+                    .flat_map(|(of, grant)| granted(of, grant - 1, true, true));
                 !taken.any(|taken| touch(&taken, range))
             }
         }
@@ -247,7 +251,8 @@ impl Model {
         }
         let (identity, old) = self.given(first, address).unwrap();
         let rivals = claims.iter().filter(|c| {
-            self.rank(**c) == self.rank(first) && self.clusters[**c].stale == self.clusters[first].stale
+            self.rank(**c) == self.rank(first)
+                && self.clusters[**c].stale == self.clusters[first].stale
         });
         let contested = rivals.count() > 1;
         let unknown = self.clusters[first].stale || (old && contested);

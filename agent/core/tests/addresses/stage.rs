@@ -22,8 +22,8 @@ use proptest::prelude::*;
 use crate::{
     List, Step,
     model::{
-        ADDRESSES, BUDGET, CLUSTERS, Cluster, Model, NODE, NODES, NodeRecord, Reported, Seen, UNKNOWN,
-        grant_nodes, grant_pods, ip, node_ip, node_range, number, settings,
+        ADDRESSES, BUDGET, CLUSTERS, Cluster, Model, NODE, NODES, NodeRecord, Reported, Seen,
+        UNKNOWN, grant_nodes, grant_pods, ip, node_ip, node_range, number, settings,
     },
 };
 
@@ -412,7 +412,10 @@ impl Stage {
             (*node, address, usize::from(record.range != node_range(c, 0)))
         });
         List {
-            addresses: records.iter().map(|(address, (reported, _))| (*address, *reported)).collect(),
+            addresses: records
+                .iter()
+                .map(|(address, (reported, _))| (*address, *reported))
+                .collect(),
             nodes: nodes.collect(),
             identities: identities.keys().copied().collect(),
             complete: true,
@@ -481,7 +484,8 @@ impl Stage {
             prop_assert_eq!(holder, expected.map(|(c, identity)| (id(c), identity)), "{}", text);
             let summed = self.addresses.get(&at).map(|h| (h.cluster, h.identity.get()));
             prop_assert_eq!(summed, holder, "the deltas of {}", text);
-            let known = merge.identity_at(at).map(|(name, identity)| (name.clone(), identity.get()));
+            let known =
+                merge.identity_at(at).map(|(name, identity)| (name.clone(), identity.get()));
             let expected = self.model.known(address);
             prop_assert_eq!(&known, &expected.map(|(c, i)| (name(c), i)), "known of {}", text);
             let range = merge.range_of(at).cloned();
@@ -496,9 +500,9 @@ impl Stage {
             self.truth(address, expected)?;
         }
         prop_assert_eq!(merge.contested(), contested);
-        let labels = merge.clusters().flat_map(|(name, id)| {
-            merge.identities(name).map(move |(identity, _)| (id, identity))
-        });
+        let labels = merge
+            .clusters()
+            .flat_map(|(name, id)| merge.identities(name).map(move |(identity, _)| (id, identity)));
         prop_assert_eq!(&self.labels, &labels.collect());
         Ok(())
     }

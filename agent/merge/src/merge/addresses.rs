@@ -273,13 +273,7 @@ impl Merge {
     }
 
     /// A cluster has a range of pods, possibly once more or less.
-    pub(super) fn set_range(
-        &mut self,
-        name: &ClusterName,
-        rank: Rank,
-        range: IpNet,
-        has: bool,
-    ) {
+    pub(super) fn set_range(&mut self, name: &ClusterName, rank: Rank, range: IpNet, has: bool) {
         let Some(cluster) = self.clusters.get(name) else { return };
         let owner = (rank, cluster.name.clone());
         let is_local = rank == Rank::Local;

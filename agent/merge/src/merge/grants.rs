@@ -146,7 +146,8 @@ impl Merge {
         };
         added.into_iter().for_each(|range| self.set_range(name, rank, range, true));
         let kept = self.contested_of(name).into_iter().flat_map(|ip| self.table.claims(ip));
-        let kept: BTreeSet<ClusterId> = kept.chain([self.id_of(name).unwrap_or_default()]).collect();
+        let kept: BTreeSet<ClusterId> =
+            kept.chain([self.id_of(name).unwrap_or_default()]).collect();
         self.deltas.extend(kept.into_iter().map(|id| Delta::Claims { id }));
         let before = self.before(affected);
         if let Some(cluster) = self.clusters.get_mut(name) {

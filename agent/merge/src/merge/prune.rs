@@ -13,8 +13,8 @@ use super::{
     local::{namespace_bytes, pod_bytes},
 };
 use crate::{
-    admission::RefusedRecord,
     addresses,
+    admission::RefusedRecord,
     cluster::{Cluster, UNREPORTED, shrink},
     services::ServicePart,
 };

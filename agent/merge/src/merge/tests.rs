@@ -1,10 +1,11 @@
+mod addresses;
 mod model;
 mod orders;
 mod slices;
 
 use mesh_model::{
-    AddressKind, ClusterLimit, EndpointAddress, GlobalService, KnownIdentities, LocalNamespace, LocalPod, NodeAddress, Port,
-    Protocol, node::FamilyPair,
+    AddressKind, ClusterLimit, EndpointAddress, GlobalService, KnownIdentities, LocalNamespace,
+    LocalPod, NodeAddress, Port, Protocol, node::FamilyPair,
 };
 
 use super::*;
@@ -455,16 +456,27 @@ fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
     let remembered = || {
         let mut merge = merge();
         merge.set_id(&peer, id(9)).unwrap();
-        assert_eq!(merge.remember(&peer, id(2), records.clone(), KnownIdentities::default()), Ok(vec![]), "it has spoken");
+        assert_eq!(
+            merge.remember(&peer, id(2), records.clone(), KnownIdentities::default()),
+            Ok(vec![]),
+            "it has spoken"
+        );
         assert!(deltas(&mut merge).is_empty());
         let claims = merge.grants[&peer].clone();
         merge.remove_peer(&peer);
         merge.set_peer(&peer, Some(claims));
-        assert!(merge.remember(&peer, id(3), records.clone(), KnownIdentities::default()).is_err(), "its ID is another's");
+        assert!(
+            merge.remember(&peer, id(3), records.clone(), KnownIdentities::default()).is_err(),
+            "its ID is another's"
+        );
         let foreign = node("b", "n2", "10.3.1.0/24");
         let RecordEvent::Upsert(foreign) = foreign else { panic!("a node") };
         let all = [records.clone(), vec![foreign]].concat();
-        assert_eq!(merge.remember(&peer, id(2), all, KnownIdentities::default()).unwrap().len(), 1, "beyond its grant");
+        assert_eq!(
+            merge.remember(&peer, id(2), all, KnownIdentities::default()).unwrap().len(),
+            1,
+            "beyond its grant"
+        );
         assert_eq!(deltas(&mut merge), filled);
         assert!(!merge.is_confirmed(&peer, RecordKind::Service));
         merge

@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, KnownAddress, KnownIdentities, LocalService, Record, RecordKey, RecordKind, ServiceName,
-    ServiceTraffic,
+    ClusterId, ClusterName, Identity, KnownAddress, KnownIdentities, LocalService, Record,
+    RecordKey, RecordKind, ServiceName, ServiceTraffic,
     lb::{Backend, BackendState, Frontend},
 };
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{
-    AddressKind, Affinity, EndpointSlice, GlobalService, Identity, KnownAddress, LocalService, Node,
-    NodeAddress, Port, Protocol, ServiceName, ServiceTraffic, SliceEndpoint,
+    AddressKind, Affinity, EndpointSlice, GlobalService, Identity, KnownAddress, LocalService,
+    Node, NodeAddress, Port, Protocol, ServiceName, ServiceTraffic, SliceEndpoint,
     identity::CLUSTER_LABEL,
     node::FamilyPair,
     service::{SERVICE_NAME_LABEL, SlicePort},
@@ -177,7 +177,8 @@ fn identities_are_read_alone() {
 fn files_of_other_releases_are_read() {
     let node = r#"{"key":"cilium/state/nodes/v1/b/n1","value":"{\"Name\":\"n1\",\"Cluster\":\"b\",\"ClusterID\":2}"}"#;
     for head in [r#"{"cluster":"b","id":2}"#, r#"{"cluster":"b","id":2,"later":[[1]]}"#] {
-        let Loaded { snapshot, rejected } = read(&header::seal(format!("{head}\n{node}").as_bytes())).unwrap();
+        let Loaded { snapshot, rejected } =
+            read(&header::seal(format!("{head}\n{node}").as_bytes())).unwrap();
         assert_eq!((snapshot.records.len(), snapshot.known), (1, KnownIdentities::default()));
         assert_eq!(rejected, None);
     }
