@@ -64,10 +64,18 @@ pub(crate) fn bytes(address: IpAddr) -> u64 {
 impl AddressTable {
     /// A cluster claims an address. Whether that is new, and others claim it too.
     pub(crate) fn add(&mut self, address: IpAddr, cluster: ClusterId, made: Made) -> bool {
-        let Some(sole) = self.sole(address) else {
-            self.set_sole(address, Some(Sole::new(cluster, made)));
-            return false;
+        let mut is_new = false;
+        let new = || {
+            is_new = true;
+            Sole::new(cluster, made)
         };
+        let sole = match address {
+            IpAddr::V4(ip) => *self.v4.entry(ip.to_bits()).or_insert_with(new),
+            IpAddr::V6(ip) => *self.v6.entry(ip.to_bits()).or_insert_with(new),
+        };
+        if is_new {
+            return false;
+        }
         if self.claims(address).any(|of| of == cluster) {
             return false;
         }

@@ -182,7 +182,7 @@ impl Merge {
 
     pub(super) fn set_address(&mut self, name: &ClusterName, address: KnownAddress) {
         let KnownAddress { net, identity, host } = address;
-        let before = self.before(single(net));
+        let before = single(net).map(|ip| (ip, self.holder(ip)));
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Address);
         let host = cluster.host(host);
@@ -201,7 +201,7 @@ impl Merge {
     }
 
     pub(super) fn remove_address(&mut self, name: &ClusterName, net: IpNet) {
-        let before = self.before(single(net));
+        let before = single(net).map(|ip| (ip, self.holder(ip)));
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let Some(entry) = cluster.addresses.remove(net) else { return };
         cluster.note(RecordKind::Address, Some((addresses::bytes(net), entry.round)), None);
@@ -368,7 +368,10 @@ impl Merge {
     }
 
     /// Emits what is another now.
-    pub(super) fn announce(&mut self, before: Before) {
+    pub(super) fn announce(
+        &mut self,
+        before: impl IntoIterator<Item = (IpAddr, Option<AddressHolder>)>,
+    ) {
         for (address, before) in before {
             let delta = match (before, self.holder(address)) {
                 (before, now) if before == now => continue,
