@@ -17,7 +17,8 @@ use mesh_admin::{
     version::version,
 };
 use mesh_agent_admin::{
-    Wanted, all_peers, all_problems, certificates, explain, identities, nodes, refused, service,
+    Wanted, WantedIdentities, all_peers, all_problems, certificates, explain, identities, nodes,
+    refused, service,
 };
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
@@ -192,9 +193,15 @@ impl Admin for AgentAdmin {
         &self,
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
-        let ListIdentitiesRequest { cluster, number } = request.into_inner();
-        let identities = self.ask(move |node: &Node| identities(node, &cluster, number)).await?;
-        Ok(Response::new(ListIdentitiesResponse { identities }))
+        let ListIdentitiesRequest { cluster, number, address } = request.into_inner();
+        let address = match address.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Status::invalid_argument("not an IP address"))?),
+        };
+        let wanted = WantedIdentities { cluster, number, address };
+        let (identities, addresses) =
+            self.ask(move |node: &Node| identities(node, &wanted)).await?;
+        Ok(Response::new(ListIdentitiesResponse { identities, addresses }))
     }
 
     async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {

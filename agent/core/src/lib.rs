@@ -8,6 +8,7 @@
 //! Architecture invariant: no IO, no clock, no kernel. Nothing here waits, so the time from a watch event to a write is
 //! the core's own work; and a test feeds inputs and times, and checks what is wanted.
 
+mod address_problems;
 mod choice;
 mod core;
 mod found_pods;

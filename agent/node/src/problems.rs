@@ -48,6 +48,8 @@ pub(crate) fn core_problem(problem: mesh_core::Problem) -> Problem {
         ProblemKind::PeerFile => ProblemCode::PeerFile,
         ProblemKind::RecordsRefused => ProblemCode::RecordsRefused,
         ProblemKind::MissingGrant => ProblemCode::MissingGrant,
+        ProblemKind::AddressesContested => ProblemCode::AddressesContested,
+        ProblemKind::AddressesOutside => ProblemCode::AddressesOutside,
         ProblemKind::PeerStale => ProblemCode::PeerStale,
         ProblemKind::LocalApiserver => ProblemCode::LocalApiserver,
         ProblemKind::PodsWaiting => ProblemCode::PodsWaiting,

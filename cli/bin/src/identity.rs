@@ -1,7 +1,11 @@
-//! `clustermesh identity`: the identities that agents know.
+//! `clustermesh identity`: the identities that agents know, and who has an address.
+
+mod address;
+
+use std::net::IpAddr;
 
 use anyhow::{Error, bail};
-use mesh_admin::v1::{Identity, ListIdentitiesRequest};
+use mesh_admin::v1::{Identity, ListIdentitiesRequest, ListIdentitiesResponse};
 use mesh_model::Labels;
 use serde_json::{Value, json};
 
@@ -14,6 +18,8 @@ use crate::{
     output::{self, Listed, Output},
 };
 
+use address::SeenAddress;
+
 /// An identity, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
@@ -24,13 +30,15 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
     Id(u32),
+    Address(IpAddr),
     Labels(Selector),
 }
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
     let (kind, seen, warnings) = match &args.command {
         IdentityCommand::List { from, cluster, namespace, selector } => {
-            let (mut seen, warnings) = ask(from, cluster.as_deref(), 0)?;
+            let Answer { identities: mut seen, warnings, .. } =
+                ask(from, request(cluster.as_deref()))?;
             if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
                 bail!("no agent knows an identity of a cluster {cluster}");
             }
@@ -44,37 +52,89 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
         }
         IdentityCommand::Show { identity, from, cluster } => {
             let wanted = IdentityQuery::parse(identity).map_err(Error::msg)?;
-            let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
-            let (mut seen, warnings) = ask(from, cluster.as_deref(), number)?;
-            seen.retain(|seen| wanted.is(&seen.identity));
-            if seen.is_empty() {
-                complain(warnings);
-                bail!("no agent that answers knows an identity {identity}");
-            }
-            ("Identity", seen, warnings)
+            return show(identity, &wanted, from, cluster.as_deref(), output);
         }
     };
     output::list(output, kind, Some("identities"), &seen, json!({ "warnings": warnings }))?;
     Ok(complain(warnings))
 }
 
-/// Asks one agent of each cluster.
-fn ask(
+/// `clustermesh identity show`.
+fn show(
+    identity: &str,
+    wanted: &IdentityQuery,
     from: &From,
     cluster: Option<&str>,
-    number: u32,
-) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let mut request = request(cluster);
+    match wanted {
+        IdentityQuery::Id(number) => request.number = *number,
+        IdentityQuery::Address(address) => request.address = address.to_string(),
+        IdentityQuery::Labels(_) => {}
+    }
+    let Answer { mut identities, addresses, mut warnings } = ask(from, request)?;
+    if let IdentityQuery::Address(_) = wanted {
+        // An earlier release answers with all identities.
+        let answers = |of: &str| addresses.iter().any(|address| address.from == of);
+        let older = identities.iter().map(|seen| &seen.from).filter(|of| !answers(of));
+        let older: std::collections::BTreeSet<&String> = older.collect();
+        warnings.extend(older.iter().map(|of| {
+            format!(
+                "{of}: its agent is of an earlier release, which does not tell who has an address"
+            )
+        }));
+        let older: Vec<String> = older.into_iter().cloned().collect();
+        identities.retain(|seen| !older.contains(&seen.from));
+    }
+    identities.retain(|seen| wanted.is(&seen.identity));
+    if identities.is_empty() && addresses.is_empty() {
+        complain(warnings);
+        bail!("no agent that answers knows an identity {identity}");
+    }
+    if output == Output::Json || !identities.is_empty() {
+        let shown: Vec<Value> = addresses.iter().map(SeenAddress::json).collect();
+        let fields = json!({ "addresses": shown, "warnings": warnings });
+        output::list(output, "Identity", Some("identities"), &identities, fields)?;
+    }
+    if output == Output::Text && !output::names_only() {
+        addresses.iter().try_for_each(|address| output::line(address.sentence()))?;
+    }
+    Ok(complain(warnings))
+}
+
+/// What agents answer.
+struct Answer {
+    identities: Vec<Seen>,
+    addresses: Vec<SeenAddress>,
+    warnings: Vec<String>,
+}
+
+/// All identities of a cluster, or of all.
+fn request(cluster: Option<&str>) -> ListIdentitiesRequest {
+    let cluster = cluster.unwrap_or_default().into();
+    ListIdentitiesRequest { cluster, ..ListIdentitiesRequest::default() }
+}
+
+/// Asks one agent of each cluster.
+fn ask(from: &From, request: ListIdentitiesRequest) -> anyhow::Result<Answer> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
-        let request = ListIdentitiesRequest { cluster: cluster.unwrap_or_default().into(), number };
         let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
         let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+        let request = request.clone();
         let identities = client.list_identities(request).await.map_err(Unanswered::failed)?;
-        Ok(identities.into_inner().identities)
+        Ok(vec![identities.into_inner()])
     })?;
     let (answers, warnings) = answers.split();
-    let of = |(from, identity)| Seen { from, identity };
-    Ok((answers.map(of).collect(), warnings))
+    let (mut identities, mut addresses) = (Vec::new(), Vec::new());
+    for (from, answer) in answers {
+        let ListIdentitiesResponse { identities: seen, addresses: claimed } = answer;
+        identities.extend(seen.into_iter().map(|identity| Seen { from: from.clone(), identity }));
+        addresses
+            .extend(claimed.into_iter().map(|address| SeenAddress { from: from.clone(), address }));
+    }
+    Ok(Answer { identities, addresses, warnings })
 }
 
 // === impl IdentityQuery ===
@@ -84,13 +144,18 @@ impl IdentityQuery {
         match text.parse() {
             // 0 is no identity's.
             Ok(number) if number > 0 => Ok(Self::Id(number)),
-            _ => text.parse().map(Self::Labels),
+            _ => match text.parse() {
+                Ok(address) => Ok(Self::Address(address)),
+                Err(_) => text.parse().map(Self::Labels),
+            },
         }
     }
 
     fn is(&self, identity: &Identity) -> bool {
         match self {
             Self::Id(number) => identity.number == *number,
+            // It is what the agent looked up.
+            Self::Address(_) => true,
             Self::Labels(wanted) => wanted.selects(&identity.labels),
         }
     }
@@ -182,6 +247,10 @@ mod tests {
             [("70000", true), ("70001", false), ("app=web", true), ("app=db", false)]
         {
             assert_eq!(IdentityQuery::parse(wanted).unwrap().is(&identity), is, "{wanted}");
+        }
+        for text in ["10.9.0.1", "fd00::9"] {
+            let address = IdentityQuery::Address(text.parse().unwrap());
+            assert_eq!(IdentityQuery::parse(text), Ok(address));
         }
         assert!(IdentityQuery::parse("app in (web)").is_err());
     }

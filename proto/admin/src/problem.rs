@@ -47,6 +47,10 @@ codes! {
         "correct what PEER exports outside its grant, or widen the grant in the peer file: clustermesh connect",
     MissingGrant "missing-grant"
         "write the peer file again, which adds the grant: clustermesh connect",
+    AddressesContested "addresses-contested"
+        "see which cluster it is: clustermesh identity show ADDRESS; give the peers grants that do not overlap: clustermesh connect",
+    AddressesOutside "addresses-outside-ranges"
+        "announce the ranges of all pods of PEER: podCIDRs in cluster.yaml, or of its nodes",
     PeerStale "peer-stale"
         "bring PEER's etcd back, or disconnect: clustermesh disconnect",
     LocalApiserver "local-apiserver"

@@ -15,6 +15,7 @@ use mesh_pods::{Counts, Netns, Pods};
 
 use super::Core;
 use crate::{
+    address_problems,
     input::Connection,
     peers::Refused,
     problem::{Problem, ProblemKind},
@@ -188,6 +189,8 @@ impl Core {
         self.peers
             .problems()
             .chain(missing)
+            .chain(address_problems::contested(&self.merge))
+            .chain(address_problems::outside(&self.merge))
             .chain(self.restored.problems())
             .chain(self.staleness.problems(now))
             .chain(readiness.map(|why| Problem::new(ProblemKind::LocalApiserver, why)))

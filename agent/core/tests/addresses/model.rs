@@ -8,9 +8,9 @@ use std::{
 
 use ipnet::IpNet;
 
-pub const CLUSTERS: [&str; 4] = ["a", "b", "c", "d"];
+pub(crate) const CLUSTERS: [&str; 4] = ["a", "b", "c", "d"];
 /// The local cluster's own, in its settings and outside; the peers' own; nobody's; and nodes'.
-pub const ADDRESSES: [&str; 12] = [
+pub(crate) const ADDRESSES: [&str; 12] = [
     "10.1.0.1",
     "10.8.0.1",
     "10.8.0.2",
@@ -24,17 +24,17 @@ pub const ADDRESSES: [&str; 12] = [
     "172.31.2.1",
     "172.31.9.1",
 ];
-pub const NODES: [&str; 2] = ["n1", "n2"];
+pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
 /// Kinds of grants: all of a cluster's range, a part of it, and with what others are granted too.
-pub const GRANTS: usize = 3;
-pub const BUDGET: Duration = Duration::from_secs(900);
+pub(crate) const GRANTS: usize = 3;
+pub(crate) const BUDGET: Duration = Duration::from_secs(900);
 const LOCAL: usize = 0;
-pub const NODE: u32 = 6;
-pub const UNKNOWN: u32 = 0;
+pub(crate) const NODE: u32 = 6;
+pub(crate) const UNKNOWN: u32 = 0;
 
 /// The identity in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
+pub(crate) enum Reported {
     Pod(usize),
     Host,
     Unknown,
@@ -42,7 +42,7 @@ pub enum Reported {
 
 /// When a record was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// In the list that is under way or was the last one, or later.
     Now,
     /// Before the list that is under way.
@@ -54,67 +54,67 @@ pub enum Seen {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRecord {
-    pub ip: IpAddr,
-    pub range: IpNet,
-    pub seen: Seen,
+pub(crate) struct NodeRecord {
+    pub(crate) ip: IpAddr,
+    pub(crate) range: IpNet,
+    pub(crate) seen: Seen,
 }
 
 /// A claim's place among others: the lower, the better.
 type Place = (u8, u64);
 
 #[derive(Clone, Debug, Default)]
-pub struct Cluster {
-    pub followed: bool,
-    pub grant: Option<usize>,
-    pub accepted: bool,
-    pub connected: bool,
-    pub synced: bool,
-    pub quarantined: bool,
-    pub away: Option<Duration>,
-    pub stale: bool,
+pub(crate) struct Cluster {
+    pub(crate) followed: bool,
+    pub(crate) grant: Option<usize>,
+    pub(crate) accepted: bool,
+    pub(crate) connected: bool,
+    pub(crate) synced: bool,
+    pub(crate) quarantined: bool,
+    pub(crate) away: Option<Duration>,
+    pub(crate) stale: bool,
     /// There before all peer files were read, and not listed since, nor known from before.
-    pub starting: bool,
+    pub(crate) starting: bool,
     /// Its addresses were listed in full at least once.
-    pub listed: bool,
+    pub(crate) listed: bool,
     /// Something was listed in this run, if only in part.
-    pub begun: bool,
-    pub records: BTreeMap<usize, (Reported, Seen)>,
-    pub nodes: BTreeMap<usize, NodeRecord>,
-    pub identities: BTreeMap<usize, Seen>,
+    pub(crate) begun: bool,
+    pub(crate) records: BTreeMap<usize, (Reported, Seen)>,
+    pub(crate) nodes: BTreeMap<usize, NodeRecord>,
+    pub(crate) identities: BTreeMap<usize, Seen>,
     /// Its claims, by address.
-    pub claims: BTreeMap<usize, Place>,
+    pub(crate) claims: BTreeMap<usize, Place>,
 }
 
 /// What is on disk of a cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
-    pub records: BTreeMap<usize, Reported>,
-    pub nodes: BTreeMap<usize, (IpAddr, IpNet)>,
-    pub identities: BTreeSet<usize>,
-    pub second: BTreeSet<usize>,
+pub(crate) struct Kept {
+    pub(crate) records: BTreeMap<usize, Reported>,
+    pub(crate) nodes: BTreeMap<usize, (IpAddr, IpNet)>,
+    pub(crate) identities: BTreeSet<usize>,
+    pub(crate) second: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
-pub struct Model {
-    pub clusters: [Cluster; 4],
-    pub now: Duration,
-    pub began: Duration,
+pub(crate) struct Model {
+    pub(crate) clusters: [Cluster; 4],
+    pub(crate) now: Duration,
+    pub(crate) began: Duration,
     /// The grants by which records were checked last.
     grants: Vec<usize>,
-    pub started: bool,
-    pub spent: bool,
+    pub(crate) started: bool,
+    pub(crate) spent: bool,
     next: u64,
     /// Of the run before, of clusters that are not followed yet.
-    pub waiting: BTreeMap<usize, Kept>,
+    pub(crate) waiting: BTreeMap<usize, Kept>,
     /// Clusters with something that is only known from before.
     in_use: BTreeSet<usize>,
-    pub disk: BTreeMap<usize, Kept>,
+    pub(crate) disk: BTreeMap<usize, Kept>,
 }
 
 // ------------------------------------------------------------------------------------------------ names
 
-pub fn ip(address: usize) -> IpAddr {
+pub(crate) fn ip(address: usize) -> IpAddr {
     ADDRESSES[address].parse().unwrap()
 }
 
@@ -122,15 +122,15 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-pub fn node_ip(c: usize, which: usize) -> IpAddr {
+pub(crate) fn node_ip(c: usize, which: usize) -> IpAddr {
     [format!("172.31.{}.1", c + 1), "172.31.9.1".into()][which].parse().unwrap()
 }
 
-pub fn node_range(c: usize, which: usize) -> IpNet {
+pub(crate) fn node_range(c: usize, which: usize) -> IpNet {
     net(&[format!("10.{}.0.0/24", c + 1), "10.8.0.0/24".into()][which])
 }
 
-pub fn grant_pods(c: usize, grant: usize) -> Vec<IpNet> {
+pub(crate) fn grant_pods(c: usize, grant: usize) -> Vec<IpNet> {
     let own = format!("10.{}.0.0/16", c + 1);
     match grant {
         0 => vec![net(&own)],
@@ -139,15 +139,15 @@ pub fn grant_pods(c: usize, grant: usize) -> Vec<IpNet> {
     }
 }
 
-pub fn grant_nodes(c: usize) -> Vec<IpNet> {
+pub(crate) fn grant_nodes(c: usize) -> Vec<IpNet> {
     vec![net(&format!("172.31.{}.0/24", c + 1))]
 }
 
-pub fn settings() -> (IpNet, IpNet) {
+pub(crate) fn settings() -> (IpNet, IpNet) {
     (net("10.1.0.0/16"), net("172.31.1.0/24"))
 }
 
-pub fn number(c: usize, reported: Reported) -> u32 {
+pub(crate) fn number(c: usize, reported: Reported) -> u32 {
     match reported {
         Reported::Pod(k) => {
             ((u32::try_from(c).unwrap() + 1) << 16) + 256 + u32::try_from(k).unwrap()
@@ -165,7 +165,7 @@ fn touch(one: &IpNet, other: &IpNet) -> bool {
 
 impl Model {
     /// Whether records of a cluster are accepted.
-    pub fn accepts(&self, c: usize) -> bool {
+    pub(crate) fn accepts(&self, c: usize) -> bool {
         let cluster = &self.clusters[c];
         cluster.followed && cluster.accepted && cluster.connected && !cluster.quarantined
     }
@@ -196,11 +196,11 @@ impl Model {
         }
     }
 
-    pub fn may_have(&self, c: usize, address: usize) -> bool {
+    pub(crate) fn may_have(&self, c: usize, address: usize) -> bool {
         self.may(c, &ip(address).into(), true, true)
     }
 
-    pub fn may_have_node(&self, c: usize, node: IpAddr, range: &IpNet) -> bool {
+    pub(crate) fn may_have_node(&self, c: usize, node: IpAddr, range: &IpNet) -> bool {
         self.may(c, &node.into(), false, true) && self.may(c, range, true, false)
     }
 
@@ -236,7 +236,7 @@ impl Model {
     }
 
     /// Who has an address, with which identity.
-    pub fn holder(&self, address: usize) -> Option<(usize, u32)> {
+    pub(crate) fn holder(&self, address: usize) -> Option<(usize, u32)> {
         let claims = (0..4).filter(|c| self.clusters[*c].claims.contains_key(&address));
         let order = |c: &usize| {
             let cluster = &self.clusters[*c];
@@ -260,7 +260,7 @@ impl Model {
     }
 
     /// The cluster in whose range of pods an address is.
-    pub fn range_of(&self, address: usize) -> Option<usize> {
+    pub(crate) fn range_of(&self, address: usize) -> Option<usize> {
         let mut ranges = vec![(0, settings().0, LOCAL)];
         for (c, cluster) in self.clusters.iter().enumerate() {
             let granted = cluster.grant.filter(|_| cluster.followed);
@@ -276,7 +276,7 @@ impl Model {
     }
 
     /// What is known of an address, the identities' labels included.
-    pub fn known(&self, address: usize) -> Option<(usize, u32)> {
+    pub(crate) fn known(&self, address: usize) -> Option<(usize, u32)> {
         let Some((c, identity)) = self.holder(address) else {
             return self.range_of(address).map(|c| (c, UNKNOWN));
         };
@@ -288,7 +288,7 @@ impl Model {
     // -------------------------------------------------------------------------------------------- changes
 
     /// What follows from a change of a cluster's records: claims that are new, and those that are none any more.
-    pub fn settle_claims(&mut self, c: usize, restored: Option<&BTreeSet<usize>>) {
+    pub(crate) fn settle_claims(&mut self, c: usize, restored: Option<&BTreeSet<usize>>) {
         for address in 0..ADDRESSES.len() {
             let has = self.given(c, address).is_some();
             let cluster = &self.clusters[c];
@@ -311,7 +311,7 @@ impl Model {
     }
 
     /// The grants are others than before: records that they do not cover are removed.
-    pub fn settle_grants(&mut self) {
+    pub(crate) fn settle_grants(&mut self) {
         let grant = |cluster: &Cluster| match (cluster.followed, cluster.grant) {
             (true, Some(grant)) => grant + 1,
             _ => 0,
@@ -330,7 +330,7 @@ impl Model {
     }
 
     /// Staleness, and the end of what was restored, follow from connections and time.
-    pub fn settle_time(&mut self) {
+    pub(crate) fn settle_time(&mut self) {
         let now = self.now;
         for cluster in self.clusters.iter_mut().skip(1).filter(|cluster| cluster.followed) {
             if !cluster.connected {
@@ -358,7 +358,7 @@ impl Model {
     }
 
     /// A cluster is followed: what was known of it counts until it is listed.
-    pub fn restore(&mut self, c: usize) {
+    pub(crate) fn restore(&mut self, c: usize) {
         let Some(kept) = self.waiting.remove(&c) else { return };
         if self.clusters[c].begun || self.clusters[c].accepted {
             return;
@@ -380,7 +380,7 @@ impl Model {
     }
 
     /// A list of a cluster begins: what it had before may be out of date.
-    pub fn begin(&mut self, c: usize) {
+    pub(crate) fn begin(&mut self, c: usize) {
         let cluster = &mut self.clusters[c];
         let seen = cluster.records.values_mut().map(|(_, seen)| seen);
         let seen = seen.chain(cluster.nodes.values_mut().map(|node| &mut node.seen));
@@ -389,7 +389,7 @@ impl Model {
     }
 
     /// It is complete.
-    pub fn end(&mut self, c: usize) {
+    pub(crate) fn end(&mut self, c: usize) {
         let cluster = &mut self.clusters[c];
         cluster.records.retain(|_, (_, seen)| *seen == Seen::Now);
         cluster.nodes.retain(|_, node| node.seen == Seen::Now);
@@ -401,7 +401,7 @@ impl Model {
     }
 
     /// What would be found on disk now: all that is known of clusters that were listed in this run.
-    pub fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         for c in 0..4 {
             if !self.clusters[c].listed {
                 continue;
@@ -423,7 +423,7 @@ impl Model {
     }
 
     /// Only these clusters exist.
-    pub fn forget_strangers(&mut self) {
+    pub(crate) fn forget_strangers(&mut self) {
         let Self { clusters, waiting, disk, .. } = self;
         let exists = |c: &usize| *c == LOCAL || clusters[*c].followed;
         waiting.retain(|c, _| exists(c));
@@ -431,7 +431,7 @@ impl Model {
     }
 
     /// The agent starts again.
-    pub fn restart(&mut self, bare: bool) {
+    pub(crate) fn restart(&mut self, bare: bool) {
         let Self { disk, now, .. } = std::mem::take(self);
         let mut waiting = disk.clone();
         if !bare {

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-pub struct Stage {
+pub(crate) struct Stage {
     core: Core,
     began: Instant,
     model: Model,
@@ -130,7 +130,7 @@ fn kinds(c: usize) -> Vec<RecordKind> {
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let began = Instant::now();
         let mut stage = Self {
             core: core(BTreeMap::new(), began),
@@ -214,7 +214,7 @@ impl Stage {
         self.events(c, records.into_iter().map(PeerEvent::Record).collect());
     }
 
-    pub fn step(&mut self, step: Step) {
+    pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Follow(c, grant) => self.follow(c, grant),
             Step::Unfollow(c) => {
@@ -471,14 +471,14 @@ impl Stage {
         self.model.now = until;
     }
 
-    pub fn check(&mut self) -> Result<(), TestCaseError> {
+    pub(crate) fn check(&mut self) -> Result<(), TestCaseError> {
         self.model.settle_time();
         self.wait(0);
         self.model.write();
         let merge = self.core.merge();
         let mut contested = 0;
-        for address in 0..ADDRESSES.len() {
-            let (at, text) = (ip(address), ADDRESSES[address]);
+        for (address, text) in ADDRESSES.into_iter().enumerate() {
+            let at = ip(address);
             let holder = merge.holder(at).map(|holder| (holder.cluster, holder.identity.get()));
             let expected = self.model.holder(address);
             prop_assert_eq!(holder, expected.map(|(c, identity)| (id(c), identity)), "{}", text);

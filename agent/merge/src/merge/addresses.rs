@@ -144,6 +144,11 @@ impl Merge {
         strays.map(|(name, strays)| (name, strays.count(), strays.named().collect()))
     }
 
+    /// How many of these are a cluster's.
+    pub fn strays_of(&self, name: &ClusterName) -> usize {
+        self.clusters.get(name).map_or(0, |cluster| cluster.claims.strays.count())
+    }
+
     /// A peer is unreachable, or is not: what it reported may be out of date.
     pub fn set_silent(&mut self, name: &ClusterName, silent: bool) {
         let Some(cluster) = self.clusters.get(name).filter(|c| c.claims.silent != silent) else {

@@ -79,6 +79,11 @@ pub(crate) struct ShownBackend {
     pub(crate) tier: Option<usize>,
     /// Its share of the frontend's new connections, from 0 to 1.
     pub(crate) share: f64,
+    /// The cluster that has its address; `None` if none claims it.
+    pub(crate) claimed_by: Option<String>,
+    /// Other clusters that claim it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also_claimed_by: Vec<String>,
 }
 
 // === impl ShownFrontend ===
@@ -268,7 +273,20 @@ impl ShownBackend {
             zone: some(&reported.zone),
             tier: Some(size(reported.tier)).filter(|tier| *tier > 0),
             share: part(Share(reported.share_billionths)),
+            claimed_by: some(&reported.claimed_by),
+            also_claimed_by: reported.also_claimed_by.clone(),
         }
+    }
+
+    /// Who claims its address, where that is not its cluster alone.
+    pub(crate) fn contested(&self) -> Option<String> {
+        let claimed_by = self.claimed_by.as_ref()?;
+        let also = match self.also_claimed_by.is_empty() {
+            true if *claimed_by == self.cluster => return None,
+            true => String::new(),
+            false => format!(", and claimed by {} too", self.also_claimed_by.join(", ")),
+        };
+        Some(format!("{} is of {claimed_by}{also}", self.address))
     }
 
     /// The address, with the port if it has one.
@@ -300,6 +318,8 @@ impl ShownBackend {
             zone: entry.zone.clone(),
             tier: entry.tier,
             share: part(entry.share()),
+            claimed_by: entry.claimed_by.first().cloned(),
+            also_claimed_by: entry.claimed_by.iter().skip(1).cloned().collect(),
         }
     }
 }
