@@ -33,6 +33,9 @@ pub enum Class {
     },
 }
 
+/// The source of reserved labels.
+pub(crate) const RESERVED: &str = "reserved";
+
 /// Pods that Cilium gives a reserved identity.
 const OF_PODS: [(&str, Entity); 4] = [
     ("init", Entity::Init),
@@ -74,7 +77,7 @@ impl Class {
         };
         let names = names.iter().copied().chain(kube_apiserver.then_some("kube-apiserver"));
         names
-            .map(|key| Label { source: "reserved".into(), key: key.into(), value: String::new() })
+            .map(|key| Label { source: RESERVED.into(), key: key.into(), value: String::new() })
             .collect()
     }
 
@@ -102,7 +105,7 @@ impl Class {
         };
         let own = matches!(self, Self::Pod(_, cluster) if **cluster == *own_cluster);
         let reserved =
-            OF_PODS.iter().filter(|(name, _)| own && labels.get("reserved", name).is_some());
+            OF_PODS.iter().filter(|(name, _)| own && labels.get(RESERVED, name).is_some());
         let reserved = reserved.map(|(_, entity)| *entity);
         let api = [Entity::KubeApiserver, Entity::Cluster, Entity::ClusterMesh];
         let api = api.into_iter().filter(|_| kube_apiserver);
@@ -113,14 +116,23 @@ impl Class {
 /// Whether an entity could be something of a cluster: a deny of it then holds for what is unknown of that cluster.
 pub(crate) fn could_be_of(entity: Entity, cluster: &str, own_cluster: &str) -> bool {
     match entity {
-        Entity::ClusterMesh | Entity::RemoteNode => true,
-        Entity::Cluster
-        | Entity::Host
+        // Nodes of any cluster are remote nodes, and those are part of both groups.
+        Entity::Cluster | Entity::ClusterMesh | Entity::RemoteNode => true,
+        Entity::Host
         | Entity::KubeApiserver
         | Entity::Init
         | Entity::Ingress
         | Entity::Health
         | Entity::Unmanaged => cluster == own_cluster,
         Entity::World | Entity::WorldIpv4 | Entity::WorldIpv6 | Entity::None => false,
+    }
+}
+
+/// Whether something of a cluster could have a reserved label, as [`could_be_of`] has it for entities.
+pub(crate) fn could_have(reserved: &str, cluster: &str, own_cluster: &str) -> bool {
+    match reserved {
+        "remote-node" => true,
+        "world" | "world-ipv4" | "world-ipv6" => false,
+        _ => cluster == own_cluster,
     }
 }

@@ -16,7 +16,7 @@ use slab::Slab;
 
 use crate::{
     cidrs::Cidrs,
-    class::{Class, could_be_of},
+    class::{Class, RESERVED, could_be_of, could_have},
     matcher::Matcher,
     mesh::Service,
     options::{CidrMatch, Options},
@@ -25,6 +25,11 @@ use crate::{
     unions::{Numbered, Unions},
 };
 use policies::Compiled;
+
+/// Selectors that a node can hold: bits of a row.
+pub const MAX_SELECTORS: usize = 2_048;
+/// Rules that a pod can have in one direction: a segment of the kernel's array.
+pub const MAX_RULES: usize = 512;
 
 /// Compiles what the cluster's policies say, change by change: a new label set is one row, whatever the number of
 /// policies; a new policy touches the rows that its selectors match and the sets of the pods that it selects.
@@ -190,6 +195,11 @@ impl Compiler {
         &self.in_mesh
     }
 
+    /// How many selectors the rules have, at most [`MAX_SELECTORS`] of which a node can hold.
+    pub fn selectors(&self) -> usize {
+        self.unions.len()
+    }
+
     /// The policies that select a pod, in either direction.
     pub fn selecting(&self, at: usize) -> BTreeSet<&PolicyRef> {
         let Some(subject) = self.pods.get(at) else { return BTreeSet::new() };
@@ -205,10 +215,18 @@ impl Compiler {
     fn could_mean(&self, union: &Numbered, cluster: &str) -> bool {
         union.resolved.iter().any(|peer| match peer {
             Peer::Pods(selector) => {
-                let of_cluster = selector.requirements.iter().filter(|r| r.key == CLUSTER_LABEL);
                 let labels = [mesh_model::Label::kubernetes(CLUSTER_LABEL, cluster)];
                 let labels: Labels = labels.into_iter().collect();
-                of_cluster.into_iter().all(|requirement| requirement.matches(&labels))
+                selector.requirements.iter().all(|requirement| {
+                    let is_reserved = requirement.source.as_deref() == Some(RESERVED);
+                    match requirement.key.as_str() {
+                        CLUSTER_LABEL => requirement.matches(&labels),
+                        key if is_reserved && !requirement.matches(&Labels::default()) => {
+                            could_have(key, cluster, &self.cluster)
+                        }
+                        _ => true,
+                    }
+                })
             }
             Peer::Entity(entity) => could_be_of(*entity, cluster, &self.cluster),
             // Its address is known: the ranges say whether it is meant.

@@ -14,7 +14,7 @@ mod set;
 mod unions;
 
 pub use class::Class;
-pub use compiler::{Compiler, Direction};
+pub use compiler::{Compiler, Direction, MAX_RULES, MAX_SELECTORS};
 pub use mesh::{
     Answer, Decision, DecisionKind, Directed, End, External, Mesh, Node, Pod, PodName, Service,
     Traffic,

@@ -154,6 +154,21 @@ impl Mesh {
         selecting.into_iter().flatten().cloned().collect()
     }
 
+    /// How many selectors the policies of a cluster have, if one node had all pods that they select.
+    pub fn selectors(&self, cluster: &str) -> usize {
+        self.clusters.get(cluster).map_or(0, Compiler::selectors)
+    }
+
+    /// How many rules a pod has: in the direction that has more.
+    pub fn rules(&self, pod: &PodName) -> usize {
+        let entry = self.pods.get(pod).zip(self.clusters.get(&pod.cluster));
+        let rules = |direction| {
+            let set = entry.and_then(|(entry, compiler)| compiler.set(entry.subject, direction));
+            set.map_or(0, |set| set.rules.len())
+        };
+        rules(Direction::Egress).max(rules(Direction::Ingress))
+    }
+
     /// What is decided of a flow.
     pub fn judge(&self, from: &End, to: &End, traffic: Traffic) -> Answer {
         let (from, to) = (self.find(from), self.find(to));

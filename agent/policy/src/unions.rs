@@ -109,6 +109,11 @@ impl Unions {
         self.entries.iter().map(move |(at, entry)| (number(at), entry))
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Unions that name an entity.
     pub(crate) fn with_entity(&self, entity: Entity) -> impl Iterator<Item = Number> + '_ {
         self.entities.get(&entity).into_iter().flatten().copied()

@@ -12,10 +12,10 @@ use anyhow::{Context as _, bail};
 use mesh_labels::LabelFilter;
 use mesh_policy::Options;
 use mesh_policy_rules::Policy;
-use mesh_source::{Format as FileFormat, documents_of};
+use mesh_source::Format as FileFormat;
 use mesh_verdict::{
-    Lint, Matrix, PolicyFile, Problem, World, answer_line, entries, flows, judge, lint, matrix,
-    policy_files, read_policies, run_steps,
+    Lint, Matrix, PolicyFile, Problem, World, answer_line, documents, entries, flows, judge, lint,
+    matrix, policy_files, policy_files_of_all, read_policies, run_steps,
 };
 use serde_json::json;
 
@@ -74,19 +74,25 @@ fn verdict(args: &VerdictArgs, output: Output) -> Result<(), Failure> {
         let reason = "there is nothing to answer: give --flows, --steps, --all-pairs or --batch";
         return Err(Failure::Other(anyhow::anyhow!(reason)));
     }
-    let (mut asked, mut answers) = (Vec::new(), Vec::new());
+    let (mut asked, mut answers, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(path) = &args.flows {
         for (part, flow) in flows(&path.display().to_string(), &read(path)?)? {
-            answers.push(judge(&world, &flow, &part)?);
+            match judge(&world, &flow, &part) {
+                Ok(answer) => answers.push(answer),
+                Err(problem) => refused.push(problem),
+            }
             asked.push(flow);
         }
+    }
+    if !refused.is_empty() {
+        return Err(refused.into());
     }
     let mut steps = Vec::new();
     if let Some(path) = &args.steps {
         let text = read(path)?;
         let name = path.display().to_string();
         let format = FileFormat::of(path).unwrap_or(FileFormat::Yaml);
-        let documents = documents_of(format, &text).map_err(|problem| {
+        let documents = documents(format, &text).map_err(|problem| {
             Problem::new(name, &format!("line {}", problem.line), problem.reason)
         })?;
         for (_, document) in documents {
@@ -103,7 +109,8 @@ fn verdict(args: &VerdictArgs, output: Output) -> Result<(), Failure> {
     }?)
 }
 
-/// Answers line by line, so that a file of any length takes the memory of one line.
+/// Answers line by line, so that a file of any length takes the memory of one line, and a program that asks one after
+/// another gets each answer.
 fn batch(file: &Path, options: Options, filter: &LabelFilter) -> anyhow::Result<()> {
     let input: Box<dyn BufRead> = match file.to_str() {
         Some("-") => Box::new(io::stdin().lock()),
@@ -121,8 +128,9 @@ fn batch(file: &Path, options: Options, filter: &LabelFilter) -> anyhow::Result<
         }
         serde_json::to_writer(&mut answers, &answer_line(&line, options, filter))?;
         answers.write_all(b"\n")?;
+        answers.flush()?;
     }
-    Ok(answers.flush()?)
+    Ok(())
 }
 
 fn pairs(matrix: &Matrix, ports: &[String], output: Output) -> anyhow::Result<()> {
@@ -154,7 +162,7 @@ fn run_lint(args: &LintArgs, output: Output) -> Result<(), Failure> {
 
 fn validate(path: &Path, labels: &LabelRules, output: Output) -> Result<(), Failure> {
     let world = World::new(Options::default(), filter(labels)?);
-    let mut files = policy_files(path, &|_| true)?;
+    let mut files = policy_files_of_all(path)?;
     for file in &mut files {
         let cluster = file.cluster.take();
         file.cluster = cluster.or_else(|| Some("default".into()));
@@ -214,11 +222,10 @@ fn policies(
     paths: &[PathBuf],
     args: &WorldArgs,
 ) -> Result<Vec<(String, Policy)>, Failure> {
-    let several = args.cluster.is_none() && world.clusters().count() != 1;
-    let is_cluster = |name: &str| world.clusters().any(|one| one == name) || several;
+    let clusters: Vec<&str> = world.clusters().collect();
     let mut files: Vec<PolicyFile> = Vec::new();
     for path in paths {
-        files.extend(policy_files(path, &is_cluster)?);
+        files.extend(policy_files(path, &clusters)?);
     }
     for file in &mut files {
         file.cluster = file.cluster.take().or_else(|| args.cluster.clone());

@@ -338,3 +338,70 @@ fn what_a_flow_names_must_be_clear() {
     }
     assert!(Path::new(&folder.path("endpoints.yaml")).exists());
 }
+
+/// The example of endpoints in the documents.
+#[test]
+fn the_documented_endpoints_are_understood() {
+    let document =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md")).unwrap();
+    let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let endpoints = blocks.clone().find(|block| block.contains("kind: namespace")).unwrap();
+    let steps = blocks.clone().find(|block| block.contains("- apply:")).unwrap();
+    let policy = POLICIES.replace("default-deny}", "default-deny, labels: {a: b}}");
+    let folder = Folder::new(&[
+        ("policies/east/p.yaml", &policy),
+        ("endpoints.yaml", endpoints),
+        ("steps.yaml", steps),
+    ]);
+    let answer = folder.json(&[&VERDICT[..], &["--steps", "steps.yaml"]].concat(), 0);
+    assert_eq!(answer["steps"].as_array().unwrap().len(), 2, "{answer}");
+}
+
+#[test]
+fn lint_names_what_a_node_cannot_hold() {
+    let rule = |n: usize| {
+        format!(
+            "  - fromEndpoints: [{{matchLabels: {{app: a{n}}}}}]\n    toPorts: [{{ports: [{{port: \"{}\", protocol: TCP}}]}}]\n",
+            n + 1
+        )
+    };
+    let rules: String = (0..2_100).map(rule).collect();
+    let policy = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{namespace: shop, name: many}}\nspec:\n  endpointSelector: {{}}\n  ingress:\n{rules}"
+    );
+    let folder = Folder::new(&[
+        ("policies/east/many.yaml", &policy),
+        (
+            "endpoints.yaml",
+            "[{kind: pod, cluster: east, namespace: shop, name: db, ips: [10.1.0.1]}]",
+        ),
+    ]);
+    let lint = folder.json(&["lint", "policies", "--endpoints", "endpoints.yaml"], 0);
+    let findings = lint["findings"].to_string();
+    assert!(
+        findings.contains("2100 different selectors")
+            && findings.contains("2100 rules in one direction"),
+        "{findings}"
+    );
+}
+
+/// Where no cluster is named there is one, and folders are folders.
+#[test]
+fn one_cluster_needs_no_name() {
+    let endpoints = "
+- {kind: pod, namespace: shop, name: web, ips: [10.1.0.2], labels: {app: web}}
+- {kind: pod, namespace: shop, name: db, ips: [10.1.0.1], labels: {app: db}}
+";
+    let folder = Folder::new(&[("policies/base/p.yaml", POLICIES), ("endpoints.yaml", endpoints)]);
+    fs::write(folder.path("flows.csv"), "from,to,port\nweb,db,5432\n").unwrap();
+    for more in [&[][..], &["--cluster", "east"]] {
+        let args = [&VERDICT[..], &["--flows", "flows.csv"], more].concat();
+        assert_eq!(sides(&folder.json(&args, 0)["flows"]), ["allowed denied"], "{more:?}");
+    }
+    let wide = [
+        &VERDICT[..],
+        &["--flows", "flows.csv", "--enforcement-mode", "never", "--default-local-cluster=false"],
+    ]
+    .concat();
+    assert_eq!(sides(&folder.json(&wide, 0)["flows"]), ["allowed allowed"]);
+}

@@ -827,7 +827,8 @@ status: {{podIPs: [{{ip: 10.9.0.1}}], conditions: [{{type: Ready, status: 'True'
         .map(|entry| (entry.address.to_string(), entry.claimed_by.clone()))
         .collect();
     let expected = [("10.1.0.1", vec![]), ("10.9.0.1", vec!["c", "b"]), ("10.3.0.1", vec![])];
-    let expected = expected.map(|(ip, by)| (ip.to_owned(), by.into_iter().map(String::from).collect()));
+    let expected =
+        expected.map(|(ip, by)| (ip.to_owned(), by.into_iter().map(String::from).collect()));
     assert_eq!(claimed, expected);
     // Away for too long: its claim is the last.
     let events = r#"[{"at": "1s", "disconnect": "c"}]"#;

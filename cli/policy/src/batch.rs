@@ -3,6 +3,7 @@
 use mesh_labels::LabelFilter;
 use mesh_policy::Options;
 use mesh_policy_rules::parse;
+use mesh_source::{Format, documents_of};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::{
     flow::Flow,
     matrix::{Matrix, PortQuery, matrix},
     options::VerdictOptions,
-    problem::{Problem, read},
+    problem::{Problem, all, object_name, or_absent, read, read_each},
     verdict::{Verdict, judge},
     world::World,
 };
@@ -34,24 +35,34 @@ pub struct BatchAnswer {
 /// `None`: it was not asked for. `Some(None)`: something is refused.
 pub type Asked<T> = Option<Option<T>>;
 
-/// A line.
+/// A line. Its parts are read one by one, so that all that is refused is named by its part.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Line {
     #[serde(default)]
     #[expect(dead_code, reason = "read before the line is")]
     id: Value,
-    #[serde(default)]
-    policies: Vec<OfCluster>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
+    policies: Vec<Value>,
+    #[serde(default, deserialize_with = "or_absent")]
     endpoints: Vec<Value>,
-    #[serde(default)]
-    services: Vec<OfCluster>,
+    #[serde(default, deserialize_with = "or_absent")]
+    services: Vec<Value>,
     #[serde(default)]
     flows: Option<Vec<Value>>,
     #[serde(default)]
-    all_pairs: Option<AllPairs>,
+    all_pairs: Option<Value>,
     #[serde(default)]
+    options: Option<Value>,
+}
+
+/// The same with its parts.
+struct Question {
+    policies: Vec<OfCluster>,
+    endpoints: Vec<Entry>,
+    services: Vec<OfCluster>,
+    flows: Option<Vec<Flow>>,
+    pairs: Option<Vec<PortQuery>>,
     options: VerdictOptions,
 }
 
@@ -75,23 +86,23 @@ fn is_not_asked<T>(asked: &Asked<T>) -> bool {
 
 /// Answers a line. Whatever it is, there is an answer.
 pub fn answer_line(line: &str, defaults: Options, filter: &LabelFilter) -> BatchAnswer {
-    let value: Value = match serde_json::from_str(line) {
-        Ok(value) => value,
-        Err(error) => {
-            let problem = Problem::new("", "", format!("the line is no JSON: {error}"));
-            return BatchAnswer::refused(Value::Null, vec![problem], false);
+    let value = match documents_of(Format::Json, line) {
+        Ok(documents) => documents.into_iter().next().map(|(_, value)| value).unwrap_or_default(),
+        Err(problem) => {
+            // A field that occurs twice leaves the rest as it is.
+            let value: Value = serde_json::from_str(line).unwrap_or_default();
+            let refused = vec![Problem::new("", "", problem.reason)];
+            return BatchAnswer::refused(&value, refused);
         }
     };
-    let id = value.get("id").cloned().unwrap_or(Value::Null);
-    let pairs = value.get("allPairs").is_some();
     match answer(&value, defaults, filter) {
         Ok((flows, matrix)) => BatchAnswer {
-            id,
+            id: id_of(&value),
             refused: Vec::new(),
             flows: flows.map(Some),
             matrix: matrix.map(Some),
         },
-        Err(refused) => BatchAnswer::refused(id, refused, pairs),
+        Err(refused) => BatchAnswer::refused(&value, refused),
     }
 }
 
@@ -100,25 +111,21 @@ type Answers = (Option<Vec<Verdict>>, Option<Matrix>);
 fn answer(value: &Value, defaults: Options, filter: &LabelFilter) -> Result<Answers, Vec<Problem>> {
     let one = |problem| vec![problem];
     let line: Line = read(value, "").map_err(one)?;
-    let mut world = World::new(line.options.over(defaults), filter.clone());
-    let entries = line.endpoints.iter().enumerate();
-    let entries: Vec<Entry> = entries
-        .map(|(index, entry)| read(entry, &format!("endpoints[{index}]")))
-        .collect::<Result<_, _>>()
-        .map_err(one)?;
-    let clusters = line.policies.iter().chain(&line.services);
+    let Question { policies, endpoints, services, flows, pairs, options } = Question::read(&line)?;
+    let mut world = World::new(options.over(defaults), filter.clone());
+    let clusters = policies.iter().chain(&services);
     clusters.filter_map(|one| one.cluster.as_ref()).for_each(|name| world.name_cluster(name));
-    world.add(&entries, |index| format!("endpoints[{index}]")).map_err(one)?;
+    world.add(&endpoints, |index| format!("endpoints[{index}]")).map_err(one)?;
 
     let mut refused = Vec::new();
-    for (index, OfCluster { cluster, object }) in line.services.iter().enumerate() {
+    for (index, OfCluster { cluster, object }) in services.iter().enumerate() {
         let part = format!("services[{index}]");
         let cluster = world.cluster_of(cluster.as_deref(), &part);
         let added = cluster.and_then(|cluster| world.add_service_object(&cluster, object, &part));
         refused.extend(added.err());
     }
     world.link_services();
-    for (index, OfCluster { cluster, object }) in line.policies.iter().enumerate() {
+    for (index, OfCluster { cluster, object }) in policies.iter().enumerate() {
         let part = format!("policies[{index}]");
         match world.cluster_of(cluster.as_deref(), &part) {
             Ok(cluster) => refused.extend(add_policy(&mut world, &cluster, object, &part)),
@@ -128,33 +135,25 @@ fn answer(value: &Value, defaults: Options, filter: &LabelFilter) -> Result<Answ
     if !refused.is_empty() {
         return Err(refused);
     }
-    let flows = line.flows.map(|flows| {
-        let flows = flows.iter().enumerate().map(|(index, flow)| {
-            let part = format!("flows[{index}]");
-            let flow: Flow = read(flow, &part)?;
-            judge(&world, &flow, &part)
-        });
-        flows.collect::<Result<Vec<Verdict>, Problem>>()
+    let flows = flows.map(|flows| {
+        let flows = flows.iter().enumerate();
+        all(flows.map(|(index, flow)| judge(&world, flow, &format!("flows[{index}]"))))
     });
-    let matrix = line.all_pairs.map(|AllPairs { ports }| {
-        let ports = ports.iter().enumerate().map(|(index, text)| {
-            let refuse = |reason| Problem::new("allPairs", &format!("ports[{index}]"), reason);
-            text.parse::<PortQuery>().map_err(refuse)
-        });
-        matrix(&world, &ports.collect::<Result<Vec<_>, _>>()?)
-    });
+    let matrix = pairs.map(|ports| matrix(&world, &ports).map_err(one));
     match (flows, matrix) {
         (None, None) => Ok((Some(Vec::new()), None)),
-        (flows, matrix) => Ok((flows.transpose().map_err(one)?, matrix.transpose().map_err(one)?)),
+        (flows, matrix) => Ok((flows.transpose()?, matrix.transpose()?)),
     }
 }
 
 /// Adds a policy, or says what is refused of it.
 fn add_policy(world: &mut World, cluster: &str, object: &Value, part: &str) -> Vec<Problem> {
     let Some(checked) = parse(object, &world.filter) else {
-        let kind = object.get("kind").map(ToString::to_string).unwrap_or_default();
-        let reason = format!("{kind}: it is no kind of policy");
-        return vec![Problem::new(part, "kind", reason)];
+        let reason = match object.get("kind") {
+            Some(kind) => format!("{kind} is no kind of policy"),
+            None => "an object without a kind".to_owned(),
+        };
+        return vec![Problem::new(object_name(object, part), "kind", reason)];
     };
     match checked.policy {
         Err(refusals) => {
@@ -171,10 +170,56 @@ fn add_policy(world: &mut World, cluster: &str, object: &Value, part: &str) -> V
     }
 }
 
+fn id_of(line: &Value) -> Value {
+    line.get("id").cloned().unwrap_or_default()
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Reads all parts of a line, or lists all that is refused of them.
+    fn read(line: &Line) -> Result<Self, Vec<Problem>> {
+        let mut refused = Vec::new();
+        let options = line.options.as_ref().map(|options| read(options, "options"));
+        let options = taken(options.transpose().map_err(|one| vec![one]), &mut refused);
+        let policies = read_each(&line.policies, |index| format!("policies[{index}]"));
+        let endpoints = read_each(&line.endpoints, |index| format!("endpoints[{index}]"));
+        let services = read_each(&line.services, |index| format!("services[{index}]"));
+        let flows = line.flows.as_ref();
+        let flows = flows.map(|flows| read_each(flows, |index| format!("flows[{index}]")));
+        let question = Self {
+            policies: taken(policies, &mut refused),
+            endpoints: taken(endpoints, &mut refused),
+            services: taken(services, &mut refused),
+            flows: taken(flows.transpose(), &mut refused),
+            pairs: taken(line.all_pairs.as_ref().map(ports).transpose(), &mut refused),
+            options: options.unwrap_or_default(),
+        };
+        if refused.is_empty() { Ok(question) } else { Err(refused) }
+    }
+}
+
+fn ports(pairs: &Value) -> Result<Vec<PortQuery>, Vec<Problem>> {
+    let AllPairs { ports } = read(pairs, "allPairs").map_err(|problem| vec![problem])?;
+    all(ports.iter().enumerate().map(|(index, text)| {
+        let refuse = |reason| Problem::new("allPairs", &format!("ports[{index}]"), reason);
+        text.parse().map_err(refuse)
+    }))
+}
+
+fn taken<T: Default>(read: Result<T, Vec<Problem>>, refused: &mut Vec<Problem>) -> T {
+    read.unwrap_or_else(|problems| {
+        refused.extend(problems);
+        T::default()
+    })
+}
+
 // === impl BatchAnswer ===
 
 impl BatchAnswer {
-    fn refused(id: Value, refused: Vec<Problem>, pairs: bool) -> Self {
-        Self { id, refused, flows: Some(None), matrix: pairs.then_some(None) }
+    /// Nothing of a line is answered.
+    fn refused(line: &Value, refused: Vec<Problem>) -> Self {
+        let pairs = line.get("allPairs").is_some_and(|pairs| !pairs.is_null());
+        Self { id: id_of(line), refused, flows: Some(None), matrix: pairs.then_some(None) }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use mesh_model::{Label, Labels, NamedPort, Port, Protocol, names};
 use serde::Deserialize;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, objects, or_absent};
 
 /// One entry of the list of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,13 +28,13 @@ pub struct Entry {
     #[serde(default)]
     pub node: Option<String>,
     /// Its addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub ips: Vec<IpAddr>,
     /// Its address, where it has one.
     #[serde(default)]
     pub ip: Option<IpAddr>,
     /// A pod's or namespace's labels in Kubernetes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub labels: BTreeMap<String, String>,
     /// The labels of a pod's identity as they are, with their sources. `labels` are not looked at then.
     #[serde(default)]
@@ -43,16 +43,16 @@ pub struct Entry {
     #[serde(default)]
     pub service_account: Option<String>,
     /// A pod's named ports.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub ports: Vec<EntryPort>,
     /// A node or address is the API server of its cluster.
-    #[serde(default, rename = "kubeAPIServer")]
+    #[serde(default, rename = "kubeAPIServer", deserialize_with = "or_absent")]
     pub kube_apiserver: bool,
     /// A node or address is the API server of this cluster.
     #[serde(default, rename = "kubeAPIServerOf")]
     pub kube_apiserver_of: Option<String>,
     /// A pod on its node's network: it has no identity of its own.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub host_network: bool,
 }
 
@@ -72,7 +72,7 @@ pub enum EntryKind {
 
 /// Labels with their sources, as a map or as a list of texts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "labels are a map of texts, or a list of texts")]
 pub enum IdentityLabels {
     /// `{"k8s:app": "web"}`.
     Map(BTreeMap<String, String>),
@@ -85,11 +85,11 @@ pub enum IdentityLabels {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EntryPort {
     /// Its name; without one it is of no interest to policies.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) name: String,
     #[serde(alias = "port")]
     pub(crate) container_port: u16,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) protocol: EntryProtocol,
 }
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use mesh_policy_rules::{Policy, parse};
-use mesh_source::{Format, documents_of};
+use mesh_source::Format;
 use serde_json::Value;
 
 use crate::{
+    documents::documents,
     entry::Entry,
-    problem::{Problem, read},
+    problem::{Problem, read_each},
     world::World,
 };
 
@@ -39,8 +40,17 @@ pub fn read_policies(
                 continue;
             }
         };
+        let known: Vec<&str> = world.clusters().collect();
+        if file.cluster.is_some() && !known.is_empty() && !known.contains(&cluster.as_str()) {
+            let known = known.join(", ");
+            let reason = format!(
+                "the folder is of cluster {cluster:?}, but endpoints are of {known}: if it has none, describe a namespace of it"
+            );
+            refused.push(Problem::new(name, "", reason));
+            continue;
+        }
         let format = Format::of(&file.path).unwrap_or(Format::Yaml);
-        let documents = match documents_of(format, &file.text) {
+        let documents = match documents(format, &file.text) {
             Ok(documents) => documents,
             Err(problem) => {
                 let line = format!("line {}", problem.line);
@@ -74,19 +84,41 @@ pub fn read_policies(
     if refused.is_empty() { Ok(policies) } else { Err(refused) }
 }
 
-/// Other objects of a cluster may lie beside its policies. What may be meant as a policy is refused.
+/// Kinds of groups with policies that are none.
+const OTHER_KINDS: [&str; 10] = [
+    "CiliumCIDRGroup",
+    "CiliumEndpoint",
+    "CiliumEndpointSlice",
+    "CiliumIdentity",
+    "CiliumLoadBalancerIPPool",
+    "CiliumNode",
+    "IPAddress",
+    "Ingress",
+    "IngressClass",
+    "ServiceCIDR",
+];
+
+/// Other objects of a cluster may lie beside its policies. What may be meant as a policy of networks is refused.
 fn not_a_policy(object: &Value, part: &str) -> Option<Problem> {
-    let kind = object.get("kind").and_then(Value::as_str);
-    match kind {
-        None => Some(Problem::new(part, "kind", "an object without a kind")),
-        Some(kind) if kind.to_ascii_lowercase().contains("policy") => {
-            let reason = format!(
-                "{kind}: supported are NetworkPolicy, CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy"
-            );
-            Some(Problem::new(part, "kind", reason))
-        }
-        Some(_) => None,
-    }
+    let text = |name: &str| object.get(name).and_then(Value::as_str);
+    let Some(kind) = text("kind") else {
+        return Some(Problem::new(part, "kind", "an object without a kind"));
+    };
+    let group =
+        text("apiVersion").and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    let with_policies = group.is_some_and(|group| {
+        ["networking.k8s.io", "cilium.io", "projectcalico.org"]
+            .iter()
+            .any(|one| group.ends_with(one))
+    });
+    let is_meant = kind.to_ascii_lowercase().contains("networkpolicy")
+        || with_policies && !OTHER_KINDS.contains(&kind);
+    let reason = || {
+        format!(
+            "{kind}: supported are NetworkPolicy, CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy"
+        )
+    };
+    is_meant.then(|| Problem::new(part, "kind", reason()))
 }
 
 /// The objects of a document: the items of a List.
@@ -98,44 +130,65 @@ fn objects(line: usize, document: &Value) -> Vec<(usize, &Value)> {
     }
 }
 
-/// The files of policies below a folder, or the file itself. A folder in it is a cluster's where `is_cluster` says so.
+/// The files of policies below a folder, or the file itself. `clusters` are known: with several, each folder in it is a
+/// cluster's; with one, folders are where one of them has its name. Without any they are only folders.
 ///
 /// # Errors
 /// What cannot be read.
-pub fn policy_files(
-    path: &Path,
-    is_cluster: &dyn Fn(&str) -> bool,
-) -> Result<Vec<PolicyFile>, Problem> {
+pub fn policy_files(path: &Path, clusters: &[&str]) -> Result<Vec<PolicyFile>, Problem> {
+    if !path.is_dir() {
+        return Ok(vec![open(path, None)?]);
+    }
+    let inside = inside(path)?;
+    let of_clusters = match clusters {
+        [] => false,
+        [one] => inside.iter().any(|(path, name)| name == one && path.is_dir()),
+        _ => true,
+    };
     let mut files = Vec::new();
-    if path.is_dir() {
-        collect(path, None, Some(is_cluster), &mut files)?;
-        files.sort_by(|one, other| one.path.cmp(&other.path));
-    } else {
-        files.push(open(path, None)?);
+    for (path, name) in inside {
+        collect(&path, Some(name.as_str()).filter(|_| of_clusters), &mut files)?;
     }
     Ok(files)
 }
 
-fn collect(
-    folder: &Path,
-    cluster: Option<&str>,
-    is_cluster: Option<&dyn Fn(&str) -> bool>,
-    files: &mut Vec<PolicyFile>,
-) -> Result<(), Problem> {
+/// The files of policies below a folder, each folder's as a cluster's, whatever their names.
+///
+/// # Errors
+/// What cannot be read.
+pub fn policy_files_of_all(path: &Path) -> Result<Vec<PolicyFile>, Problem> {
+    policy_files(path, &["", ""])
+}
+
+/// What is in a folder, in the order of the names, without hidden files.
+fn inside(folder: &Path) -> Result<Vec<(PathBuf, String)>, Problem> {
     let unreadable =
         |error: std::io::Error| Problem::new(folder.display().to_string(), "", error.to_string());
+    let mut inside = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with('.') {
-            continue;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        if !name.starts_with('.') {
+            inside.push((path, name));
         }
-        if path.is_dir() {
-            let own = is_cluster.filter(|is_cluster| is_cluster(name)).map(|_| name);
-            collect(&path, own.or(cluster), None, files)?;
-        } else if Format::of(&path).is_some() {
-            files.push(open(&path, cluster)?);
+    }
+    inside.sort();
+    Ok(inside)
+}
+
+/// The files at or below a path. `cluster` is whose they are if it is a folder.
+fn collect(path: &Path, cluster: Option<&str>, files: &mut Vec<PolicyFile>) -> Result<(), Problem> {
+    if path.is_dir() {
+        for (path, _) in inside(path)? {
+            match path.is_dir() {
+                true => collect(&path, cluster, files)?,
+                false if Format::of(&path).is_some() => files.push(open(&path, cluster)?),
+                false => {}
+            }
         }
+    } else if Format::of(path).is_some() {
+        files.push(open(path, None)?);
     }
     Ok(())
 }
@@ -146,22 +199,30 @@ fn open(path: &Path, cluster: Option<&str>) -> Result<PolicyFile, Problem> {
     Ok(PolicyFile { path: path.into(), cluster: cluster.map(ToOwned::to_owned), text })
 }
 
-/// The entries of a file that is a list of endpoints; `None`: it has objects of Kubernetes.
+/// The entries of a file that is a list of endpoints, or has some as documents; `None`: it has objects of Kubernetes.
 ///
 /// # Errors
-/// What is not understood.
-pub fn entries(path: &Path, text: &str) -> Result<Option<Vec<Entry>>, Problem> {
+/// All that is not understood.
+pub fn entries(path: &Path, text: &str) -> Result<Option<Vec<Entry>>, Vec<Problem>> {
     let part = path.display().to_string();
     let format = Format::of(path).unwrap_or(Format::Yaml);
-    let documents = documents_of(format, text).map_err(|problem| {
-        Problem::new(part.clone(), &format!("line {}", problem.line), problem.reason)
+    let documents = documents(format, text).map_err(|problem| {
+        vec![Problem::new(part.clone(), &format!("line {}", problem.line), problem.reason)]
     })?;
-    match documents.as_slice() {
-        [(_, Value::Array(list))] => {
-            let entries = list.iter().enumerate();
-            let entries = entries.map(|(index, entry)| read(entry, &format!("{part}[{index}]")));
-            entries.collect::<Result<_, _>>().map(Some)
+    let mut values = Vec::new();
+    for (_, document) in documents {
+        match document {
+            Value::Array(list) => values.extend(list),
+            // Kinds of Kubernetes begin with a capital letter.
+            entry if is_of_a_list(&entry) => values.push(entry),
+            _ if values.is_empty() => return Ok(None),
+            other => values.push(other),
         }
-        _ => Ok(None),
     }
+    read_each(&values, |index| format!("{part}[{index}]")).map(Some)
+}
+
+fn is_of_a_list(entry: &Value) -> bool {
+    let kind = entry.get("kind").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind.starts_with(|first: char| first.is_lowercase()))
 }

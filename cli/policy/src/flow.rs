@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use mesh_model::{NamedPort, Protocol};
 use mesh_policy::Traffic;
 use mesh_policy_rules::{IcmpFamily, icmp_type};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::problem::Problem;
 
@@ -20,8 +20,8 @@ pub struct Flow {
     /// TCP where it is absent, or ICMP where there is an ICMP type.
     #[serde(default)]
     pub protocol: Option<FlowProtocol>,
-    /// The port of the end that receives.
-    #[serde(default)]
+    /// The port of the end that receives; a number, also as text.
+    #[serde(default, deserialize_with = "port")]
     pub port: Option<u16>,
     /// The port's name in its place.
     #[serde(default)]
@@ -53,7 +53,7 @@ pub enum FlowProtocol {
 
 /// An ICMP type.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an ICMP type is a number of 0 to 255, or a name")]
 pub enum IcmpType {
     /// By number (IANA, "ICMP Parameters").
     Number(u8),
@@ -67,6 +67,23 @@ pub(crate) enum Asked {
     Port(Protocol, u16),
     Name(Option<Protocol>, String),
     Icmp(Option<IcmpFamily>, IcmpType),
+}
+
+/// A port as a number or as its text.
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a port is a number from 0 to 65535")]
+    enum Port {
+        Number(u16),
+        Text(String),
+    }
+    match Option::<Port>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Port::Number(number)) => Ok(Some(number)),
+        Some(Port::Text(text)) => text.parse().map(Some).map_err(|_| {
+            D::Error::custom(format!("{text:?} is no port number; a name is a portName"))
+        }),
+    }
 }
 
 // === impl Flow ===

@@ -7,6 +7,7 @@
 //! Architecture invariant: no network, no cluster; files only through the caller.
 
 mod batch;
+mod documents;
 mod entry;
 mod file;
 mod flow;
@@ -22,8 +23,9 @@ mod verdict;
 mod world;
 
 pub use batch::{Asked, BatchAnswer, answer_line};
+pub use documents::documents;
 pub use entry::Entry;
-pub use file::{PolicyFile, entries, policy_files, read_policies};
+pub use file::{PolicyFile, entries, policy_files, policy_files_of_all, read_policies};
 pub use flow::{Flow, FlowProtocol};
 pub use flows_file::flows;
 pub use lint::{Change, Finding, Lint, lint};

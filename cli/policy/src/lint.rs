@@ -1,11 +1,16 @@
 //! What policies would change, and what about them may not be meant.
 
+mod findings;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 use mesh_model::{Labels, Protocol};
 use mesh_policy_rules::{DirectionRules, Peer, Peers, Policy, PortMatch, Ports};
 use serde::Serialize;
+
+pub use findings::Finding;
+use findings::findings;
 
 use crate::{
     entry::{Entry, EntryKind},
@@ -42,15 +47,6 @@ pub struct Change {
     pub decided_by: String,
 }
 
-/// Something that may not be meant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Finding {
-    /// The policy.
-    pub object: String,
-    /// What it is about.
-    pub reason: String,
-}
-
 /// A port that no policy names, if it can be helped.
 const OTHER: u16 = 64_999;
 const ECHO: u8 = 8;
@@ -67,7 +63,8 @@ pub fn lint(
 ) -> Result<Lint, Problem> {
     let all = || policies.iter().chain(against).map(|(_, policy)| policy);
     let ports = ports(&world, all());
-    for range in all().flat_map(ranges).collect::<BTreeSet<_>>() {
+    let ranges: BTreeSet<IpNet> = all().flat_map(ranges).collect();
+    for range in &ranges {
         let entry = Entry {
             ips: vec![range.network()],
             ..Entry::new(EntryKind::External, &range.to_string(), "")
@@ -83,24 +80,34 @@ pub fn lint(
     for (cluster, policy) in against {
         before.put_policy(cluster, policy.clone());
     }
-    let findings = policies.iter().flat_map(|(cluster, policy)| odd(&world, cluster, policy));
-    Ok(Lint { findings: findings.collect(), changes: changes(&world, &before, &ports)? })
+    let groups = representatives(&world, &ranges);
+    Ok(Lint {
+        findings: findings(&world, policies),
+        changes: changes(&world, &before, &groups, &ports)?,
+    })
 }
 
 /// The ends that differ for policies: of pods that are alike two, of which the second is for flows among them.
-fn representatives(world: &World) -> Vec<(Vec<usize>, String)> {
+fn representatives(world: &World, ranges: &BTreeSet<IpNet>) -> Vec<(Vec<usize>, String)> {
     let mut alike: BTreeMap<(Option<String>, Labels, String), Vec<usize>> = BTreeMap::new();
     for (at, endpoint) in world.endpoints.iter().enumerate() {
         let cluster = endpoint.cluster().map(ToOwned::to_owned);
         let place = match endpoint.place {
-            Place::Pod(_) => format!("{:?}", endpoint.entry.ports),
-            Place::Node(..) | Place::Address => endpoint.path(),
+            Place::Pod(_) => {
+                // An `ipBlock` tells pods apart by their addresses.
+                let within = |range: &&IpNet| {
+                    endpoint.addresses.iter().any(|address| range.contains(address))
+                };
+                let within: Vec<&IpNet> = ranges.iter().filter(within).collect();
+                format!("{:?} {within:?}", endpoint.entry.ports)
+            }
+            Place::Node(..) | Place::Address => endpoint.location(),
         };
         alike.entry((cluster, endpoint.identity.clone(), place)).or_default().push(at);
     }
     let name = |members: &[usize]| {
         let first = members.first().and_then(|at| world.endpoints.get(*at));
-        let first = first.map(Endpoint::path).unwrap_or_default();
+        let first = first.map(Endpoint::location).unwrap_or_default();
         match members.len() {
             1 => first,
             count => format!("{first} and {} alike", count - 1),
@@ -112,14 +119,14 @@ fn representatives(world: &World) -> Vec<(Vec<usize>, String)> {
 fn changes(
     world: &World,
     before: &World,
+    groups: &[(Vec<usize>, String)],
     ports: &[(String, Asked)],
 ) -> Result<Vec<Change>, Problem> {
     type Key = (&'static str, String, Option<String>);
-    let groups = representatives(world);
     // By what decides and by destination: the ports by source; then those that are equal are one.
     let mut found: HashMap<(Key, String), BTreeMap<String, Vec<String>>> = HashMap::new();
-    for (senders, from_name) in &groups {
-        for (receivers, to_name) in &groups {
+    for (senders, from_name) in groups {
+        for (receivers, to_name) in groups {
             let second = usize::from(senders == receivers);
             let pair = senders.first().zip(receivers.get(second));
             let ends = |world: &World| {
@@ -252,39 +259,4 @@ fn ports<'a>(world: &World, policies: impl Iterator<Item = &'a Policy>) -> Vec<(
         (format!("icmp:{kind}"), Asked::Icmp(Some(family), IcmpType::Number(kind)))
     });
     all.into_iter().map(port).chain(others).chain([echo]).chain(types).collect()
-}
-
-/// What may not be meant about a policy.
-fn odd(world: &World, cluster: &str, policy: &Policy) -> Vec<Finding> {
-    let object = policy.reference.to_string();
-    let finding = |reason: String| Finding { object: object.clone(), reason };
-    let mut findings = Vec::new();
-    let namespace = &policy.reference.namespace;
-    if !namespace.is_empty() && !world.knows_namespace(cluster, namespace) {
-        findings.push(finding(format!("cluster {cluster} has no namespace {namespace:?}")));
-    }
-    let selects = |selector: &mesh_policy_rules::Selector, of: Option<&str>| {
-        world.endpoints.iter().any(|one| {
-            !one.identity.is_empty()
-                && of.is_none_or(|of| one.cluster() == Some(of))
-                && selector.matches(&one.identity)
-        })
-    };
-    for rule in &policy.rules {
-        if !selects(&rule.subject, Some(cluster)) {
-            findings.push(finding(format!("it selects no pod: {}", rule.subject)));
-        }
-        for one in rule.ingress.rules.iter().chain(&rule.egress.rules) {
-            let Peers::Of(peers) = &one.peers else { continue };
-            for peer in peers {
-                if let Peer::Pods(selector) = peer
-                    && !selector.names_reserved()
-                    && !selects(selector, None)
-                {
-                    findings.push(finding(format!("{} selects no pod: {selector}", one.path)));
-                }
-            }
-        }
-    }
-    findings
 }

@@ -1,6 +1,6 @@
 //! Flows to the address of a service are flows to its backends.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_model::{
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     flow::Asked,
-    problem::Problem,
+    problem::{Problem, object_name},
     world::{Endpoint, Place, World},
 };
 
@@ -39,6 +39,9 @@ const API_SERVER: &str = "kubernetes";
 /// The widest ranges of services that are guessed: kubeadm's default, and the widest of IPv6 that Kubernetes accepts.
 const WIDEST_V4: u8 = 12;
 const WIDEST_V6: u8 = 108;
+/// Usual lengths of ranges of services.
+const USUAL_V4: [u8; 3] = [16, 20, 24];
+const USUAL_V6: [u8; 2] = [108, 112];
 /// Either makes a service global (`docs/annotations.md`).
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 
@@ -68,7 +71,7 @@ impl World {
             .collect();
         for (cluster, ip) in found {
             let kube_apiserver_of = Some(cluster);
-            match self.at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
+            match self.node_or_pod_at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
                 Some((Place::Node(of, name), ips)) => {
                     let (cluster, name, ips) = (of.clone(), name.clone(), ips.clone());
                     self.mesh.put_node(Node { cluster, name, ips, kube_apiserver_of });
@@ -81,7 +84,7 @@ impl World {
         }
     }
 
-    /// Adds a Service or an `EndpointSlice` as an API server has it.
+    /// Adds a Service, an `EndpointSlice` or a `ServiceCIDR` as an API server has it.
     ///
     /// # Errors
     /// When it is neither, or invalid.
@@ -95,19 +98,46 @@ impl World {
         let kind = match name {
             "Service" => Kind::Service,
             "EndpointSlice" => Kind::EndpointSlice,
+            "ServiceCIDR" => return self.add_service_cidr(cluster, object, part),
             _ => {
-                let reason = format!("{name:?}: a Service or an EndpointSlice");
-                return Err(Problem::new(part, "object.kind", reason));
+                let reason = format!("{name:?}: a Service, an EndpointSlice or a ServiceCIDR");
+                return Err(Problem::new(object_name(object, part), "kind", reason));
             }
         };
         match decode_object(kind, &object.to_string()) {
             Ok(Object::Service(service)) => self.add_service(cluster, *service),
             Ok(Object::EndpointSlice(slice)) => self.add_slice(cluster, *slice),
             Ok(_) => {}
-            Err(error) => return Err(Problem::new(part, "object", error.reason)),
+            Err(error) => {
+                let (field, reason) = field_of(&error.reason);
+                return Err(Problem::new(object_name(object, part), field, reason));
+            }
         }
         Ok(())
     }
+
+    fn add_service_cidr(
+        &mut self,
+        cluster: &str,
+        object: &Value,
+        part: &str,
+    ) -> Result<(), Problem> {
+        let refuse =
+            |reason: &str| Problem::new(object_name(object, part), "spec.cidrs", reason.to_owned());
+        let ranges = object.pointer("/spec/cidrs").and_then(Value::as_array);
+        for range in ranges.ok_or_else(|| refuse("it is missing"))? {
+            let range = range.as_str().and_then(|text| text.parse::<IpNet>().ok());
+            self.add_service_range(cluster, range.ok_or_else(|| refuse("not a list of ranges"))?);
+        }
+        Ok(())
+    }
+}
+
+/// The path with which a reason begins, and the rest.
+fn field_of(reason: &str) -> (&str, &str) {
+    let is_path =
+        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"./[]-_".contains(&b));
+    reason.split_once(": ").filter(|(field, _)| is_path(field)).unwrap_or(("", reason))
 }
 
 /// Whether an address is in a range of services, or is one.
@@ -116,14 +146,16 @@ pub(crate) fn is_in_range(world: &World, address: IpAddr) -> bool {
         || world.services.values().any(|service| service.cluster_ips.contains(&address))
 }
 
-/// The cluster and the range of services in which an address is: one that was given, or the least one around the
-/// services of a cluster, if that is not wide and nothing else is in it.
+/// The cluster and the range of services in which an address is: one that was given, or one around the services of a
+/// cluster in which nothing else is.
 fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
     let mut given = world.service_ranges.iter();
     if let Some(given) = given.find(|(_, range)| range.contains(&address)) {
         return Some(given.clone());
     }
-    world.clusters().find_map(|cluster| {
+    // Not the clusters that are named: where there is one, it may have no name.
+    let clusters: BTreeSet<&String> = world.services.keys().map(|(cluster, ..)| cluster).collect();
+    clusters.into_iter().find_map(|cluster| {
         let services = world.services.iter().filter(|((of, ..), _)| of == cluster);
         let all = services.flat_map(|(_, service)| &service.cluster_ips);
         let all: Vec<IpAddr> =
@@ -133,12 +165,32 @@ fn range_of(world: &World, address: IpAddr) -> Option<(String, IpNet)> {
             around = around.supernet()?;
         }
         let widest = if address.is_ipv6() { WIDEST_V6 } else { WIDEST_V4 };
-        let is_empty = || {
-            !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| around.contains(one))
-        };
-        let is_range = around.prefix_len() >= widest && around.contains(&address) && is_empty();
-        is_range.then(|| (cluster.to_owned(), around))
+        if around.prefix_len() < widest {
+            return None;
+        }
+        let mut guesses = guesses(around).take_while(|range| range.contains(&address));
+        guesses.find(|range| is_free(world, range)).map(|range| (cluster.to_owned(), range))
     })
+}
+
+/// What may be the range of services that are within a range, the widest first. One service says little of the size, so
+/// usual sizes are tried where the addresses are private.
+fn guesses(around: IpNet) -> impl Iterator<Item = IpNet> {
+    let usual = match around.addr() {
+        IpAddr::V4(address) if address.is_private() => USUAL_V4.as_slice(),
+        IpAddr::V6(address) if address.is_unique_local() => USUAL_V6.as_slice(),
+        IpAddr::V4(_) | IpAddr::V6(_) => &[],
+    };
+    let wider = usual.iter().filter(move |length| **length < around.prefix_len());
+    let wider = wider.filter_map(move |length| IpNet::new(around.addr(), *length).ok());
+    wider.map(|range| range.trunc()).chain([around])
+}
+
+/// Whether no endpoint is in a range, and no range of pods meets it.
+fn is_free(world: &World, range: &IpNet) -> bool {
+    let meets = |pods: &IpNet| pods.contains(range) || range.contains(pods);
+    !world.pod_ranges.iter().any(meets)
+        && !world.endpoints.iter().flat_map(|one| &one.addresses).any(|one| range.contains(one))
 }
 
 /// The service at an address, and its backends at the asked port. `None`: the address is no service's.
@@ -256,4 +308,52 @@ pub(crate) fn is_api_servers(slice: &EndpointSlice) -> bool {
 /// The addresses in a slice.
 pub(crate) fn addresses_in(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
     slice.endpoints.iter().flat_map(|one| &one.addresses).filter_map(|text| text.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_labels::LabelFilter;
+    use mesh_policy::{End, Options, PodName, Traffic};
+    use mesh_policy_rules::parse;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_mesh_knows_the_node_of_an_api_server_by_all_its_addresses() {
+        // As `kubectl` prints them: pods, also those on a node's network, before nodes.
+        let entries = json!([
+            { "kind": "pod", "namespace": "shop", "name": "web", "ips": ["10.1.0.1"] },
+            { "kind": "pod", "namespace": "kube-system", "name": "api", "node": "n1", "ips": ["172.31.0.1"], "hostNetwork": true },
+            { "kind": "node", "name": "n1", "ips": ["172.31.0.1", "203.0.113.1"] },
+        ]);
+        let entries: Vec<crate::Entry> = serde_json::from_value(entries).unwrap();
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "endpoints": [{ "addresses": ["172.31.0.1"] }],
+        });
+        let policy = json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": { "namespace": "shop", "name": "api" },
+            "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["kube-apiserver"] }] },
+        });
+        let mut world = World::new(Options::default(), LabelFilter::new([]).unwrap());
+        world.add(&entries, |index| index.to_string()).unwrap();
+        world.add_service_object("default", &slice, "slice").unwrap();
+        world.link_services();
+        world.put_policy("default", parse(&policy, &world.filter).unwrap().policy.unwrap());
+        let web =
+            PodName { cluster: "default".into(), namespace: "shop".into(), name: "web".into() };
+        for (address, passes) in
+            [("172.31.0.1", true), ("203.0.113.1", true), ("203.0.113.2", false)]
+        {
+            let to = End::Address(address.parse().unwrap());
+            let answer = world.mesh.judge(
+                &End::Pod(web.clone(), None),
+                &to,
+                Traffic::Port(Protocol::Tcp, 6443),
+            );
+            assert_eq!(answer.egress.passes(), passes, "{address}: {answer:?}");
+        }
+    }
 }

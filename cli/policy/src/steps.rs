@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     entry::Entry,
     flow::Flow,
-    problem::{Problem, read},
+    problem::{Problem, all, or_absent, read, read_each},
     verdict::{Verdict, judge},
     world::World,
 };
@@ -25,8 +25,8 @@ pub struct Step {
     #[serde(default)]
     delete: Option<Value>,
     /// What is asked afterwards.
-    #[serde(default)]
-    flows: Vec<Flow>,
+    #[serde(default, deserialize_with = "or_absent")]
+    flows: Vec<Value>,
 }
 
 /// The answers after a step.
@@ -43,7 +43,9 @@ pub struct StepAnswer {
 /// # Errors
 /// What is not understood or refused; there are no answers then.
 pub fn run_steps(world: &mut World, steps: &Value) -> Result<Vec<StepAnswer>, Vec<Problem>> {
-    let steps: Vec<Value> = read(steps, "steps").map_err(|problem| vec![problem])?;
+    let Some(steps) = steps.as_array() else {
+        return Err(vec![Problem::new("steps", "", "it is not a list of steps")]);
+    };
     let mut answers = Vec::new();
     for (index, value) in steps.iter().enumerate() {
         let part = format!("steps[{index}]");
@@ -54,9 +56,10 @@ pub fn run_steps(world: &mut World, steps: &Value) -> Result<Vec<StepAnswer>, Ve
         if let Some(deleted) = &step.delete {
             delete(world, step.cluster.as_deref(), deleted, &part).map_err(|one| vec![one])?;
         }
-        let flows = step.flows.iter().enumerate();
-        let flows = flows.map(|(at, flow)| judge(world, flow, &format!("{part}.flows[{at}]")));
-        let flows = flows.collect::<Result<_, _>>().map_err(|problem| vec![problem])?;
+        let of = |at: usize| format!("{part}.flows[{at}]");
+        let flows: Vec<Flow> = read_each(&step.flows, of)?;
+        let flows = flows.iter().enumerate();
+        let flows = all(flows.map(|(at, flow)| judge(world, flow, &of(at))))?;
         answers.push(StepAnswer { step: index, flows });
     }
     Ok(answers)

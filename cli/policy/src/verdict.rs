@@ -1,6 +1,6 @@
 //! The answer to one flow.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_model::NamedPort;
 use mesh_policy::{Answer, Decision, DecisionKind, Directed, End};
@@ -103,26 +103,39 @@ fn to_service(
     found: &service::Found,
     part: &str,
 ) -> Result<Verdict, Problem> {
-    let mut backends = Vec::new();
-    for Backend { address, protocol, port } in &found.backends {
-        let to = Named::Address(*address);
-        let verdict = one(world, from, &to, &Asked::Port(*protocol, *port), part)?;
-        let backend = world.at(*address).map_or_else(|| address.to_string(), Endpoint::path);
-        backends.push(BackendVerdict { backend, port: *port, verdict });
+    let mut answers = Vec::new();
+    for backend in &found.backends {
+        let to = Named::Address(backend.address);
+        let asked = Asked::Port(backend.protocol, backend.port);
+        answers.push((backend, answer(world, from, &to, &asked, part)?));
     }
-    let denied = backends.iter().filter(|one| one.verdict.verdict == Side::Denied).count();
-    let count = backends.len();
-    let note = format!("service {}: {} of {count} backends allowed", found.name, count - denied);
-    // The one that decides: a backend that is denied, if there is one.
-    let first = backends.iter().find(|one| one.verdict.verdict == Side::Denied);
-    let Some(first) = first.or(backends.first()) else {
+    let directed = |side: fn(&Answer) -> &Directed| {
+        let sides = answers.iter().map(|(_, (answer, _))| side(answer));
+        sides.min_by_key(|one| Side::of(one).rank()).cloned()
+    };
+    let combined = directed(|answer| &answer.egress).zip(directed(|answer| &answer.ingress));
+    let Some((egress, ingress)) = combined else {
         let reason = format!("service {} has no backend", found.name);
         return Err(Problem::new(part, "to", reason));
     };
-    Ok(Verdict { note: Some(note), ..first.verdict.clone() }.with(backends))
+    let backends = answers.into_iter().map(|(Backend { address, port, .. }, (answer, note))| {
+        let end = world.at(*address);
+        BackendVerdict {
+            backend: end.map_or_else(|| address.to_string(), Endpoint::location),
+            port: *port,
+            verdict: Verdict::of(&answer, note),
+        }
+    });
+    let backends: Vec<BackendVerdict> = backends.collect();
+    let passed = backends.iter().filter(|one| one.verdict.verdict == Side::Allowed).count();
+    let ports: BTreeSet<u16> = backends.iter().map(|one| one.port).collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let (name, count, ports) = (&found.name, backends.len(), ports.join(", "));
+    let note = format!("service {name}: {passed} of {count} backends allowed, at port {ports}");
+    Ok(Verdict { backends, ..Verdict::of(&Answer { egress, ingress }, Some(note)) })
 }
 
-/// Judges a flow between two ends, at the addresses of a family that both have.
+/// Judges a flow between two ends.
 fn one(
     world: &World,
     from: &Named<'_>,
@@ -130,6 +143,18 @@ fn one(
     asked: &Asked,
     part: &str,
 ) -> Result<Verdict, Problem> {
+    let (answer, note) = answer(world, from, to, asked, part)?;
+    Ok(Verdict::of(&answer, note))
+}
+
+/// What is decided of a flow between two ends, at the addresses of a family that both have, and what else to know.
+fn answer(
+    world: &World,
+    from: &Named<'_>,
+    to: &Named<'_>,
+    asked: &Asked,
+    part: &str,
+) -> Result<(Answer, Option<String>), Problem> {
     let (from, to) = (&known(world, from), &known(world, to));
     let (senders, receivers) = (addresses(from), addresses(to));
     let mut common = senders.iter().filter(|one| asked.allows(**one)).filter_map(|one| {
@@ -153,8 +178,7 @@ fn one(
         None => receivers.first().or(senders.first()).is_some_and(IpAddr::is_ipv6),
     };
     let traffic = asked.traffic(&named, v6, part)?;
-    let answer = world.mesh.judge(&end(from, source), &end(to, destination), traffic);
-    Ok(Verdict::of(&answer, note))
+    Ok((world.mesh.judge(&end(from, source), &end(to, destination), traffic), note))
 }
 
 /// Judges between two endpoints.
@@ -217,10 +241,6 @@ impl Verdict {
             backends: Vec::new(),
         }
     }
-
-    fn with(self, backends: Vec<BackendVerdict>) -> Self {
-        Self { backends, ..self }
-    }
 }
 
 // === impl Side ===
@@ -231,6 +251,15 @@ impl Side {
             Directed::NotEnforced => Self::NotEnforced,
             Directed::Allowed(_) => Self::Allowed,
             Directed::Denied(_) => Self::Denied,
+        }
+    }
+
+    /// Of the answers of several backends, which is the service's: the least.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Denied => 0,
+            Self::Allowed => 1,
+            Self::NotEnforced => 2,
         }
     }
 

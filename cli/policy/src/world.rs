@@ -27,16 +27,21 @@ pub(crate) use ends::{Named, Place};
 /// All that flows are judged in.
 pub struct World {
     pub(crate) mesh: Mesh,
+    pub(crate) options: Options,
     pub(crate) filter: LabelFilter,
     /// The clusters that were named. Where there is one, others need not name it.
     clusters: BTreeSet<String>,
     pub(crate) endpoints: Vec<Endpoint>,
     by_name: HashMap<String, Vec<usize>>,
+    /// Pods as `cluster/namespace/pod` and `namespace/pod`; nodes as `cluster/node`.
+    pods_by_path: HashMap<String, Vec<usize>>,
+    nodes_by_path: HashMap<String, Vec<usize>>,
     by_address: HashMap<IpAddr, Vec<usize>>,
     namespaces: BTreeMap<(String, String), BTreeMap<String, String>>,
     pub(crate) services: BTreeMap<(String, String, String), ServiceObject>,
     pub(crate) slices: BTreeMap<(String, String, String), EndpointSlice>,
     pub(crate) service_ranges: Vec<(String, IpNet)>,
+    pub(crate) pod_ranges: Vec<IpNet>,
     policies: BTreeSet<(String, PolicyRef)>,
 }
 
@@ -64,22 +69,28 @@ impl World {
     pub fn new(options: Options, filter: LabelFilter) -> Self {
         Self {
             mesh: Mesh::new(options),
+            options,
             filter,
             clusters: BTreeSet::new(),
             endpoints: Vec::new(),
             by_name: HashMap::new(),
+            pods_by_path: HashMap::new(),
+            nodes_by_path: HashMap::new(),
             by_address: HashMap::new(),
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             service_ranges: Vec::new(),
+            pod_ranges: Vec::new(),
             policies: BTreeSet::new(),
         }
     }
 
     /// There is a cluster of this name.
     pub fn name_cluster(&mut self, cluster: &str) {
-        self.clusters.insert(cluster.to_owned());
+        if !cluster.is_empty() {
+            self.clusters.insert(cluster.to_owned());
+        }
     }
 
     /// The clusters that were named.
@@ -89,7 +100,7 @@ impl World {
 
     /// The cluster of a part of the input that may name none.
     pub fn cluster_of(&self, named: Option<&str>, part: &str) -> Result<String, Problem> {
-        if let Some(named) = named {
+        if let Some(named) = named.filter(|named| !named.is_empty()) {
             return Ok(named.to_owned());
         }
         let mut all = self.clusters.iter();
@@ -141,6 +152,7 @@ impl World {
         let kube_apiserver_of = entry
             .kube_apiserver_of
             .clone()
+            .filter(|named| !named.is_empty())
             .or_else(|| entry.kube_apiserver.then(|| cluster.clone()));
         let addresses = entry.addresses();
         let mut endpoint = Endpoint {
@@ -167,10 +179,11 @@ impl World {
                     }
                     (false, _) => Place::Pod(name.clone()),
                 };
+                let path = format!("{}/{}/{}", name.cluster, name.namespace, name.name);
+                if self.pods_by_path.contains_key(&path) {
+                    return Err(Problem::new(part, "name", "this pod is there twice"));
+                }
                 if !entry.host_network {
-                    if self.endpoints.iter().any(|one| one.place == endpoint.place) {
-                        return Err(Problem::new(part, "name", "this pod is there twice"));
-                    }
                     endpoint.identity = self.identity_of(entry, &pod, &cluster);
                     self.mesh.put_pod(Pod {
                         name,
@@ -216,6 +229,17 @@ impl World {
 
     fn index(&mut self, at: usize, endpoint: &Endpoint) {
         self.by_name.entry(endpoint.name.clone()).or_default().push(at);
+        match endpoint.entry.kind {
+            EntryKind::Pod => {
+                for path in [endpoint.path(), endpoint.short_path()] {
+                    self.pods_by_path.entry(path).or_default().push(at);
+                }
+            }
+            EntryKind::Node => {
+                self.nodes_by_path.entry(endpoint.path()).or_default().push(at);
+            }
+            EntryKind::External | EntryKind::Namespace => {}
+        }
         for address in &endpoint.addresses {
             self.by_address.entry(*address).or_default().push(at);
         }
@@ -244,6 +268,7 @@ impl World {
 
     /// Adds a range of a cluster's pods.
     pub fn add_pod_range(&mut self, cluster: &str, range: IpNet) {
+        self.pod_ranges.push(range);
         self.mesh.put_pod_range(cluster, range);
     }
 
@@ -278,7 +303,10 @@ impl World {
 
 /// What an entry says of a pod.
 fn pod_of(entry: &Entry) -> PodObject {
-    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| DEFAULT.to_owned());
+    let text = |text: &Option<String>| {
+        let given = text.as_ref().filter(|text| !text.is_empty());
+        given.cloned().unwrap_or_else(|| DEFAULT.to_owned())
+    };
     PodObject {
         namespace: text(&entry.namespace).into(),
         name: entry.name.as_str().into(),

@@ -76,6 +76,8 @@ impl World {
             }
         }
         self.by_name.clear();
+        self.pods_by_path.clear();
+        self.nodes_by_path.clear();
         self.by_address.clear();
         for (at, endpoint) in self.endpoints.clone().iter().enumerate() {
             self.index(at, endpoint);

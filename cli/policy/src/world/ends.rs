@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use mesh_policy::{End, PodName};
 
 use super::{Endpoint, World};
-use crate::problem::Problem;
+use crate::{entry::EntryKind, problem::Problem};
 
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +38,13 @@ impl World {
             refuse(format!("{name:?} names several endpoints: {}", places.join(", ")))
         };
         let get = |index: &usize| self.endpoints.get(*index);
-        let literal: Vec<&Endpoint> =
-            self.by_name.get(name).into_iter().flatten().filter_map(get).collect();
-        let pods = || -> Vec<&Endpoint> {
-            let all = self.endpoints.iter();
-            all.filter(|endpoint| endpoint.is_pod_named(name)).collect()
-        };
-        for found in [literal, if name.contains('/') { pods() } else { Vec::new() }] {
+        for by in [&self.by_name, &self.pods_by_path, &self.nodes_by_path] {
+            let found: Vec<&Endpoint> =
+                by.get(name).into_iter().flatten().filter_map(get).collect();
             match found.as_slice() {
                 [] => {}
                 [one] => return Ok(Named::Endpoint(one)),
-                several_ => return several(several_),
+                found => return several(found),
             }
         }
         let Ok(address) = name.parse::<IpAddr>() else {
@@ -68,6 +64,13 @@ impl World {
         }
     }
 
+    /// The endpoint with an address: the node itself, where pods on its network have it too and may know only one of its.
+    pub(crate) fn node_or_pod_at(&self, address: IpAddr) -> Option<&Endpoint> {
+        let all = self.by_address.get(&address).into_iter().flatten();
+        let mut all = all.filter_map(|index| self.endpoints.get(*index));
+        all.find(|one| one.entry.kind == EntryKind::Node).or_else(|| self.at(address))
+    }
+
     /// The endpoint with an address.
     pub(crate) fn at(&self, address: IpAddr) -> Option<&Endpoint> {
         let index = self.by_address.get(&address)?.first()?;
@@ -80,6 +83,14 @@ impl World {
 impl Endpoint {
     /// `cluster/namespace/pod`, `cluster/node`, or its name.
     pub(crate) fn path(&self) -> String {
+        match (&self.pod, self.cluster()) {
+            (Some(pod), Some(cluster)) => format!("{cluster}/{}/{}", pod.namespace, pod.name),
+            _ => self.location(),
+        }
+    }
+
+    /// What policies see: as its path, but a pod on its node's network is its node.
+    pub(crate) fn location(&self) -> String {
         match &self.place {
             Place::Pod(PodName { cluster, namespace, name }) => {
                 format!("{cluster}/{namespace}/{name}")
@@ -91,9 +102,9 @@ impl Endpoint {
 
     /// `namespace/pod`, or its name.
     pub(crate) fn short_path(&self) -> String {
-        match &self.place {
-            Place::Pod(PodName { namespace, name, .. }) => format!("{namespace}/{name}"),
-            Place::Node(..) | Place::Address => self.name.clone(),
+        match &self.pod {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => self.name.clone(),
         }
     }
 
@@ -107,23 +118,6 @@ impl Endpoint {
         match &self.place {
             Place::Pod(PodName { cluster, .. }) | Place::Node(cluster, _) => Some(cluster),
             Place::Address => None,
-        }
-    }
-
-    fn is_pod_named(&self, text: &str) -> bool {
-        match &self.place {
-            Place::Pod(PodName { cluster, namespace, name }) => {
-                let parts: Vec<&str> = text.split('/').collect();
-                match parts.as_slice() {
-                    [one, two, three] => one == cluster && two == namespace && three == name,
-                    [two, three] => two == namespace && three == name,
-                    _ => false,
-                }
-            }
-            Place::Node(cluster, name) => {
-                text.split_once('/').is_some_and(|(one, two)| one == cluster && two == name)
-            }
-            Place::Address => false,
         }
     }
 
