@@ -1,7 +1,5 @@
 //! What has no frontend or is refused, and why: what explanations of frontends cannot show.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use mesh_admin::v1::Absence;
 use mesh_model::{ClusterName, RecordKey, ServiceName};
 use mesh_node::{
@@ -25,36 +23,7 @@ pub(crate) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
     all.extend(
         merge.local_service(service).into_iter().flat_map(|known| leads_nowhere(local, known)),
     );
-    all.extend(contested(node, service));
     all
-}
-
-/// Backends of a service at addresses that several clusters report.
-fn contested(node: &Node, service: &ServiceName) -> Vec<Absence> {
-    let merge = node.core.merge();
-    if merge.contested().len() == 0 {
-        return Vec::new();
-    }
-    let backends = merge.backends_of(service).map(|(backend, ..)| backend.address);
-    let addresses: BTreeSet<IpAddr> = backends.collect();
-    let absence = |address: IpAddr| {
-        let (_, claims) = node.core.address(address);
-        let names: Vec<&str> = claims.iter().map(|(cluster, _)| cluster.as_str()).collect();
-        let [first, others @ ..] = names.as_slice() else { return None };
-        (!others.is_empty()).then(|| Absence {
-            namespace: service.namespace.to_string(),
-            name: service.name.to_string(),
-            address: address.to_string(),
-            cluster: (*first).to_owned(),
-            why: "address-contested".into(),
-            reason: format!(
-                "the backend's address {address} is reported as a pod's or node's by several clusters: {first} has it, and not {}",
-                others.join(" or ")
-            ),
-            ..Absence::default()
-        })
-    };
-    addresses.into_iter().filter_map(absence).take(REFUSED).collect()
 }
 
 /// Whether a service's namespace takes no part here.

@@ -11,7 +11,7 @@ use mesh_model::{
 
 use mesh_node::Node;
 
-use crate::{absences, cluster_name};
+use crate::{absences, claims, cluster_name};
 
 /// The frontends of a service. It may have none.
 pub fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse {
@@ -181,7 +181,11 @@ fn programmed(
         }
         shown
     };
-    explanation.backends.iter().map(shown).collect()
+    let mut backends: Vec<v1::Candidate> = explanation.backends.iter().map(shown).collect();
+    for (known, shown) in explanation.backends.iter().zip(&mut backends) {
+        (shown.claimed_by, shown.also_claimed_by) = claims::names(node, known.backend.address);
+    }
+    backends
 }
 
 fn candidate(candidate: &Candidate) -> v1::Candidate {
@@ -201,6 +205,9 @@ fn candidate(candidate: &Candidate) -> v1::Candidate {
         because: candidate.because.clone(),
         state: candidate.state().into(),
         port_name: candidate.port_name.to_string(),
+        // From the table of addresses, which the balancer does not know.
+        claimed_by: String::new(),
+        also_claimed_by: Vec::new(),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use mesh_admin::v1;
-use mesh_core::AddressState;
 use mesh_model::{ClusterId, ClusterName, Identity};
 
 use mesh_node::Node;
+
+use crate::claims;
 
 /// The nodes of a cluster, or of all.
 pub fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
@@ -31,17 +32,38 @@ pub fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
     clusters(state, wanted).into_iter().flat_map(of).collect()
 }
 
-/// The identities of a cluster, or of all; or one of them.
-pub fn listed(state: &Node, wanted: &str, number: u32) -> v1::ListIdentitiesResponse {
-    let identities = identities(state, wanted, number);
-    v1::ListIdentitiesResponse { identities, ..v1::ListIdentitiesResponse::default() }
+/// Which identities are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct WantedIdentities {
+    /// Those of this cluster, or of all if it is empty.
+    pub cluster: String,
+    /// One of them, if it is not 0.
+    pub number: u32,
+    /// That of an address.
+    pub address: Option<IpAddr>,
 }
 
-fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
+/// The identities of a cluster, or of all; or one of them. Then the address that is asked for, or those of the identity
+/// that more than one cluster claims.
+pub fn identities(
+    state: &Node,
+    wanted: &WantedIdentities,
+) -> (Vec<v1::Identity>, Vec<v1::ClaimedAddress>) {
+    let WantedIdentities { cluster, number, address } = wanted;
+    let addresses = match address {
+        Some(address) => vec![claims::of_address(state, *address)],
+        None if *number != 0 => claims::contested_of(state, Identity::new(*number)),
+        None => Vec::new(),
+    };
+    let number = match (address, addresses.first()) {
+        // 0 is no identity's: an address that has none has no labels.
+        (Some(_), Some(address)) => Some(address.identity),
+        _ => Some(*number).filter(|number| *number != 0),
+    };
     let of = |(name, _): (&ClusterName, ClusterId)| -> Vec<v1::Identity> {
         let uses = state.core.merge().identity_uses(name);
         let identities = state.core.merge().identities(name);
-        let identities = identities.filter(|(i, _)| number == 0 || i.get() == number);
+        let identities = identities.filter(|(i, _)| number.is_none_or(|number| i.get() == number));
         let mut identities: Vec<v1::Identity> = identities
             .map(|(identity, labels)| v1::Identity {
                 cluster: name.to_string(),
@@ -53,30 +75,7 @@ fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Identity> {
         identities.sort_by_key(|identity| identity.number);
         identities
     };
-    clusters(state, wanted).into_iter().flat_map(of).collect()
-}
-
-/// Who reports an address: the one that has it first.
-pub fn claims(state: &Node, address: IpAddr) -> v1::ListIdentitiesResponse {
-    let (found, claims) = state.core.address(address);
-    let holder = match &found {
-        AddressState::Known { cluster, .. } => Some(cluster),
-        AddressState::UnknownOf(_) | AddressState::Outside => None,
-    };
-    let claim = |(name, identity): (&ClusterName, Identity)| v1::AddressClaim {
-        cluster: name.to_string(),
-        number: identity.get(),
-        labels: state.core.merge().labels_of(name, identity).unwrap_or_default().into(),
-        has_it: holder == Some(name),
-    };
-    v1::ListIdentitiesResponse {
-        identities: Vec::new(),
-        claims: claims.into_iter().map(claim).collect(),
-        unknown_of: match found {
-            AddressState::UnknownOf(cluster) => cluster.to_string(),
-            AddressState::Known { .. } | AddressState::Outside => String::new(),
-        },
-    }
+    (clusters(state, cluster).into_iter().flat_map(of).collect(), addresses)
 }
 
 /// The local cluster first.

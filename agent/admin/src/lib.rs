@@ -1,6 +1,7 @@
 //! What an agent's admin API answers, made of the node's state.
 
 mod absences;
+mod claims;
 mod explain;
 mod known;
 mod peers;
@@ -12,7 +13,7 @@ use mesh_node::Node;
 
 pub use absences::refused;
 pub use explain::explain;
-pub use known::{claims, listed, nodes};
+pub use known::{WantedIdentities, identities, nodes};
 pub use peers::{all_peers, all_problems, certificates};
 pub use services::service;
 pub use wanted::Wanted;

@@ -17,7 +17,8 @@ use mesh_admin::{
     version::version,
 };
 use mesh_agent_admin::{
-    Wanted, all_peers, all_problems, certificates, claims, explain, listed, nodes, refused, service,
+    Wanted, WantedIdentities, all_peers, all_problems, certificates, explain, identities, nodes,
+    refused, service,
 };
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
@@ -193,16 +194,14 @@ impl Admin for AgentAdmin {
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
         let ListIdentitiesRequest { cluster, number, address } = request.into_inner();
-        let answer = match address.as_str() {
-            "" => self.ask(move |node: &Node| listed(node, &cluster, number)).await?,
-            address => {
-                let address = address.parse().map_err(|error| {
-                    Status::invalid_argument(format!("the address {address:?}: {error}"))
-                })?;
-                self.ask(move |node: &Node| claims(node, address)).await?
-            }
+        let address = match address.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Status::invalid_argument("not an IP address"))?),
         };
-        Ok(Response::new(answer))
+        let wanted = WantedIdentities { cluster, number, address };
+        let (identities, addresses) =
+            self.ask(move |node: &Node| identities(node, &wanted)).await?;
+        Ok(Response::new(ListIdentitiesResponse { identities, addresses }))
     }
 
     async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {

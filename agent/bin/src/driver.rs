@@ -132,7 +132,7 @@ impl Driver {
     /// The next agent may find a kernel without tables, or tables that it cannot read.
     async fn write_snapshots(&mut self) {
         let (core, end) = (&self.node.core, Instant::now() + STOP);
-        self.node.writers.snapshots.write_all(core.local(), end, |name| core.records(name)).await;
+        self.node.writers.snapshots.write_all(core.local(), end, |name| core.snapshot(name)).await;
     }
 
     fn input(&mut self, input: Input) {
@@ -240,7 +240,7 @@ impl Driver {
         let addresses = core.merge().node_addresses(core.local(), core.node());
         self.node.writers.probe_answer.set_addresses(addresses);
         self.exchange_programs(now);
-        self.node.writers.snapshots.write(now, |name| self.node.core.records(name));
+        self.node.writers.snapshots.write(now, |name| self.node.core.snapshot(name));
         if self.node.core.is_synced() {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }

@@ -43,6 +43,7 @@ use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
 use mesh_peers::{FileRanges, Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyNeed, KubeProxyWatch, RouteWriters};
+use mesh_snapshot::{Part, Snapshot};
 use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
 use tokio::{
@@ -266,14 +267,15 @@ fn open(
     }));
     let seed = RandomState::new().hash_one(&args.node_name);
     let routes = RouteWriters::open(&args.pod_cidrs, args.routes == Routes::Auto, seed)?;
-    // Snapshots are for a kernel that has nothing: any other knows better.
+    // Services in snapshots are for a kernel that has nothing: any other knows better.
     let bare = inherited == Inherited::default();
     let folder = args.state_dir.join("snapshots");
-    let mut snapshots = Snapshots::open(folder, name, limit, bare, now)
+    let part = if bare { Part::All } else { Part::Identities };
+    let mut snapshots = Snapshots::open(folder, name, limit, part, now)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let restored = snapshots.take_all().into_iter().map(|(name, snapshot)| {
-        let mesh_snapshot::Snapshot { cluster: _, id, uuid, records } = snapshot;
-        (name, RestoredCluster { id, uuid, records })
+        let Snapshot { cluster: _, id, uuid, records, known } = snapshot;
+        (name, RestoredCluster { id, uuid, records, known })
     });
     let restored: BTreeMap<ClusterName, RestoredCluster> = restored.collect();
     let config = Config {

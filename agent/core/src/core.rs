@@ -140,6 +140,7 @@ impl Core {
                 }
                 if complete {
                     self.forget_strangers();
+                    self.merge.started();
                 }
                 self.prune_moved = true;
             }
@@ -188,6 +189,7 @@ impl Core {
         // What it reported before no longer counts: one kind's old list would be counted together with another's new
         // one.
         self.merge.begin_again(name);
+        self.look_at_silence(name);
         tracing::info!(peer = %name, "no longer quarantined: it is listed again");
         Lifted::Relisted
     }
@@ -221,12 +223,20 @@ impl Core {
             return false;
         }
         self.choice.cluster_moved(name);
+        self.look_at_silence(name);
         if *name == self.local {
             self.readiness.beats(connection.beats, now);
         } else {
             self.look_at_staleness(name, now);
         }
         true
+    }
+
+    /// Whether what a cluster reported may be out of date, because nothing that it reports now arrives.
+    fn look_at_silence(&mut self, name: &ClusterName) {
+        let connected = self.peers.connection(name).connected;
+        let silent = !connected || self.quarantine.reason(name).is_some();
+        self.merge.set_silent(name, silent);
     }
 
     fn look_at_staleness(&mut self, name: &ClusterName, now: Instant) {
@@ -239,6 +249,7 @@ impl Core {
                 tracing::info!(peer = %name, "synced again: its backends are used again");
             }
         }
+        self.merge.set_stale(name, self.staleness.is_stale(name));
         self.choice.cluster_moved(name);
     }
 
@@ -272,6 +283,7 @@ impl Core {
                 self.restored.expired(name);
             }
         }
+        self.merge.start_is_over();
         self.clusters_moved();
         self.release_held();
     }

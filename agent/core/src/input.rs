@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use mesh_follow::Budget;
 use mesh_follow::{PeerCommand, PeerEvent};
 use mesh_health::{Ending, Order, Verdict};
-use mesh_merge::Claims;
+use mesh_merge::{AddressDelta, Claims, RangeDelta};
 use mesh_model::{
-    ClusterId, ClusterName, Identity, Record,
+    ClusterId, ClusterName, Identity, KnownIdentities, Record,
     lb::{Backend, Change, RouteDelta},
 };
 use mesh_pods::{Attachment, AttachmentFound, AttachmentKey, PodAnswer, PodNetns};
@@ -101,8 +101,10 @@ pub struct RestoredCluster {
     pub id: ClusterId,
     /// Which cluster it was, if it reported that.
     pub uuid: Option<Uuid>,
-    /// Its records.
+    /// Its records. Empty where the kernel has what they led to, and knows better.
     pub records: Vec<Record>,
+    /// Its identities and addresses.
+    pub known: KnownIdentities,
 }
 
 /// The wanted changes since the last call, by writer. Within a list the order counts; between lists it does not.
@@ -114,6 +116,12 @@ pub struct Wanted {
     pub routes: Vec<RouteDelta>,
     /// The inherited state that may be pruned. Each replaces the one before.
     pub prune: Option<Prune>,
+    /// Changes of the table of addresses.
+    pub addresses: Vec<AddressDelta>,
+    /// Changes of the ranges of pods.
+    pub ranges: Vec<RangeDelta>,
+    /// Identities, by the IDs of their clusters, that have other labels than before, or have them or none now.
+    pub identities: Vec<(ClusterId, Identity)>,
     /// Backends that their clusters reported, or removed, in order.
     pub backends: Vec<(Backend, Reported)>,
     /// Sockets to end, or to spare, after what changed in the tables.

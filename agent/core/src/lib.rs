@@ -8,6 +8,7 @@
 //! Architecture invariant: no IO, no clock, no kernel. Nothing here waits, so the time from a watch event to a write is
 //! the core's own work; and a test feeds inputs and times, and checks what is wanted.
 
+mod address_problems;
 mod choice;
 mod core;
 mod found_pods;
@@ -28,7 +29,6 @@ pub use input::{
     Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, Prune, Reported,
     RestoredCluster, Wanted,
 };
-pub use mesh_merge::AddressState;
 pub use peers::Refused;
 pub use problem::{Problem, ProblemKind};
 pub use staleness::Away;

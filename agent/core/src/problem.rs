@@ -22,8 +22,10 @@ pub enum ProblemKind {
     RecordsRefused,
     /// A peer file without a grant.
     MissingGrant,
-    /// Addresses that several clusters report.
+    /// Addresses that more than one cluster claims.
     AddressesContested,
+    /// Addresses of a cluster's pods outside its ranges.
+    AddressesOutside,
     /// A peer that was unreachable for longer than its budget.
     PeerStale,
     /// The local cluster's writer reports nothing.

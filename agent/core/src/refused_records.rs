@@ -40,6 +40,7 @@ impl RefusedRecords {
                 self.records.remove(&record.key());
             }
             RecordEvent::Keep(key) => self.unread = Some(key.clone()),
+            RecordEvent::Doubt(_) => {}
             RecordEvent::Remove(key) => {
                 self.records.remove(key);
             }

@@ -20,14 +20,23 @@ use crate::{
 pub(crate) struct Restored {
     /// Snapshots of clusters that are not followed yet.
     snapshots: BTreeMap<ClusterName, RestoredCluster>,
-    /// Clusters that are known from a snapshot alone, and which clusters they were.
-    in_use: BTreeMap<ClusterName, Option<Uuid>>,
+    /// Clusters of which something is known from a snapshot alone.
+    in_use: BTreeMap<ClusterName, InUse>,
     began: Instant,
     budget: Duration,
     /// The budget of clusters that were not synced until now is spent.
     is_spent: bool,
     /// Clusters whose restored state expired.
     expired: BTreeSet<ClusterName>,
+}
+
+/// A cluster's snapshot.
+#[derive(Clone, Copy, Debug)]
+struct InUse {
+    /// Which cluster it was.
+    uuid: Option<Uuid>,
+    /// There are more than identities and addresses.
+    services: bool,
 }
 
 impl Restored {
@@ -57,14 +66,14 @@ impl Restored {
         Some(snapshot)
     }
 
-    /// A cluster's snapshot is in use.
-    pub(crate) fn used(&mut self, cluster: &ClusterName, uuid: Option<Uuid>) {
-        self.in_use.insert(cluster.clone(), uuid);
+    /// A cluster's snapshot is in use; with `services`, all of it.
+    pub(crate) fn used(&mut self, cluster: &ClusterName, uuid: Option<Uuid>, services: bool) {
+        self.in_use.insert(cluster.clone(), InUse { uuid, services });
     }
 
     /// A cluster shows its UUID. Whether its snapshot was in use and is of another.
     pub(crate) fn is_another(&mut self, cluster: &ClusterName, uuid: Option<Uuid>) -> bool {
-        let was = self.in_use.get(cluster).copied().flatten();
+        let was = self.in_use.get(cluster).and_then(|in_use| in_use.uuid);
         let another = was.zip(uuid).is_some_and(|(was, is)| was != is);
         if another {
             self.in_use.remove(cluster);
@@ -78,9 +87,9 @@ impl Restored {
         self.expired.remove(cluster);
     }
 
-    /// Whether a cluster's state is the one that the previous run knew.
+    /// Whether a cluster's services are the ones that the previous run knew.
     pub(crate) fn is_in_use(&self, cluster: &ClusterName) -> bool {
-        self.in_use.contains_key(cluster)
+        self.in_use.get(cluster).is_some_and(|in_use| in_use.services)
     }
 
     /// Whether clusters that were not synced until now were away for too long.
@@ -130,13 +139,13 @@ impl Restored {
 
 #[cfg(test)]
 mod tests {
-    use mesh_model::{ClusterId, ClusterLimit};
+    use mesh_model::{ClusterId, ClusterLimit, KnownIdentities};
 
     use super::*;
 
     fn snapshot(uuid: Option<Uuid>) -> RestoredCluster {
         let id = ClusterId::new(2, ClusterLimit::Max255).unwrap();
-        RestoredCluster { id, uuid, records: Vec::new() }
+        RestoredCluster { id, uuid, records: Vec::new(), known: KnownIdentities::default() }
     }
 
     #[test]
@@ -151,7 +160,7 @@ mod tests {
         let mut restored = open();
         for name in [&a, &b] {
             let taken = restored.take(name, None).unwrap();
-            restored.used(name, taken.uuid);
+            restored.used(name, taken.uuid, true);
             assert!(restored.take(name, None).is_none());
         }
         assert!(!restored.is_another(&b, Some(one)) && !restored.is_another(&b, None));
@@ -167,7 +176,7 @@ mod tests {
 
         let mut restored = open();
         let taken = restored.take(&b, Some(one)).unwrap();
-        restored.used(&b, taken.uuid);
+        restored.used(&b, taken.uuid, true);
         assert!(restored.is_another(&b, Some(other)) && !restored.is_in_use(&b));
         restored.retain(|_| false);
         assert!(restored.take(&a, None).is_none());

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use mesh_model::{ClusterId, ClusterName, Identity, Record, RecordKey, ServiceName, SliceEndpoint};
 
-use crate::nodes::NodeEntry;
+use crate::{nodes::NodeEntry, ranges::Rank};
 
 /// What a peer may claim, as `connect` wrote it down. It does not depend on any other peer's reports, so no false
 /// report displaces an honest one.
@@ -143,6 +143,15 @@ impl Validator {
         }
     }
 
+    /// Whose claims of addresses count before whose.
+    pub(crate) fn rank(&self) -> Rank {
+        match self {
+            Self::Local => Rank::Local,
+            Self::Granted { .. } => Rank::Granted,
+            Self::Ungranted { .. } => Rank::Ungranted,
+        }
+    }
+
     /// What its peer file lacks, if anything: with the pod ranges and addresses that its nodes name.
     pub(crate) fn missing_grant(
         &self,
@@ -191,18 +200,21 @@ impl Validator {
     }
 
     /// The identity that an address may have: reserved identities have another meaning there than here. A host is a
-    /// remote node where the grant has nodes, and everything else is unknown.
+    /// remote node where the grant has nodes, and everything else is unknown. Of the local cluster those are believed that
+    /// an address can have.
     pub(crate) fn identity(&self, net: IpNet, identity: Identity) -> Identity {
         match self {
-            Self::Local => identity,
             _ if !identity.is_reserved() => identity,
+            // Which of them is this one, its own addresses say.
+            Self::Local if identity == Identity::HOST => Identity::REMOTE_NODE,
+            Self::Local if Identity::OF_RECORDS.contains(&identity) => identity,
             Self::Granted { claims, .. }
                 if [Identity::HOST, Identity::REMOTE_NODE].contains(&identity)
                     && claims.node_cidrs.iter().any(|range| range.contains(&net)) =>
             {
                 Identity::REMOTE_NODE
             }
-            Self::Granted { .. } | Self::Ungranted { .. } => Identity::UNKNOWN,
+            Self::Local | Self::Granted { .. } | Self::Ungranted { .. } => Identity::UNKNOWN,
         }
     }
 

@@ -2,27 +2,33 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, Identity, LocalNamespace, LocalPod, RecordKey, RecordKind, ServiceName,
+    ClusterId, ClusterName, Identity, LocalNamespace, LocalPod, RecordKey, RecordKind, ServiceName,
 };
 
 use crate::{
     accounting::{Account, Entry, Tally, list, slot},
+    address_table::Made,
+    addresses::Addresses,
     admission::Validator,
     interner::StringInterner,
     merge::PodName,
     nodes::Nodes,
+    ranges::Rank,
     services::{ServicePart, SliceEntry, SourceId},
+    strays::Strays,
 };
 
 /// A cluster's records, each with the round it was reported in.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    pub(crate) name: Arc<ClusterName>,
     pub(crate) id: ClusterId,
     pub(crate) judge: Validator,
     /// It has an id that is another's: nothing more of it is taken.
@@ -31,8 +37,10 @@ pub(crate) struct Cluster {
     pub(crate) account: Account,
     pub(crate) interner: StringInterner,
     pub(crate) nodes: Nodes,
-    pub(crate) identities: HashMap<Identity, (Box<str>, u32)>,
-    pub(crate) addresses: HashMap<IpNet, AddressEntry>,
+    pub(crate) identities: HashMap<Identity, (Arc<str>, u32)>,
+    pub(crate) addresses: Addresses,
+    /// How its claims of addresses count beside those of others.
+    pub(crate) claims: Claiming,
     hosts: Hosts,
     pub(crate) services: HashMap<Arc<ServiceName>, ServicePart>,
     /// Those of the local cluster that need a kube-proxy.
@@ -48,17 +56,32 @@ pub(crate) struct Cluster {
     pub(crate) confirmed: Vec<RecordKind>,
 }
 
-/// The entry of an address. There may be a million of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressEntry {
-    /// As its cluster reported it; the effective one follows from the grant.
-    pub(crate) identity: Identity,
-    pub(crate) host: HostIndex,
-    pub(crate) round: u32,
+/// What is known of a cluster's claims of addresses as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Claiming {
+    /// It is unreachable: what it reported may be out of date.
+    pub(crate) silent: bool,
+    /// It is for too long: nothing of it counts.
+    pub(crate) stale: bool,
+    /// It was there when this run began, and has not listed its addresses yet.
+    pub(crate) starting: bool,
+    /// Its claims of the previous run are being restored, and these were second to another cluster's.
+    pub(crate) restoring: Option<BTreeSet<IpAddr>>,
+    /// Its ID is the one that it had then: it has not named one in this run.
+    pub(crate) restored_id: bool,
+    /// Some of these are left, which it has not reported in this run.
+    pub(crate) restored: bool,
+    /// Addresses that are in none of its ranges.
+    pub(crate) strays: Strays,
 }
 
-/// The bytes of an address.
-pub(crate) const ADDRESS_BYTES: u64 = slot::<IpNet, AddressEntry>();
+/// A cluster's claim of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) identity: Identity,
+    /// It may be out of date.
+    pub(crate) held: bool,
+}
 
 /// A host in [`Hosts`]; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,15 +113,20 @@ pub struct Counts {
 
 /// The round of records that were not reported in this run.
 pub(crate) const UNREPORTED: u32 = 0;
+/// The round of records whose deletion may be an expired lease: the next list says whether they exist.
+pub(crate) const DOUBTED: u32 = u32::MAX;
 
+/// Slots that are worth no look.
+const FEW: usize = 1_024;
 /// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.
 const FREE_HOSTS: usize = 1_024;
 
 // === impl Cluster ===
 
 impl Cluster {
-    pub(crate) fn new(judge: Validator) -> Self {
+    pub(crate) fn new(name: &ClusterName, judge: Validator) -> Self {
         Self {
+            name: Arc::new(name.clone()),
             id: ClusterId::NONE,
             judge,
             held: false,
@@ -107,7 +135,8 @@ impl Cluster {
             interner: StringInterner::default(),
             nodes: Nodes::default(),
             identities: HashMap::new(),
-            addresses: HashMap::new(),
+            addresses: Addresses::default(),
+            claims: Claiming::default(),
             hosts: Hosts::default(),
             services: HashMap::new(),
             left_to_kube_proxy: BTreeSet::new(),
@@ -165,6 +194,11 @@ impl Cluster {
         ip.map_or(HostIndex::default(), |ip| self.hosts.index(ip))
     }
 
+    /// The host in an address's entry.
+    pub(crate) fn host_of(&self, index: HostIndex) -> Option<IpAddr> {
+        self.hosts.ip(index)
+    }
+
     /// Forgets the hosts that no address is on any more.
     fn forget_hosts(&mut self) {
         let before = std::mem::take(&mut self.hosts);
@@ -176,9 +210,41 @@ impl Cluster {
 
     /// The node that an address is on: the one that its record names, else the one that has it in its ranges.
     pub(crate) fn node_of(&self, address: IpAddr) -> Option<&Arc<str>> {
-        let entry = self.addresses.get(&IpNet::from(address));
+        let entry = self.addresses.get(address.into());
         let host = entry.and_then(|entry| self.hosts.ip(entry.host));
         host.and_then(|host| self.nodes.having(host)).or_else(|| self.nodes.having(address))
+    }
+
+    /// Its claim of an address: what a node has is that node's, whatever a record says of it.
+    pub(crate) fn claim(&self, address: IpAddr) -> Option<Claim> {
+        let net = IpNet::from(address);
+        let (kind, identity, round) = match self.nodes.round_of(address) {
+            Some(round) => (RecordKind::Node, Identity::REMOTE_NODE, round),
+            None => {
+                let entry = self.addresses.get(net)?;
+                let identity = self.judge.identity(net, entry.identity);
+                (RecordKind::Address, identity, entry.round)
+            }
+        };
+        let unreported = round == UNREPORTED || round != self.round(kind);
+        Some(Claim { identity, held: unreported || self.claims.silent || self.held })
+    }
+
+    /// Whether its claims count before those of others.
+    pub(crate) fn rank(&self) -> Rank {
+        self.judge.rank()
+    }
+
+    /// When a claim counts as made that is new now.
+    pub(crate) fn made(&self, address: IpAddr) -> Made {
+        match &self.claims {
+            Claiming { restoring: Some(second), .. } if second.contains(&address) => {
+                Made::BeforeAsSecond
+            }
+            Claiming { restoring: Some(_), .. } => Made::Before,
+            Claiming { starting: true, .. } => Made::AtStart,
+            _ => Made::Now,
+        }
     }
 
     /// A service's name as the table has it.
@@ -236,5 +302,12 @@ impl Hosts {
     fn ip(&self, index: HostIndex) -> Option<IpAddr> {
         let at = usize::try_from(index.0).ok()?.checked_sub(1)?;
         self.ips.get(at).copied()
+    }
+}
+
+/// Frees the memory of a table that has become small: a peer's former size is not reserved for it.
+pub(crate) fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > 4 * table.len() + FEW {
+        table.shrink_to(2 * table.len());
     }
 }

@@ -7,15 +7,22 @@
 //! Architecture invariant: no IO, no time. Which of the backends are used is decided by `mesh-balance`.
 
 mod accounting;
+mod address_table;
+mod addresses;
 mod admission;
 mod backend_set;
 mod cluster;
 mod interner;
 mod merge;
 mod nodes;
+mod ranges;
 mod services;
+mod strays;
 
 pub use accounting::Tally;
 pub use admission::{Claims, LocalRanges, MissingGrant, Refused, RefusedRecord};
 pub use cluster::Counts;
-pub use merge::{AddressState, Delta, Expired, IdInUse, Located, Merge, PodName};
+pub use merge::{
+    AddressClaim, AddressDelta, AddressHolder, Delta, Expired, IdInUse, Located, Merge, PodName,
+};
+pub use ranges::RangeDelta;

@@ -8,19 +8,21 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, EndpointAddress, Identity, Labels, Node, Record, RecordEvent,
-    RecordKey, RecordKind, ServiceName,
+    ClusterId, ClusterName, Identity, KnownAddress, Labels, Node, Record, RecordEvent, RecordKey,
+    RecordKind, ServiceName,
     lb::{Frontend, Route, RouteDelta, ServiceDelta},
 };
 
 use crate::{
     accounting::{slot, text},
+    address_table::AddressTable,
     admission::{Claims, LocalRanges, RefusedRecord, Validator},
-    cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
+    cluster::Cluster,
     nodes::NodeEntry,
+    ranges::{RangeDelta, Ranges, Rank},
 };
 
-mod claimants;
+mod addresses;
 mod frontends;
 mod grants;
 mod local;
@@ -28,8 +30,7 @@ mod prune;
 mod services;
 mod views;
 
-pub use claimants::AddressState;
-use claimants::Claimants;
+pub use addresses::{AddressClaim, AddressDelta, AddressHolder};
 pub use local::PodName;
 pub use prune::Expired;
 
@@ -39,13 +40,19 @@ pub struct Merge {
     local: ClusterName,
     ranges: LocalRanges,
     clusters: BTreeMap<ClusterName, Cluster>,
+    by_id: HashMap<ClusterId, ClusterName>,
     /// The grants of the peers that have one.
     grants: BTreeMap<ClusterName, Claims>,
+    table: AddressTable,
+    pod_ranges: Ranges,
+    /// How many of them our nodes have outside the ranges in our settings.
+    local_nodes_ranges: usize,
+    /// Clusters that are new now were not there when this run began.
+    is_started: bool,
     /// Which of our services has each frontend.
     frontends: HashMap<Frontend, Arc<ServiceName>>,
     /// The other local services that would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
-    claimants: Claimants,
     deltas: Vec<Delta>,
 }
 
@@ -56,10 +63,22 @@ pub enum Delta {
     Service(ServiceDelta),
     /// About the way to a cluster's pods.
     Route(RouteDelta),
-    /// Whose an address is, or its identity: [`Merge::address`] may say something else than before.
-    Address(IpNet),
-    /// An identity of a cluster is new, has other labels, or is gone: [`Merge::labels_of`].
-    Identity(ClusterName, Identity),
+    /// About an address.
+    Address(AddressDelta),
+    /// About a range of addresses.
+    Range(RangeDelta),
+    /// A cluster's claims come before or after others than before: [`Merge::known_identities`] returns something else.
+    Claims {
+        /// The ID of the cluster.
+        id: ClusterId,
+    },
+    /// An identity has labels, has others than before, or has none any more.
+    Identity {
+        /// The ID of the cluster.
+        id: ClusterId,
+        /// The identity.
+        identity: Identity,
+    },
     /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
     /// The location of addresses: [`Merge::node_of`] may return more than before.
@@ -104,54 +123,27 @@ pub struct IdInUse {
 impl Merge {
     /// The local cluster, which has reported nothing yet.
     pub fn new(local: ClusterName, ranges: LocalRanges) -> Self {
-        let clusters = BTreeMap::from([(local.clone(), Cluster::new(Validator::Local))]);
+        let cluster = Cluster::new(&local, Validator::Local);
+        let mut pod_ranges = Ranges::default();
+        let owner = (Rank::Local, Arc::clone(&cluster.name));
+        let mut deltas = Vec::new();
+        for range in &ranges.pod_cidrs {
+            pod_ranges.add(*range, &owner, &mut deltas);
+        }
         Self {
+            clusters: BTreeMap::from([(local.clone(), cluster)]),
             local,
             ranges,
-            clusters,
+            by_id: HashMap::new(),
             grants: BTreeMap::new(),
+            table: AddressTable::default(),
+            pod_ranges,
+            local_nodes_ranges: 0,
+            is_started: false,
             frontends: HashMap::new(),
             waiting: BTreeMap::new(),
-            claimants: Claimants::default(),
-            deltas: Vec::new(),
+            deltas: deltas.into_iter().map(Delta::Range).collect(),
         }
-    }
-
-    /// A peer that is gone takes everything with it that it reported.
-    pub fn remove_peer(&mut self, name: &ClusterName) {
-        if *name != self.local {
-            self.grants.remove(name);
-            self.set_overlapping(name);
-            self.forget(name);
-            self.clusters.remove(name);
-        }
-    }
-
-    /// The ID of a cluster, from its config. Its records under another ID are removed. If another cluster has or is
-    /// granted the ID, no record of the cluster is accepted until it has an ID of its own; its former records stay.
-    pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
-        let holds =
-            |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;
-        let holder = self.clusters.iter().find(holds).map(|(other, _)| other);
-        if let Some(other) = holder.or_else(|| self.reserved(name, id)) {
-            let in_use = IdInUse { id, other: other.clone() };
-            if let Some(cluster) = self.clusters.get_mut(name) {
-                cluster.held = true;
-            }
-            return Err(in_use);
-        }
-        if self
-            .clusters
-            .get(name)
-            .is_some_and(|cluster| cluster.id != id && cluster.id != ClusterId::NONE)
-        {
-            self.forget(name);
-        }
-        if let Some(cluster) = self.clusters.get_mut(name) {
-            cluster.id = id;
-            cluster.held = false;
-        }
-        Ok(())
     }
 
     /// Takes a cluster's event. A record that it may not claim is refused, and the one before stays.
@@ -164,7 +156,7 @@ impl Merge {
             return Ok(());
         };
         match event {
-            RecordEvent::Begin(kind) => cluster.begin(kind),
+            RecordEvent::Begin(kind) => self.begin(name, kind),
             RecordEvent::Upsert(record) => {
                 if let Err(refused) = cluster.judge.check(&record) {
                     let key = record.key();
@@ -174,6 +166,7 @@ impl Merge {
                 self.upsert(name, record);
             }
             RecordEvent::Keep(key) => self.keep(name, &key),
+            RecordEvent::Doubt(key) => self.doubt(name, &key),
             RecordEvent::Remove(key) => self.remove(name, &key),
             RecordEvent::Confirmed(kind) => self.confirm(name, kind),
             RecordEvent::Without(kind) => self.without(name, kind),
@@ -190,7 +183,10 @@ impl Merge {
         match record {
             Record::Node(node) => self.set_node(name, &node.name.clone(), Some(&node)),
             Record::Identity(identity, labels) => self.set_identity(name, identity, &labels),
-            Record::Address(address) => self.set_address(name, &address),
+            Record::Address(address) => {
+                let (net, identity, host) = (address.net, address.identity, address.host);
+                self.set_address(name, KnownAddress { net, identity, host });
+            }
             Record::Service(service) => {
                 self.set_service(name, Arc::new(service.name.clone()), Some(&service));
             }
@@ -214,25 +210,13 @@ impl Merge {
                 self.set_service(name, Arc::new(service.clone()), None);
             }
             RecordKey::Identity(identity) => {
-                if let Some(cluster) = self.clusters.get_mut(name)
-                    && let Some((labels, round)) = cluster.identities.remove(identity)
-                {
-                    self.deltas.push(Delta::Identity(name.clone(), *identity));
-                    cluster.note(
-                        RecordKind::Identity,
-                        Some((identity_bytes(&labels), round)),
-                        None,
-                    );
-                }
+                let Some(cluster) = self.clusters.get_mut(name) else { return };
+                let Some((labels, round)) = cluster.identities.remove(identity) else { return };
+                let was = Some((identity_bytes(&labels), round));
+                cluster.note(RecordKind::Identity, was, None);
+                self.deltas.push(Delta::Identity { id: cluster.id, identity: *identity });
             }
-            RecordKey::Address(net) => {
-                if let Some(cluster) = self.clusters.get_mut(name)
-                    && let Some(entry) = cluster.addresses.remove(net)
-                {
-                    cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, entry.round)), None);
-                    self.unclaim(name, *net, self.is_ungranted(name));
-                }
-            }
+            RecordKey::Address(net) => self.remove_address(name, *net),
             RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
                 self.set_slice(name, key, None);
             }
@@ -250,44 +234,34 @@ impl Merge {
     fn set_identity(&mut self, name: &ClusterName, identity: Identity, labels: &Labels) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Identity);
-        let labels: Box<str> = labels.to_string().into();
+        let labels: Arc<str> = labels.to_string().into();
         let bytes = identity_bytes(&labels);
-        let before = cluster.identities.insert(identity, (labels, round));
-        let known = cluster.identities.get(&identity).map(|(labels, _)| labels);
-        if before.as_ref().map(|(labels, _)| labels) != known {
-            self.deltas.push(Delta::Identity(name.clone(), identity));
+        let before = cluster.identities.insert(identity, (Arc::clone(&labels), round));
+        if before.as_ref().is_none_or(|(before, _)| *before != labels) {
+            self.deltas.push(Delta::Identity { id: cluster.id, identity });
         }
         let before = before.map(|(labels, round)| (identity_bytes(&labels), round));
         cluster.note(RecordKind::Identity, before, Some(bytes));
     }
 
-    fn set_address(&mut self, name: &ClusterName, address: &EndpointAddress) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let round = cluster.round(RecordKind::Address);
-        let host = cluster.host(address.host);
-        let entry = AddressEntry { identity: address.identity, host, round };
-        let before = cluster.addresses.insert(address.net, entry);
-        let is_moved = before.as_ref().map(|entry| entry.host).unwrap_or_default() != host;
-        if is_moved && address.net == IpNet::from(address.net.addr()) {
-            let (id, addresses) = (cluster.id, Located::One(address.net.addr()));
-            self.deltas.push(Delta::Located { id, addresses });
-        }
-        let is_known = before.map(|entry| entry.identity);
-        let before = before.map(|entry| (ADDRESS_BYTES, entry.round));
-        cluster.note(RecordKind::Address, before, Some(ADDRESS_BYTES));
-        match is_known {
-            None => self.claim(name, address.net),
-            Some(identity) if identity != address.identity => {
-                self.deltas.push(Delta::Address(address.net));
-            }
-            Some(_) => {}
-        }
+    fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {
+        let Some(cluster) = self.clusters.get(name) else { return };
+        let entry = record.map(NodeEntry::new);
+        let known = cluster.nodes.get(node);
+        let ips = |entry: Option<&NodeEntry>| -> Vec<IpAddr> {
+            entry.map(|entry| entry.internal_ips.clone()).unwrap_or_default()
+        };
+        let ips: Vec<IpAddr> = ips(known).into_iter().chain(ips(entry.as_ref())).collect();
+        let ranges = |entry: Option<&NodeEntry>| {
+            entry.map(|entry| self.announced(cluster, &entry.pod_cidrs)).unwrap_or_default()
+        };
+        let ranges = [ranges(entry.as_ref()), ranges(known)];
+        self.change_node(name, (ips, ranges), |merge| merge.replace_node(name, node, entry));
     }
 
-    fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {
+    fn replace_node(&mut self, name: &ClusterName, node: &str, entry: Option<NodeEntry>) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Node);
-        let entry = record.map(NodeEntry::new);
         let routed = cluster.judge.has_routes();
         let routes = |entry: Option<&NodeEntry>| -> BTreeSet<(IpNet, IpAddr)> {
             let entry = entry.filter(|_| routed);
@@ -315,7 +289,7 @@ impl Merge {
 }
 
 fn identity_bytes(labels: &str) -> u64 {
-    slot::<Identity, (Box<str>, u32)>() + text(labels)
+    slot::<Identity, (Arc<str>, u32)>() + text(labels)
 }
 
 #[cfg(test)]

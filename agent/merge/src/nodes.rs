@@ -12,14 +12,17 @@ use mesh_model::{
     node::{FamilyPair, ZONE_LABEL},
 };
 
-use crate::accounting::{leaf, list, text};
+use crate::{
+    accounting::{leaf, list, text},
+    address_table, ranges,
+};
 
 /// The nodes by name, each with the round it was reported in.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     all: BTreeMap<Arc<str>, (NodeEntry, u32)>,
     /// Their internal addresses as single ones, and their pod ranges. Two nodes may claim one; the first by name has it.
-    ranges: BTreeSet<(IpNet, Arc<str>)>,
+    ranges: BTreeSet<(IpNet, Option<Arc<str>>)>,
     /// How many ranges there are of each family (IPv4: true) and length.
     lengths: BTreeMap<(bool, u8), usize>,
 }
@@ -55,7 +58,7 @@ impl Nodes {
         let name = known.unwrap_or_else(|| name.into());
         let before = self.all.remove(&name);
         for range in before.iter().flat_map(|(entry, _)| entry.ranges()) {
-            if self.ranges.remove(&(range, Arc::clone(&name))) {
+            if self.ranges.remove(&(range, Some(Arc::clone(&name)))) {
                 let length = length(&range);
                 match self.lengths.get_mut(&length) {
                     Some(count) if *count > 1 => *count -= 1,
@@ -65,7 +68,7 @@ impl Nodes {
         }
         if let Some((entry, round)) = entry {
             for range in entry.ranges() {
-                if self.ranges.insert((range, Arc::clone(&name))) {
+                if self.ranges.insert((range, Some(Arc::clone(&name)))) {
                     *self.lengths.entry(length(&range)).or_default() += 1;
                 }
             }
@@ -89,9 +92,21 @@ impl Nodes {
         let mut lengths = lengths.filter(|(v4, _)| *v4 == address.is_ipv4());
         lengths.find_map(|(_, length)| {
             let range = IpNet::new(address, *length).ok()?.trunc();
-            let mut from = self.ranges.range((range, Arc::from(""))..);
-            from.next().filter(|(found, _)| *found == range).map(|(_, name)| name)
+            self.with_range(range).next()
         })
+    }
+
+    /// The round of the node that has an address itself, the first by name.
+    pub(crate) fn round_of(&self, address: IpAddr) -> Option<u32> {
+        let mut nodes = self.with_range(address.into()).filter_map(|name| self.all.get(name));
+        let (_, round) = nodes.find(|(entry, _)| entry.internal_ips.contains(&address))?;
+        Some(*round)
+    }
+
+    /// The nodes that have a range, in order.
+    fn with_range(&self, range: IpNet) -> impl Iterator<Item = &Arc<str>> {
+        let from = self.ranges.range((range, None)..);
+        from.take_while(move |(found, _)| *found == range).filter_map(|(_, name)| name.as_ref())
     }
 }
 
@@ -117,10 +132,14 @@ impl NodeEntry {
         let ranges = self.internal_ips.len() + self.pod_cidrs.len();
         let zone = self.zone.as_deref().map_or(0, text);
         let table = leaf::<(Arc<str>, (Self, u32))>() + text(name) + zone;
+        let claims = self.internal_ips.iter().map(|ip| address_table::bytes(*ip)).sum::<u64>();
+        let pods = ranges::BYTES * u64::try_from(self.pod_cidrs.len()).unwrap_or(u64::MAX);
         table
+            + claims
+            + pods
             + list::<IpAddr>(self.internal_ips.len())
             + list::<IpNet>(self.pod_cidrs.len())
-            + leaf::<(IpNet, Arc<str>)>() * u64::try_from(ranges).unwrap_or(u64::MAX)
+            + leaf::<(IpNet, Option<Arc<str>>)>() * u64::try_from(ranges).unwrap_or(u64::MAX)
     }
 
     /// The node's entry, as a record.

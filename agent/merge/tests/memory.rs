@@ -204,6 +204,7 @@ fn what_is_counted_is_what_is_allocated() {
         };
         merge.set_peer(&name("b"), Some(claims));
         merge.set_id(&name("b"), id()).unwrap();
+        drop(merge.take_deltas());
         let records: Vec<Record> = (0..count).map(&record).collect();
         let kind = records[0].key().kind();
         let list = |merge: &mut Merge, records: Vec<Record>| {

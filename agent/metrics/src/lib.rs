@@ -93,6 +93,8 @@ pub struct Metrics {
     /// Entries of tables and hooks that were not as they should be and were repaired: another program changed them, or
     /// a bug did.
     pub audit_repairs: Counter,
+    /// Addresses that more than one cluster claims.
+    pub addresses_contested: Count,
     /// Routes to other clusters' pods that this node should have.
     pub routes: Count,
     /// Those of these routes that the kernel did not accept.
@@ -122,6 +124,8 @@ pub struct PeerMetrics {
     pub records: Gauges<PeerLabel>,
     /// Memory that these records take, about.
     pub record_bytes: Gauges<PeerLabel>,
+    /// Addresses of the cluster's pods that are in no range that it announces.
+    pub outside_ranges: Gauges<PeerLabel>,
     /// Backends of the cluster in the kernel's tables.
     pub backends: Gauges<PeerLabel>,
     /// 1 while the cluster is over its budget and nothing more of it is accepted.
@@ -221,6 +225,8 @@ impl Metrics {
         all.register("audit_passes", help, self.audit_passes.clone());
         let help = "Entries of tables and hooks that were not as they should be and were repaired: another program changed them, or a bug did";
         all.register("audit_repairs", help, self.audit_repairs.clone());
+        let help = "Addresses that more than one cluster claims";
+        all.register("addresses_contested", help, self.addresses_contested.clone());
         let help = "Routes to other clusters' pods that this node should have";
         all.register("routes", help, self.routes.clone());
         let help = "Of these, routes that the kernel did not accept";
@@ -279,6 +285,8 @@ impl PeerMetrics {
         all.register("peer_records", help, self.records.clone());
         let help = "Memory that these records take, about";
         all.register("peer_record_bytes", help, self.record_bytes.clone());
+        let help = "Addresses of the cluster's pods that are in no range that it announces";
+        all.register("peer_addresses_outside_ranges", help, self.outside_ranges.clone());
         let help = "Backends of the cluster in the kernel's tables";
         all.register("peer_backends", help, self.backends.clone());
         let help = "1 while the cluster is over its budget and nothing more of it is accepted";

@@ -29,6 +29,7 @@ impl Node {
         store(&metrics.audit_passes, audit.passes);
         store(&metrics.audit_repairs, audit.repairs);
         set_file_watch(metrics);
+        metrics.addresses_contested.set(count(self.core.merge().contested()));
         let routes = self.writers.routes.table();
         metrics.routes.set(count(routes.len()));
         metrics.failed_routes.set(count(routes.not_in_place().count()));
@@ -42,6 +43,8 @@ impl Node {
         let refused = |name: &ClusterName| status(name).rejected + core.refused(name).count;
         peers.refused.set(self.each_peer(refused));
         peers.records.set(self.each_peer(|name| core.merge().kept(name).keys));
+        let outside = |name: &ClusterName| count(core.merge().strays_of(name));
+        peers.outside_ranges.set(self.each_peer(outside));
         peers.record_bytes.set(self.each_peer(|name| core.merge().kept(name).bytes));
         let in_tables = self.lb.tables().backends_by_cluster();
         let backends = |name: &ClusterName| {

@@ -49,6 +49,7 @@ pub(crate) fn core_problem(problem: mesh_core::Problem) -> Problem {
         ProblemKind::RecordsRefused => ProblemCode::RecordsRefused,
         ProblemKind::MissingGrant => ProblemCode::MissingGrant,
         ProblemKind::AddressesContested => ProblemCode::AddressesContested,
+        ProblemKind::AddressesOutside => ProblemCode::AddressesOutside,
         ProblemKind::PeerStale => ProblemCode::PeerStale,
         ProblemKind::LocalApiserver => ProblemCode::LocalApiserver,
         ProblemKind::PodsWaiting => ProblemCode::PodsWaiting,

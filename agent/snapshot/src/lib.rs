@@ -3,18 +3,19 @@
 //!
 //! A file is lines of JSON behind a header: its version, its length and a checksum of everything after it. If it is
 //! torn, damaged, of a later version or of another cluster, it is an error with its reason, and never half of a state.
-//! Records are in the form that clusters export to each other (`docs/wire.md`), so that they are checked like any
+//! The first line has the identities and addresses; each other one is a record, in the form that clusters export to each other (`docs/wire.md`), so that they are checked like any
 //! others when they are restored.
 //!
 //! Architecture invariant: bytes in, values out, and back. No IO, no time.
 
+mod head;
 mod header;
 mod snapshot;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 pub use header::HeaderError;
-pub use snapshot::{Loaded, Snapshot, SnapshotError};
+pub use snapshot::{Loaded, Part, Snapshot, SnapshotError};
 
 /// Where hosts were when they were last reached.
 pub type HostAddresses = BTreeMap<String, Vec<IpAddr>>;

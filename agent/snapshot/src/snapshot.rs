@@ -1,14 +1,17 @@
 //! The last reported state of one cluster.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, excerpt};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, KnownIdentities, Record, excerpt};
 use mesh_wire::{Key, Layout, Peer, Role, decode, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::header::{self, HeaderError};
+use crate::{
+    head::Head,
+    header::{self, HeaderError},
+};
 
-/// The last reported state of a cluster, as far as tables and routes need it.
+/// The last reported state of a cluster, as far as tables, routes and policies need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The cluster.
@@ -17,8 +20,19 @@ pub struct Snapshot {
     pub id: ClusterId,
     /// Which cluster it was, if it reported that.
     pub uuid: Option<Uuid>,
-    /// Its records.
+    /// Its nodes and services.
     pub records: Vec<Record>,
+    /// Its identities and addresses.
+    pub known: KnownIdentities,
+}
+
+/// How much of a file is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// Identities and addresses. The records are not looked at.
+    Identities,
 }
 
 /// The content of a file.
@@ -53,15 +67,6 @@ pub enum SnapshotError {
     Id(u32),
 }
 
-/// The first line of the content.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    cluster: String,
-    id: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uuid: Option<Uuid>,
-}
-
 /// Every other line: a key with its value, in base64 where it is no text.
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -83,8 +88,8 @@ enum Value {
 impl Snapshot {
     /// The snapshot as a file.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { cluster, id, uuid, records } = self;
-        let head = Head { cluster: cluster.to_string(), id: id.get().into(), uuid: *uuid };
+        let Self { cluster, id, uuid, records, known } = self;
+        let head = Head::new(cluster, *id, *uuid, known);
         let mut content = serde_json::to_vec(&head).unwrap_or_default();
         for record in records {
             let key = Key::of_record(Layout::State, cluster, record.key()).to_string();
@@ -107,31 +112,36 @@ impl Snapshot {
         cluster: &ClusterName,
         role: Role,
         limit: ClusterLimit,
+        part: Part,
         file: &[u8],
     ) -> Result<Loaded, SnapshotError> {
         let mut lines = header::open(file)?.split(|byte| *byte == b'\n');
         let head = lines.next().filter(|line| !line.is_empty()).ok_or(SnapshotError::Headless)?;
-        let Head { cluster: found, id, uuid } = serde_json::from_slice(head)?;
-        if found != cluster.as_str() {
-            return Err(SnapshotError::Cluster { found: excerpt(&found, 64).into_owned() });
+        let head: Head<'_> = serde_json::from_slice(head)?;
+        if head.cluster != cluster.as_str() {
+            return Err(SnapshotError::Cluster { found: excerpt(&head.cluster, 64).into_owned() });
         }
-        let id = ClusterId::new(id, limit).map_err(|_| SnapshotError::Id(id))?;
+        let id = ClusterId::new(head.id, limit).map_err(|_| SnapshotError::Id(head.id))?;
+        let uuid = head.uuid;
         let (name, layout) = (cluster.clone(), Layout::State);
         let peer = Peer { name, role, id, limit, layout };
         let mut records = Vec::new();
-        let mut rejected = None;
-        for line in lines {
+        let mut rejected: Option<(usize, String)> = None;
+        let mut reject = |reason: String| {
+            let (count, last) = rejected.get_or_insert((0, String::new()));
+            *count += 1;
+            *last = reason;
+        };
+        let known = head.known(&peer, &mut reject);
+        for line in lines.take_while(|_| part == Part::All) {
             let Line { key, value } = serde_json::from_slice(line)?;
             match record(&peer, &key, value) {
                 Ok(found) => records.extend(found),
-                Err(reason) => {
-                    let (count, last) = rejected.get_or_insert((0, String::new()));
-                    *count += 1;
-                    *last = reason;
-                }
+                Err(reason) => reject(reason),
             }
         }
-        Ok(Loaded { snapshot: Self { cluster: cluster.clone(), id, uuid, records }, rejected })
+        let snapshot = Self { cluster: cluster.clone(), id, uuid, records, known };
+        Ok(Loaded { snapshot, rejected })
     }
 }
 

@@ -6,4 +6,4 @@ mod etcd_addresses;
 mod snapshots;
 
 pub use etcd_addresses::EtcdAddresses;
-pub use snapshots::Snapshots;
+pub use snapshots::{Content, Snapshots};

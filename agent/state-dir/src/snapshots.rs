@@ -14,8 +14,8 @@ use std::{
 
 use futures_util::FutureExt as _;
 use mesh_files::{Access, write_atomic};
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
-use mesh_snapshot::{Snapshot, SnapshotError};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, KnownIdentities, Record};
+use mesh_snapshot::{Part, Snapshot, SnapshotError};
 use mesh_wire::Role;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -30,6 +30,9 @@ pub struct Snapshots {
     /// Errors of files, by cluster.
     problems: BTreeMap<ClusterName, String>,
 }
+
+/// What a cluster reports: its ID, its nodes and services, and its identities and addresses.
+pub type Content = (ClusterId, Vec<Record>, KnownIdentities);
 
 /// A cluster's file.
 #[derive(Debug)]
@@ -68,12 +71,12 @@ impl Snapshots {
         self.files.keys()
     }
 
-    /// Opens the folder; with `read`, reads its files. The local cluster's contain more than others'.
+    /// Opens the folder, and reads a part of its files. The local cluster's contain more than others'.
     pub fn open(
         folder: PathBuf,
         local: &ClusterName,
         limit: ClusterLimit,
-        read: bool,
+        part: Part,
         now: Instant,
     ) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -87,11 +90,8 @@ impl Snapshots {
             let path = entry.path();
             let Some(cluster) = cluster_of(&path) else { continue };
             snapshots.file(&cluster, now);
-            if !read {
-                continue;
-            }
             let role = if cluster == *local { Role::Local } else { Role::Remote };
-            match load(&path, &cluster, role, limit) {
+            match load(&path, &cluster, role, limit, part) {
                 Ok((snapshot, problem)) => {
                     snapshots.waiting.insert(cluster.clone(), snapshot);
                     snapshots.problems.extend(problem.map(|problem| (cluster, problem)));
@@ -126,16 +126,16 @@ impl Snapshots {
     }
 
     /// Begins to write what is due.
-    /// `records` gives what a cluster reports, if it was listed in full.
+    /// `content` gives what a cluster reports, if it was listed in full.
     pub fn write(
         &mut self,
         now: Instant,
-        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+        mut content: impl FnMut(&ClusterName) -> Option<Content>,
     ) {
         self.finish(now).now_or_never();
         self.write_records(now, |name, uuid| {
-            let (id, records) = records(name)?;
-            Some(Snapshot { cluster: name.clone(), id, uuid, records })
+            let (id, records, known) = content(name)?;
+            Some(Snapshot { cluster: name.clone(), id, uuid, records, known })
         });
     }
 
@@ -176,7 +176,7 @@ impl Snapshots {
         &mut self,
         first: &ClusterName,
         end: Instant,
-        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+        mut content: impl FnMut(&ClusterName) -> Option<Content>,
     ) {
         let mut files: Vec<_> = self.files.iter_mut().collect();
         files.sort_by_key(|(cluster, _)| *cluster != first);
@@ -187,8 +187,9 @@ impl Snapshots {
             if !file.changed || Instant::now() >= end {
                 continue;
             }
-            let Some((id, records)) = records(cluster) else { continue };
-            let snapshot = Snapshot { cluster: cluster.clone(), id, uuid: file.uuid, records };
+            let Some((id, records, known)) = content(cluster) else { continue };
+            let (cluster_of, uuid) = (cluster.clone(), file.uuid);
+            let snapshot = Snapshot { cluster: cluster_of, id, uuid, records, known };
             match store(&path(&self.folder, cluster), &snapshot, None) {
                 Ok(_) => file.changed = false,
                 Err(error) => {
@@ -271,14 +272,15 @@ fn load(
     cluster: &ClusterName,
     role: Role,
     limit: ClusterLimit,
+    part: Part,
 ) -> Result<(Snapshot, Option<String>), String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_BYTES {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
     let file = fs::read(path).map_err(|error| error.to_string())?;
-    let loaded =
-        Snapshot::decode(cluster, role, limit, &file).map_err(|e: SnapshotError| e.to_string())?;
+    let loaded = Snapshot::decode(cluster, role, limit, part, &file)
+        .map_err(|e: SnapshotError| e.to_string())?;
     let problem = loaded
         .rejected
         .map(|(count, last)| format!("{}: {count} records not used, last {last}", path.display()));
@@ -310,6 +312,7 @@ mod tests {
             id: ClusterId::new(id, ClusterLimit::Max255).unwrap(),
             uuid: None,
             records: Vec::new(),
+            known: KnownIdentities::default(),
         }
     }
 
@@ -328,7 +331,8 @@ mod tests {
         let cluster = ClusterName::new("b").unwrap();
         let now = Instant::now();
         let local = ClusterName::new("a").unwrap();
-        let open = || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, true, now).unwrap();
+        let open =
+            || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write_records(now, |_, _| None);
@@ -364,7 +368,8 @@ mod tests {
         let at = folder.path().join("snapshots");
         let now = Instant::now();
         let [a, b, c] = ["a", "b", "c"].map(|name| ClusterName::new(name).unwrap());
-        let open = || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, true, now).unwrap();
+        let open =
+            || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, Part::All, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&b, now);
         snapshots.write_records(now, |_, _| Some(snapshot(2)));
@@ -375,7 +380,7 @@ mod tests {
         let end = now + Duration::from_secs(3_600);
         let records = |cluster: &ClusterName| {
             asked.push(cluster.clone());
-            (*cluster != c).then(|| (id(3), Vec::new()))
+            (*cluster != c).then(|| (id(3), Vec::new(), KnownIdentities::default()))
         };
         snapshots.write_all(&b, end, records).await;
         assert_eq!(asked, [b.clone(), a.clone(), c.clone()]);
@@ -400,7 +405,7 @@ mod tests {
         let now = Instant::now();
         let name = |n: usize| ClusterName::new(&format!("c{n:02}")).unwrap();
         let mut snapshots =
-            Snapshots::open(at.clone(), &name(0), ClusterLimit::Max255, true, now).unwrap();
+            Snapshots::open(at.clone(), &name(0), ClusterLimit::Max255, Part::All, now).unwrap();
         // The first ones by name are never listed in full, the next ones change all the time.
         let listed = |of: &ClusterName| *of >= name(10);
         for round in 0..8 {
@@ -423,12 +428,12 @@ mod tests {
         write("c.jsonl", &whole);
         write(".b.jsonl.77", b"half");
         write("No_Name.jsonl", b"");
-        let open = |read| {
+        let open = |part| {
             let local = ClusterName::new("a").unwrap();
             let at = folder.path().into();
-            Snapshots::open(at, &local, ClusterLimit::Max255, read, Instant::now()).unwrap()
+            Snapshots::open(at, &local, ClusterLimit::Max255, part, Instant::now()).unwrap()
         };
-        let snapshots = open(true);
+        let snapshots = open(Part::All);
         let problems: Vec<&String> = snapshots.problems().collect();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(
@@ -437,6 +442,6 @@ mod tests {
         );
         assert!(problems[1].contains("c.jsonl: not used: it is of cluster b"), "{problems:?}");
         assert!(snapshots.waiting.is_empty());
-        assert_eq!(open(false).problems().count(), 0);
+        assert_eq!(open(Part::Identities).problems().count(), 2);
     }
 }

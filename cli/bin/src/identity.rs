@@ -1,9 +1,11 @@
-//! `clustermesh identity`: the identities that agents know.
+//! `clustermesh identity`: the identities that agents know, and who has an address.
+
+mod address;
 
 use std::net::IpAddr;
 
 use anyhow::{Error, bail};
-use mesh_admin::v1::{AddressClaim, Identity, ListIdentitiesRequest, ListIdentitiesResponse};
+use mesh_admin::v1::{Identity, ListIdentitiesRequest, ListIdentitiesResponse};
 use mesh_model::Labels;
 use serde_json::{Value, json};
 
@@ -16,31 +18,27 @@ use crate::{
     output::{self, Listed, Output},
 };
 
+use address::SeenAddress;
+
 /// An identity, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
     identity: Identity,
 }
 
-/// A report of an address, and the cluster of the agent that knows it.
-struct SeenClaim {
-    from: String,
-    address: IpAddr,
-    claim: AddressClaim,
-}
-
 /// The identities that a user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
-    Address(IpAddr),
     Id(u32),
+    Address(IpAddr),
     Labels(Selector),
 }
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
     let (kind, seen, warnings) = match &args.command {
         IdentityCommand::List { from, cluster, namespace, selector } => {
-            let (mut seen, warnings) = ask(from, cluster.as_deref(), 0)?;
+            let Answer { identities: mut seen, warnings, .. } =
+                ask(from, request(cluster.as_deref()))?;
             if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
                 bail!("no agent knows an identity of a cluster {cluster}");
             }
@@ -54,92 +52,110 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
         }
         IdentityCommand::Show { identity, from, cluster } => {
             let wanted = IdentityQuery::parse(identity).map_err(Error::msg)?;
-            if let IdentityQuery::Address(address) = wanted {
-                return claims(from, address, output);
-            }
-            let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
-            let (mut seen, warnings) = ask(from, cluster.as_deref(), number)?;
-            seen.retain(|seen| wanted.is(&seen.identity));
-            if seen.is_empty() {
-                complain(warnings);
-                bail!("no agent that answers knows an identity {identity}");
-            }
-            ("Identity", seen, warnings)
+            return show(identity, &wanted, from, cluster.as_deref(), output);
         }
     };
     output::list(output, kind, Some("identities"), &seen, json!({ "warnings": warnings }))?;
     Ok(complain(warnings))
 }
 
-/// Who reports an address, as one agent of each cluster knows it.
-fn claims(from: &From, address: IpAddr, output: Output) -> anyhow::Result<Outcome> {
-    let contexts = contexts::find_or_all(from.context.as_deref())?;
-    let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
-        let address = address.to_string();
-        let request = ListIdentitiesRequest { address, ..ListIdentitiesRequest::default() };
-        let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
-        let answer = client.list_identities(request).await.map_err(Unanswered::failed)?;
-        let ListIdentitiesResponse { claims, unknown_of, .. } = answer.into_inner();
-        Ok(vec![(claims, unknown_of)])
-    })?;
-    let (answers, mut warnings) = answers.split();
-    let mut seen = Vec::new();
-    for (from, (claims, unknown_of)) in answers {
-        match (claims.is_empty(), unknown_of.as_str()) {
-            (_, "") if claims.is_empty() => warnings.push(format!(
-                "{from}: {address} is no pod's or node's of the mesh, as far as its agent knows"
-            )),
-            (_, "") => {}
-            (_, cluster) => warnings.push(format!(
-                "{from}: {address} is unknown of cluster {cluster}: policies do not take it for the world, and no label selects it"
-            )),
-        }
-        let of = |claim| SeenClaim { from: from.clone(), address, claim };
-        seen.extend(claims.into_iter().map(of));
+/// `clustermesh identity show`.
+fn show(
+    identity: &str,
+    wanted: &IdentityQuery,
+    from: &From,
+    cluster: Option<&str>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let mut request = request(cluster);
+    match wanted {
+        IdentityQuery::Id(number) => request.number = *number,
+        IdentityQuery::Address(address) => request.address = address.to_string(),
+        IdentityQuery::Labels(_) => {}
     }
-    output::list(output, "AddressClaimList", None, &seen, json!({ "warnings": warnings }))?;
+    let Answer { mut identities, addresses, mut warnings } = ask(from, request)?;
+    if let IdentityQuery::Address(_) = wanted {
+        // An earlier release answers with all identities.
+        let answers = |of: &str| addresses.iter().any(|address| address.from == of);
+        let older = identities.iter().map(|seen| &seen.from).filter(|of| !answers(of));
+        let older: std::collections::BTreeSet<&String> = older.collect();
+        warnings.extend(older.iter().map(|of| {
+            format!(
+                "{of}: its agent is of an earlier release, which does not tell who has an address"
+            )
+        }));
+        let older: Vec<String> = older.into_iter().cloned().collect();
+        identities.retain(|seen| !older.contains(&seen.from));
+    }
+    identities.retain(|seen| wanted.is(&seen.identity));
+    if identities.is_empty() && addresses.is_empty() {
+        complain(warnings);
+        bail!("no agent that answers knows an identity {identity}");
+    }
+    if output == Output::Json || !identities.is_empty() {
+        let shown: Vec<Value> = addresses.iter().map(SeenAddress::json).collect();
+        let fields = json!({ "addresses": shown, "warnings": warnings });
+        output::list(output, "Identity", Some("identities"), &identities, fields)?;
+    }
+    if output == Output::Text && !output::names_only() {
+        addresses.iter().try_for_each(|address| output::line(address.sentence()))?;
+    }
     Ok(complain(warnings))
 }
 
+/// What agents answer.
+struct Answer {
+    identities: Vec<Seen>,
+    addresses: Vec<SeenAddress>,
+    warnings: Vec<String>,
+}
+
+/// All identities of a cluster, or of all.
+fn request(cluster: Option<&str>) -> ListIdentitiesRequest {
+    let cluster = cluster.unwrap_or_default().into();
+    ListIdentitiesRequest { cluster, ..ListIdentitiesRequest::default() }
+}
+
 /// Asks one agent of each cluster.
-fn ask(
-    from: &From,
-    cluster: Option<&str>,
-    number: u32,
-) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
+fn ask(from: &From, request: ListIdentitiesRequest) -> anyhow::Result<Answer> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
-        let cluster = cluster.unwrap_or_default().into();
-        let request = ListIdentitiesRequest { cluster, number, address: String::new() };
         let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
         let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+        let request = request.clone();
         let identities = client.list_identities(request).await.map_err(Unanswered::failed)?;
-        Ok(identities.into_inner().identities)
+        Ok(vec![identities.into_inner()])
     })?;
     let (answers, warnings) = answers.split();
-    let of = |(from, identity)| Seen { from, identity };
-    Ok((answers.map(of).collect(), warnings))
+    let (mut identities, mut addresses) = (Vec::new(), Vec::new());
+    for (from, answer) in answers {
+        let ListIdentitiesResponse { identities: seen, addresses: claimed } = answer;
+        identities.extend(seen.into_iter().map(|identity| Seen { from: from.clone(), identity }));
+        addresses
+            .extend(claimed.into_iter().map(|address| SeenAddress { from: from.clone(), address }));
+    }
+    Ok(Answer { identities, addresses, warnings })
 }
 
 // === impl IdentityQuery ===
 
 impl IdentityQuery {
     fn parse(text: &str) -> Result<Self, String> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
         match text.parse() {
             // 0 is no identity's.
             Ok(number) if number > 0 => Ok(Self::Id(number)),
-            _ => text.parse().map(Self::Labels),
+            _ => match text.parse() {
+                Ok(address) => Ok(Self::Address(address)),
+                Err(_) => text.parse().map(Self::Labels),
+            },
         }
     }
 
     fn is(&self, identity: &Identity) -> bool {
         match self {
-            // It has no identity of its own: who reports it is listed.
-            Self::Address(_) => false,
             Self::Id(number) => identity.number == *number,
+            // It is what the agent looked up.
+            Self::Address(_) => true,
             Self::Labels(wanted) => wanted.selects(&identity.labels),
         }
     }
@@ -185,37 +201,6 @@ impl Listed for Seen {
     }
 }
 
-impl Listed for SeenClaim {
-    const HEADER: &'static [&'static str] = &["IN", "ADDRESS", "CLUSTER", "HAS IT", "ID", "LABELS"];
-
-    fn name(&self) -> String {
-        format!("{}/{}", self.claim.cluster, self.address)
-    }
-
-    fn rows(&self) -> Vec<Vec<String>> {
-        let AddressClaim { cluster, number, labels, has_it } = &self.claim;
-        let has_it = if *has_it { "yes" } else { "no" };
-        let labels = labels.trim_end_matches(';').replace(';', " ");
-        let address = self.address.to_string();
-        vec![vec![
-            self.from.clone(),
-            address,
-            cluster.clone(),
-            has_it.into(),
-            number.to_string(),
-            labels,
-        ]]
-    }
-
-    fn json(&self) -> Value {
-        let AddressClaim { cluster, number, labels, has_it } = &self.claim;
-        json!({
-            "in": self.from, "address": self.address, "cluster": cluster, "hasIt": has_it, "id": number,
-            "labels": labels::json(labels),
-        })
-    }
-}
-
 impl Seen {
     /// The namespace of the identity's pods.
     fn namespace(&self) -> Option<&str> {
@@ -241,18 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn claims_fit() {
-        let labels = "k8s:app=web;k8s:io.kubernetes.pod.namespace=shop;".to_owned();
-        let claim = AddressClaim { cluster: "b".into(), number: 131_500, labels, has_it: true };
-        let address = "fd00:10:2:1::17".parse().unwrap();
-        samples::list_fits(100, &[SeenClaim { from: "a".into(), address, claim }]);
-        assert_eq!(
-            IdentityQuery::parse("10.2.0.5"),
-            Ok(IdentityQuery::Address([10, 2, 0, 5].into()))
-        );
-    }
-
-    #[test]
     fn the_pods_own_labels_are_shown_and_all_of_them_wide() {
         let labels =
             "k8s:app=web;k8s:io.cilium.k8s.policy.cluster=a;k8s:io.kubernetes.pod.namespace=shop;";
@@ -274,6 +247,10 @@ mod tests {
             [("70000", true), ("70001", false), ("app=web", true), ("app=db", false)]
         {
             assert_eq!(IdentityQuery::parse(wanted).unwrap().is(&identity), is, "{wanted}");
+        }
+        for text in ["10.9.0.1", "fd00::9"] {
+            let address = IdentityQuery::Address(text.parse().unwrap());
+            assert_eq!(IdentityQuery::parse(text), Ok(address));
         }
         assert!(IdentityQuery::parse("app in (web)").is_err());
     }

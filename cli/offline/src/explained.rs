@@ -52,6 +52,8 @@ pub struct ExplainedBackend {
     pub word: &'static str,
     /// The reason, as a sentence.
     pub reason: String,
+    /// The clusters that claim its address, first the one that has it.
+    pub claimed_by: Vec<String>,
 }
 
 /// A service that a user asks for, or one of its ports.
@@ -158,6 +160,9 @@ impl Simulation {
         }
         let order = |entry: &ExplainedBackend| (entry.cluster.clone(), entry.address, entry.port);
         entries.sort_by_key(order);
+        for entry in &mut entries {
+            entry.claimed_by = self.importer.claims(entry.address);
+        }
         let without_backends = entries
             .is_empty()
             .then(|| self.without_backends(&explanation.service, &explanation.frontend));
@@ -289,6 +294,7 @@ impl ExplainedBackend {
             usage: Usage::LeftOut,
             word,
             reason,
+            claimed_by: Vec::new(),
         }
     }
 
@@ -306,6 +312,7 @@ impl ExplainedBackend {
             usage: candidate.usage,
             word: candidate.reason.as_str(),
             reason: candidate.because.clone(),
+            claimed_by: Vec::new(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! The agents of a cluster: what they compute from the keys of all clusters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use mesh_balance::{Balancer, ClusterState, ClusterView, Explanation, Rules};
 use mesh_follow::{PeerConfig, Role};
@@ -122,6 +125,11 @@ impl Importer {
         self.balancer.explain_beside(frontend, self.merge.unusable_of(service))
     }
 
+    /// The clusters that claim an address, first the one that has it.
+    pub(crate) fn claims(&self, address: IpAddr) -> Vec<String> {
+        self.merge.claims(address).iter().map(|claim| claim.cluster.to_string()).collect()
+    }
+
     /// What agents know of a cluster.
     pub(crate) fn last_seen(&self, name: &ClusterName) -> Option<&LastSeen> {
         self.last_seen.get(name)
@@ -143,6 +151,7 @@ impl Importer {
         if let Some(id) = self.id_of(name) {
             self.set_state(name, id, ClusterState::InUse);
         }
+        self.merge.set_stale(name, false);
     }
 
     /// A cluster's staleness budget is spent.
@@ -150,6 +159,7 @@ impl Importer {
         if let Some(id) = self.id_of(name) {
             self.set_state(name, id, ClusterState::Stale);
         }
+        self.merge.set_stale(name, true);
     }
 
     /// The ID of a known cluster.
@@ -256,7 +266,9 @@ impl Importer {
         let rank = |event: &RecordEvent| {
             let kind = match event {
                 RecordEvent::Upsert(record) => record.key().kind(),
-                RecordEvent::Keep(key) | RecordEvent::Remove(key) => key.kind(),
+                RecordEvent::Keep(key) | RecordEvent::Doubt(key) | RecordEvent::Remove(key) => {
+                    key.kind()
+                }
                 RecordEvent::Begin(kind)
                 | RecordEvent::Confirmed(kind)
                 | RecordEvent::Without(kind) => *kind,

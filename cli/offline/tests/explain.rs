@@ -789,3 +789,51 @@ fn what_a_client_gets_depends_on_its_node() {
     assert_eq!(error, "--node: cluster a has no node n9 (there are: n1, n2, n3)");
     assert_eq!(seen(&mesh(GLOBAL, ""), Some("n1")), (all, String::new()));
 }
+
+/// Two clusters report one address: the lowest ID has it.
+#[test]
+fn who_claims_a_backends_address_is_named() {
+    let pod = |name: &str| {
+        format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: web}}}}
+spec: {{nodeName: n1}}
+status: {{podIPs: [{{ip: 10.9.0.1}}], conditions: [{{type: Ready, status: 'True'}}]}}
+"
+        )
+    };
+    let of = |id: u8, name: &str, endpoints: &str| {
+        let objects = cluster(id, &plain(GLOBAL), endpoints) + &pod(name);
+        (format!("name: {name}\nid: {id}\n"), objects)
+    };
+    let (b_settings, b) = of(3, "b", "{addresses: [10.9.0.1]}");
+    let (c_settings, c) = of(2, "c", "{addresses: [10.3.0.1]}");
+    let mesh = Mesh::new(&[
+        ("a/cluster.yaml", "name: a\nid: 1\n".into()),
+        ("a/x.yaml", cluster(1, &plain(GLOBAL), &ready(1))),
+        ("b/cluster.yaml", b_settings),
+        ("b/x.yaml", b),
+        ("c/cluster.yaml", c_settings),
+        ("c/x.yaml", c),
+    ]);
+    let query = ServiceQuery::parse("shop/web").unwrap();
+    let simulation = mesh.at("a", "[]", "0s");
+    let explained = simulation.explain(Some(&query));
+    let claimed: Vec<(String, Vec<String>)> = explained[0]
+        .entries
+        .iter()
+        .map(|entry| (entry.address.to_string(), entry.claimed_by.clone()))
+        .collect();
+    let expected = [("10.1.0.1", vec![]), ("10.9.0.1", vec!["c", "b"]), ("10.3.0.1", vec![])];
+    let expected =
+        expected.map(|(ip, by)| (ip.to_owned(), by.into_iter().map(String::from).collect()));
+    assert_eq!(claimed, expected);
+    // Away for too long: its claim is the last.
+    let events = r#"[{"at": "1s", "disconnect": "c"}]"#;
+    let simulation = mesh.at("a", events, "16m");
+    let explained = simulation.explain(Some(&query));
+    let entry = explained[0].entries.iter().find(|entry| entry.cluster == "b").unwrap();
+    assert_eq!(entry.claimed_by, ["b", "c"]);
+}

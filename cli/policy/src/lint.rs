@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 use mesh_model::{Labels, Protocol};
-use mesh_policy::{MAX_RULES, MAX_SELECTORS};
 use mesh_policy_rules::{DirectionRules, Peer, Peers, Policy, PortMatch, Ports};
 use serde::Serialize;
 
@@ -81,35 +80,11 @@ pub fn lint(
     for (cluster, policy) in against {
         before.put_policy(cluster, policy.clone());
     }
-    let mut findings = findings(&world, policies);
-    findings.extend(beyond_limits(&world));
     let groups = representatives(&world, &ranges);
-    Ok(Lint { findings, changes: changes(&world, &before, &groups, &ports)? })
-}
-
-/// More than a node can hold is refused there: the pods are closed then.
-fn beyond_limits(world: &World) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for cluster in world.clusters() {
-        let count = world.mesh.selectors(cluster);
-        if count > MAX_SELECTORS {
-            let reason = format!(
-                "its policies have {count} different selectors; a node whose pods need more than {MAX_SELECTORS} closes what is beyond"
-            );
-            findings.push(Finding { object: format!("cluster {cluster}"), reason });
-        }
-    }
-    for endpoint in &world.endpoints {
-        let Place::Pod(pod) = &endpoint.place else { continue };
-        let count = world.mesh.rules(pod);
-        if count > MAX_RULES {
-            let reason = format!(
-                "it has {count} rules in one direction, and a pod can have {MAX_RULES}: put ports and peers together"
-            );
-            findings.push(Finding { object: format!("pod {}", endpoint.path()), reason });
-        }
-    }
-    findings
+    Ok(Lint {
+        findings: findings(&world, policies),
+        changes: changes(&world, &before, &groups, &ports)?,
+    })
 }
 
 /// The ends that differ for policies: of pods that are alike two, of which the second is for flows among them.

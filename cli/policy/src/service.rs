@@ -71,7 +71,7 @@ impl World {
             .collect();
         for (cluster, ip) in found {
             let kube_apiserver_of = Some(cluster);
-            match self.at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
+            match self.node_or_pod_at(ip).map(|endpoint| (&endpoint.place, &endpoint.addresses)) {
                 Some((Place::Node(of, name), ips)) => {
                     let (cluster, name, ips) = (of.clone(), name.clone(), ips.clone());
                     self.mesh.put_node(Node { cluster, name, ips, kube_apiserver_of });
@@ -308,4 +308,52 @@ pub(crate) fn is_api_servers(slice: &EndpointSlice) -> bool {
 /// The addresses in a slice.
 pub(crate) fn addresses_in(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
     slice.endpoints.iter().flat_map(|one| &one.addresses).filter_map(|text| text.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_labels::LabelFilter;
+    use mesh_policy::{End, Options, PodName, Traffic};
+    use mesh_policy_rules::parse;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_mesh_knows_the_node_of_an_api_server_by_all_its_addresses() {
+        // As `kubectl` prints them: pods, also those on a node's network, before nodes.
+        let entries = json!([
+            { "kind": "pod", "namespace": "shop", "name": "web", "ips": ["10.1.0.1"] },
+            { "kind": "pod", "namespace": "kube-system", "name": "api", "node": "n1", "ips": ["172.31.0.1"], "hostNetwork": true },
+            { "kind": "node", "name": "n1", "ips": ["172.31.0.1", "203.0.113.1"] },
+        ]);
+        let entries: Vec<crate::Entry> = serde_json::from_value(entries).unwrap();
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "endpoints": [{ "addresses": ["172.31.0.1"] }],
+        });
+        let policy = json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": { "namespace": "shop", "name": "api" },
+            "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["kube-apiserver"] }] },
+        });
+        let mut world = World::new(Options::default(), LabelFilter::new([]).unwrap());
+        world.add(&entries, |index| index.to_string()).unwrap();
+        world.add_service_object("default", &slice, "slice").unwrap();
+        world.link_services();
+        world.put_policy("default", parse(&policy, &world.filter).unwrap().policy.unwrap());
+        let web =
+            PodName { cluster: "default".into(), namespace: "shop".into(), name: "web".into() };
+        for (address, passes) in
+            [("172.31.0.1", true), ("203.0.113.1", true), ("203.0.113.2", false)]
+        {
+            let to = End::Address(address.parse().unwrap());
+            let answer = world.mesh.judge(
+                &End::Pod(web.clone(), None),
+                &to,
+                Traffic::Port(Protocol::Tcp, 6443),
+            );
+            assert_eq!(answer.egress.passes(), passes, "{address}: {answer:?}");
+        }
+    }
 }

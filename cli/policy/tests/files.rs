@@ -245,3 +245,14 @@ fn lint_finds_what_reaches_other_clusters_and_what_selects_nothing() {
         }
     }
 }
+
+#[test]
+fn limits_are_looked_at_where_no_cluster_is_named() {
+    let selectors = (0..2_100).map(|number| format!("{{matchLabels: {{app: a{number}}}}}"));
+    let rules: Vec<String> = selectors.map(|one| format!("{{fromEndpoints: [{one}]}}")).collect();
+    let folder = folder(&[("p.yaml", &cilium(&format!("ingress: [{}]", rules.join(", "))))]);
+    let read = policies(&world(UNNAMED), &folder).unwrap();
+    let lint = lint(world(UNNAMED), world(UNNAMED), &read, &[]).unwrap();
+    let of = |object: &str| lint.findings.iter().any(|one| one.object == object);
+    assert!(of("cluster default") && of("pod default/shop/web"), "{:?}", lint.findings.last());
+}

@@ -267,3 +267,29 @@ fn an_address_among_services_is_one_or_an_error() {
         }
     }
 }
+
+#[test]
+fn the_node_of_an_api_server_is_one_at_each_of_its_addresses() {
+    let slice = json!({ "object": {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+        "endpoints": [{ "addresses": ["172.31.0.1"] }], "ports": [{ "name": "https", "port": 6443, "protocol": "TCP" }],
+    } });
+    let policy = json!({ "object": {
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": { "namespace": "shop", "name": "api" },
+        "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["kube-apiserver"] }] },
+    } });
+    let mut pods = vec![pod("shop", "web", "10.1.0.1")];
+    // As `kubectl` prints them: pods, then nodes.
+    pods.push(json!({ "kind": "pod", "namespace": "kube-system", "name": "api", "node": "n1", "ips": ["172.31.0.1"], "hostNetwork": true }));
+    pods.push(json!({ "kind": "node", "name": "n1", "ips": ["172.31.0.1", "203.0.113.1"] }));
+    let flows: Vec<Value> = ["172.31.0.1", "203.0.113.1", "kube-system/api", "n1", "203.0.113.2"]
+        .map(|to| json!({ "from": "web", "to": to, "port": 6443 }))
+        .to_vec();
+    let answer = line(
+        json!({ "services": [slice], "policies": [policy], "endpoints": pods, "flows": flows }),
+    );
+    let egress: Vec<&Value> =
+        answer["flows"].as_array().unwrap().iter().map(|flow| &flow["egress"]).collect();
+    assert_eq!(egress, ["allowed", "allowed", "allowed", "allowed", "denied"], "{answer}");
+}

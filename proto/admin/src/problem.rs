@@ -48,7 +48,9 @@ codes! {
     MissingGrant "missing-grant"
         "write the peer file again, which adds the grant: clustermesh connect",
     AddressesContested "addresses-contested"
-        "see who reports them: clustermesh identity show ADDRESS; give each cluster pod ranges of its own, and write the peer files again: clustermesh connect",
+        "see which cluster it is: clustermesh identity show ADDRESS; give the peers grants that do not overlap: clustermesh connect",
+    AddressesOutside "addresses-outside-ranges"
+        "announce the ranges of all pods of PEER: podCIDRs in cluster.yaml, or of its nodes",
     PeerStale "peer-stale"
         "bring PEER's etcd back, or disconnect: clustermesh disconnect",
     LocalApiserver "local-apiserver"

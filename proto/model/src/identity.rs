@@ -46,6 +46,10 @@ impl Identity {
     pub const HOST: Self = Self(1);
     /// Another node, of any cluster.
     pub const REMOTE_NODE: Self = Self(6);
+    /// The reserved identities that an address of the local cluster may have by a record: unmanaged, health, init,
+    /// another node, the API server, ingress. The others are of what is not in the mesh.
+    pub const OF_RECORDS: [Self; 6] =
+        [Self(3), Self(4), Self(5), Self::REMOTE_NODE, Self(7), Self(8)];
     /// IDs below are reserved: they have the same meaning in every cluster, and are never allocated.
     pub const FIRST_ALLOCATABLE: u32 = 256;
 

@@ -105,6 +105,9 @@ pub enum RecordEvent {
     Upsert(Record),
     /// A record exists, but its new content was rejected. Its previous content stays.
     Keep(RecordKey),
+    /// A record no longer exists, or its writer does not: it was removed as an expired lease removes it. Its content stays
+    /// until the next list, and may be out of date.
+    Doubt(RecordKey),
     /// A record no longer exists.
     Remove(RecordKey),
     /// The list since `Begin` is complete, and the writer has confirmed that by its canary.

@@ -26,6 +26,10 @@ impl Driver {
         let Wanted {
             changes,
             routes,
+            // No node enforces policies yet, which is what these are for.
+            addresses: _,
+            ranges: _,
+            identities: _,
             prune,
             backends,
             endings,

@@ -3,7 +3,7 @@
 use mesh_follow::{PeerEvent, Refusal};
 use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKind};
 
-use super::{Core, settle::is_restored};
+use super::{Core, settle::is_in_snapshots};
 
 impl Core {
     pub(super) fn event(&mut self, name: &ClusterName, event: PeerEvent) {
@@ -78,12 +78,19 @@ impl Core {
             RecordEvent::Upsert(record) => record.key().kind(),
             RecordEvent::Remove(key) => key.kind(),
             RecordEvent::Confirmed(kind) | RecordEvent::Without(kind) => *kind,
-            RecordEvent::Begin(_) | RecordEvent::Keep(_) => return,
+            RecordEvent::Begin(_) | RecordEvent::Keep(_) | RecordEvent::Doubt(_) => return,
         };
         if kind == RecordKind::Node {
             self.probes.nodes_changed(name);
         }
-        if is_restored(kind) && !self.wanted.snapshots.contains(name) {
+        if is_in_snapshots(kind) {
+            self.snapshot_moved(name);
+        }
+    }
+
+    /// What is kept of a cluster for the next run is something else.
+    pub(super) fn snapshot_moved(&mut self, name: &ClusterName) {
+        if !self.wanted.snapshots.contains(name) {
             self.wanted.snapshots.insert(name.clone());
         }
     }
@@ -102,5 +109,6 @@ impl Core {
         {
             self.command(name, hold);
         }
+        self.look_at_silence(name);
     }
 }

@@ -18,6 +18,7 @@ impl Core {
         let uuid = settings.uuid;
         let other_budget = self.peers.follow(name, settings);
         self.hold_displaced(displaced, name);
+        self.look_at_silence(name);
         self.restore(name, uuid);
         if other_budget {
             // An operator has thought about it. Its follower is new, and lists in any case.
@@ -85,16 +86,16 @@ impl Core {
     /// A cluster is followed from now on: until it is synced, its state is what it reported in the previous run.
     fn restore(&mut self, name: &ClusterName, expected: Option<uuid::Uuid>) {
         let Some(snapshot) = self.restored.take(name, expected) else { return };
-        let RestoredCluster { id, uuid, records } = snapshot;
-        let count = records.len();
-        match self.merge.remember(name, id, records) {
+        let RestoredCluster { id, uuid, records, known } = snapshot;
+        let (count, addresses) = (records.len(), known.addresses.len());
+        match self.merge.remember(name, id, records, known) {
             Ok(refused) => {
-                tracing::info!(peer = %name, records = count, refused = refused.len(), "restored from the previous run");
+                tracing::info!(peer = %name, records = count, addresses, refused = refused.len(), "restored from the previous run");
                 if let Some(last) = refused.last() {
                     let count = u64::try_from(refused.len()).unwrap_or(u64::MAX);
                     self.peers.refuse(name, count, last.to_string());
                 }
-                self.restored.used(name, uuid);
+                self.restored.used(name, uuid, count > 0);
             }
             Err(in_use) => tracing::warn!(peer = %name, %in_use, "a snapshot is not used"),
         }

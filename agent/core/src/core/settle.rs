@@ -32,8 +32,14 @@ impl Core {
                     let changes = &mut self.wanted.changes;
                     self.choice.located(id, addresses, &self.merge, changes);
                 }
-                // No writer needs them yet.
-                Delta::Address(_) | Delta::Identity(..) => {}
+                Delta::Address(delta) => self.wanted.addresses.push(delta),
+                Delta::Range(delta) => self.wanted.ranges.push(delta),
+                Delta::Identity { id, identity } => self.wanted.identities.push((id, identity)),
+                Delta::Claims { id } => {
+                    if let Some(name) = self.merge.name_of(id).cloned() {
+                        self.snapshot_moved(&name);
+                    }
+                }
                 Delta::Confirmed { cluster, kind, .. } => self.confirmed(&cluster, kind),
             }
         }
@@ -102,7 +108,10 @@ impl Core {
     /// A cluster has reported all its records of a kind.
     fn confirmed(&mut self, name: &ClusterName, kind: RecordKind) {
         tracing::info!(peer = %name, %kind, "initial sync complete");
-        if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_listed_services(name) {
+        let synced = self.merge.is_confirmed(name, RecordKind::Node)
+            && self.merge.has_listed_services(name)
+            && !self.merge.has_restored_addresses(name);
+        if synced {
             self.restored.synced(name);
         }
         self.probes.nodes_changed(name);
@@ -145,8 +154,8 @@ impl Core {
     }
 }
 
-/// Whether records of a kind are in snapshots, and so in what a previous run left.
-pub(super) fn is_restored(kind: RecordKind) -> bool {
+/// Whether records of a kind are in the tables that a previous run left in the kernel.
+fn is_restored(kind: RecordKind) -> bool {
     match kind {
         RecordKind::Node
         | RecordKind::Service
@@ -159,6 +168,11 @@ pub(super) fn is_restored(kind: RecordKind) -> bool {
         | RecordKind::Pod
         | RecordKind::Policy => false,
     }
+}
+
+/// Whether records of a kind are in snapshots.
+pub(super) fn is_in_snapshots(kind: RecordKind) -> bool {
+    is_restored(kind) || matches!(kind, RecordKind::Identity | RecordKind::Address)
 }
 
 /// How a cluster is seen by the balancer.

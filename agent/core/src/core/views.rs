@@ -2,20 +2,20 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use mesh_balance::{Balancer, KnownBackend};
-use mesh_merge::{AddressState, Merge};
+use mesh_merge::Merge;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, Record, RecordKey, ServiceName,
+    ClusterId, ClusterName, KnownIdentities, Record, RecordKey, ServiceName,
     lb::{Backend, Content, Frontend},
 };
 use mesh_pods::{Counts, Netns, Pods};
 
 use super::Core;
 use crate::{
+    address_problems,
     input::Connection,
     peers::Refused,
     problem::{Problem, ProblemKind},
@@ -120,31 +120,13 @@ impl Core {
         self.readiness.last_seen(now)
     }
 
-    /// What is known of an address, and the clusters that report it, in the order in which they would have it.
-    ///
-    /// What a peer reported before it fell silent names the address until another cluster reports it, or until the
-    /// staleness budget ends: then it is unknown of that peer.
-    pub fn address(&self, address: IpAddr) -> (AddressState, Vec<(&ClusterName, Identity)>) {
-        let mut claims = self.merge.claimants(address);
-        let is_silent =
-            |name: &ClusterName| *name != self.local && !self.peers.connection(name).connected;
-        claims.sort_by_key(|(name, _)| (self.staleness.is_stale(name), is_silent(name)));
-        let state = match claims.first() {
-            Some((name, identity)) => {
-                let cluster = ClusterName::clone(name);
-                match *identity == Identity::UNKNOWN || self.staleness.is_stale(name) {
-                    true => AddressState::UnknownOf(cluster),
-                    false => AddressState::Known { cluster, identity: *identity },
-                }
-            }
-            None => self.merge.address(address),
-        };
-        (state, claims)
-    }
-
     /// The wanted content of a cluster's snapshot on disk; `None` before the cluster is synced.
-    pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
-        self.merge.records(name)
+    pub fn snapshot(
+        &self,
+        name: &ClusterName,
+    ) -> Option<(ClusterId, Vec<Record>, KnownIdentities)> {
+        let known = self.merge.known_identities(name)?;
+        self.merge.records(name).map(|(id, records)| (id, records, known))
     }
 
     /// The programmed frontends of a service, with what each should lead to: from what clusters report, and not from
@@ -207,7 +189,8 @@ impl Core {
         self.peers
             .problems()
             .chain(missing)
-            .chain(contested(&self.merge))
+            .chain(address_problems::contested(&self.merge))
+            .chain(address_problems::outside(&self.merge))
             .chain(self.restored.problems())
             .chain(self.staleness.problems(now))
             .chain(readiness.map(|why| Problem::new(ProblemKind::LocalApiserver, why)))
@@ -217,30 +200,8 @@ impl Core {
     }
 }
 
-/// How many services or addresses a sentence names.
+/// How many services a sentence names.
 const NAMED: usize = 4;
-
-/// The addresses that several clusters report.
-fn contested(merge: &Merge) -> Option<Problem> {
-    let mut all = merge.contested();
-    let count = all.len();
-    let name = |(address, names): (IpAddr, &[ClusterName])| {
-        let names: Vec<&str> = names.iter().map(ClusterName::as_str).collect();
-        format!("{address} ({})", names.join(", "))
-    };
-    let named: Vec<String> = all.by_ref().take(NAMED).map(name).collect();
-    let more = match count.saturating_sub(named.len()) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (count > 0).then(|| {
-        let message = format!(
-            "several clusters report the same address; the first named has it: {}{more}",
-            named.join(", ")
-        );
-        Problem::new(ProblemKind::AddressesContested, message)
-    })
-}
 
 /// The services of which no program serves all, as a sentence.
 fn unserved<'a>(mut services: impl Iterator<Item = &'a ServiceName>) -> Option<String> {

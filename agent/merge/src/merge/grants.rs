@@ -1,21 +1,21 @@
-//! What peers may claim, and what becomes of their records when that changes.
+//! What each peer may claim, and which ID it has.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, RecordKey, RecordKind, ServiceName,
+    ClusterId, ClusterName, RecordKey, ServiceName,
     lb::{Route, RouteDelta},
 };
 
-use super::{Delta, Merge};
+use super::{Delta, IdInUse, Merge, addresses::claimed};
 use crate::{
+    addresses::single,
     admission::{Claims, Validator},
-    cluster::{ADDRESS_BYTES, Cluster},
+    cluster::Cluster,
+    ranges::Rank,
     services::SourceId,
 };
-
-// === impl Merge ===
 
 impl Merge {
     /// Sets a peer, new or with another grant. What the grant no longer covers is removed; everything else that it
@@ -26,15 +26,16 @@ impl Merge {
             Some(claims) => self.grants.insert(name.clone(), claims),
             None => self.grants.remove(name),
         };
-        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Local));
-        let overlaps = self.set_overlapping(name);
+        let starting = !self.is_started;
+        self.clusters.entry(name.clone()).or_insert_with(|| {
+            let mut cluster = Cluster::new(name, Validator::Local);
+            cluster.claims.starting = starting;
+            cluster
+        });
         let peers: Vec<ClusterName> =
             self.clusters.keys().filter(|name| **name != self.local).cloned().collect();
         for name in peers {
             self.set_judge(&name);
-        }
-        if overlaps {
-            self.contest(name);
         }
         let id = self.grants.get(name)?.id?;
         let holds = |(other, cluster): &(&ClusterName, &Cluster)| {
@@ -43,15 +44,16 @@ impl Merge {
         let (holder, _) = self.clusters.iter().find(holds)?;
         let holder = holder.clone();
         self.forget(&holder);
+        self.assign_id(&holder, ClusterId::NONE);
         if let Some(cluster) = self.clusters.get_mut(&holder) {
-            (cluster.id, cluster.held) = (ClusterId::NONE, true);
+            cluster.held = true;
         }
         Some(holder)
     }
 
     /// The cluster that an ID is reserved for, if that is another than `name`. A grant with this ID reserves it, and
     /// the local cluster has its own.
-    pub(super) fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
+    fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
         let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
         if *name == self.local || granted(name) == Some(id) {
             return None;
@@ -72,13 +74,12 @@ impl Merge {
                 Validator::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
             }
         };
-        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.judge != judge)
-        else {
+        let Some(cluster) = self.clusters.get(name).filter(|cluster| cluster.judge != judge) else {
             return;
         };
         let routed = cluster.judge.has_routes();
-        let was_ungranted = matches!(cluster.judge, Validator::Ungranted { .. });
-        cluster.judge = judge;
+        let ranges = self.replace_judge(name, judge);
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
         let judge = &cluster.judge;
         if judge.has_routes() != routed {
             let change: fn(Route) -> RouteDelta =
@@ -93,18 +94,6 @@ impl Merge {
                 self.deltas.extend(routes.map(|route| Delta::Route(change(route))));
             }
         }
-        let mut gone = Vec::new();
-        cluster.addresses.retain(|net, entry| {
-            let stays = judge.check_address(*net).is_ok();
-            if stays && entry.identity.is_reserved() {
-                // What it may be called follows from the grant.
-                self.deltas.push(Delta::Address(*net));
-            }
-            if !stays {
-                gone.push((*net, entry.round));
-            }
-            stays
-        });
         let nodes = cluster.nodes.iter();
         let nodes = nodes.filter(|(node, entry, _)| judge.check_node(node, entry).is_err());
         let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
@@ -122,32 +111,135 @@ impl Merge {
                 .is_some_and(|name| judge.check_slice(name, addresses(name, slice.source)).is_err())
         });
         let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
-        for (_, round) in &gone {
-            cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, *round)), None);
-        }
-        gone.into_iter().for_each(|(net, _)| self.unclaim(name, net, was_ungranted));
-        if was_ungranted != self.is_ungranted(name) {
-            let stay = self.clusters.get(name).into_iter().flat_map(|one| one.addresses.keys());
-            let stay: Vec<IpNet> = stay.copied().collect();
-            for net in stay {
-                self.unclaim(name, net, was_ungranted);
-                self.claim(name, net);
-            }
-        }
         services.into_iter().for_each(|service| self.set_service(name, service, None));
         slices.iter().for_each(|slice| self.set_slice(name, slice, None));
         nodes.iter().for_each(|node| self.set_node(name, node, None));
+        let (rank, gone) = ranges;
+        gone.into_iter().for_each(|range| self.set_range(name, rank, range, false));
+        if self.clusters.get(name).is_some_and(|cluster| cluster.rank() != rank) {
+            self.count_strays(name);
+        }
     }
 
-    /// Compares the addresses of a peer whose grant overlaps with another's.
-    fn contest(&mut self, name: &ClusterName) {
-        let ungranted = self.is_ungranted(name);
-        let addresses = self.clusters.get(name).into_iter().flat_map(|one| one.addresses.keys());
-        let addresses = addresses.filter(|net| !self.is_contested(net));
-        let addresses: Vec<IpNet> = addresses.copied().collect();
-        for net in addresses {
-            self.unclaim(name, net, ungranted);
-            self.claim(name, net);
+    /// Checks a peer's addresses by another grant than before. Returns the ranges that are no longer its, with their rank.
+    fn replace_judge(&mut self, name: &ClusterName, judge: Validator) -> (Rank, Vec<IpNet>) {
+        let Some(cluster) = self.clusters.get(name) else { return (Rank::Ungranted, Vec::new()) };
+        let (was, is) = (self.ranges_by(cluster, &cluster.judge), self.ranges_by(cluster, &judge));
+        let (rank_before, rank) = (cluster.judge.rank(), judge.rank());
+        let records = cluster.addresses.iter();
+        let gone = records.filter(|(net, _)| judge.check_address(*net).is_err());
+        let gone: Vec<IpNet> = gone.map(|(net, _)| net).collect();
+        // Others are now first where it was, and its reserved identities mean something else.
+        let affected: Vec<IpAddr> = match rank == rank_before {
+            true => {
+                let records = cluster.addresses.iter();
+                let reserved = records.filter(|(_, entry)| entry.identity.is_reserved());
+                let reserved = reserved.filter_map(|(net, _)| single(net));
+                reserved.chain(self.table.contested_of(cluster.id)).collect()
+            }
+            false => claimed(cluster),
+        };
+        // Ranges come before addresses, and go after them.
+        let added: Vec<IpNet> = match rank == rank_before {
+            true => is.iter().filter(|range| !was.contains(range)).copied().collect(),
+            false => is.clone(),
+        };
+        added.into_iter().for_each(|range| self.set_range(name, rank, range, true));
+        let kept = self.contested_of(name).into_iter().flat_map(|ip| self.table.claims(ip));
+        let kept: BTreeSet<ClusterId> =
+            kept.chain([self.id_of(name).unwrap_or_default()]).collect();
+        self.deltas.extend(kept.into_iter().map(|id| Delta::Claims { id }));
+        let before = self.before(affected);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.judge = judge;
+        }
+        self.announce(before);
+        gone.into_iter().for_each(|net| self.remove_address(name, net));
+        match rank == rank_before {
+            true => (rank, was.into_iter().filter(|range| !is.contains(range)).collect()),
+            false => (rank_before, was),
+        }
+    }
+
+    /// The pod ranges of a peer by a grant, or without one by its nodes.
+    fn ranges_by(&self, cluster: &Cluster, judge: &Validator) -> Vec<IpNet> {
+        match judge {
+            Validator::Local => Vec::new(),
+            Validator::Granted { claims, .. } => {
+                let ranges: BTreeSet<IpNet> = claims.pod_cidrs.iter().map(IpNet::trunc).collect();
+                ranges.into_iter().collect()
+            }
+            Validator::Ungranted { .. } => {
+                let nodes = cluster.nodes.iter();
+                nodes.flat_map(|(_, node, _)| node.pod_cidrs.iter().copied()).collect()
+            }
+        }
+    }
+
+    /// A peer that is gone takes everything with it that it reported.
+    pub fn remove_peer(&mut self, name: &ClusterName) {
+        if *name == self.local {
+            return;
+        }
+        self.grants.remove(name);
+        self.forget(name);
+        self.assign_id(name, ClusterId::NONE);
+        if let Some(cluster) = self.clusters.get(name) {
+            // Those of a peer without a grant went with its nodes.
+            let (rank, ranges) = (cluster.rank(), self.ranges_by(cluster, &cluster.judge));
+            ranges.into_iter().for_each(|range| self.set_range(name, rank, range, false));
+        }
+        self.clusters.remove(name);
+    }
+
+    /// The ID of a cluster, from its config. Its records under another ID are removed. If another cluster has or is
+    /// granted the ID, no record of the cluster is accepted until it has an ID of its own; its former records stay.
+    pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
+        let holds =
+            |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;
+        let holder = self.clusters.iter().find(holds).map(|(other, _)| other);
+        if let Some(other) = holder.or_else(|| self.reserved(name, id)) {
+            let in_use = IdInUse { id, other: other.clone() };
+            self.set_held(name, true);
+            return Err(in_use);
+        }
+        if self
+            .clusters
+            .get(name)
+            .is_some_and(|cluster| cluster.id != id && cluster.id != ClusterId::NONE)
+        {
+            self.forget(name);
+        }
+        self.assign_id(name, id);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.claims.restored_id = false;
+        }
+        self.set_held(name, false);
+        Ok(())
+    }
+
+    /// Whether a cluster waits for an ID of its own: nothing more of it is accepted.
+    fn set_held(&mut self, name: &ClusterName, held: bool) {
+        let before = self.before(self.contested_of(name));
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.held = held;
+        }
+        self.announce(before);
+    }
+
+    /// A cluster has another ID, or [`ClusterId::NONE`]: nothing of it is in the table under the one before.
+    pub(super) fn assign_id(&mut self, name: &ClusterName, id: ClusterId) {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.id != id) else {
+            return;
+        };
+        self.by_id.remove(&cluster.id);
+        cluster.id = id;
+        if id != ClusterId::NONE {
+            let claimed = claimed(cluster);
+            self.by_id.insert(id, name.clone());
+            let before = self.before(claimed.iter().copied());
+            claimed.into_iter().for_each(|ip| self.update_claim(name, ip));
+            self.announce(before);
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Removes records that were not reported again, and keeps those that were not understood.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::sync::Arc;
 
-use mesh_model::{ClusterId, ClusterName, Record, RecordEvent, RecordKey, RecordKind, ServiceName};
+use ipnet::IpNet;
+use mesh_model::{
+    ClusterId, ClusterName, KnownIdentities, Labels, Record, RecordEvent, RecordKey, RecordKind,
+    ServiceName,
+};
 
 use super::{
     Delta, IdInUse, Merge, PodName, identity_bytes,
     local::{namespace_bytes, pod_bytes},
 };
 use crate::{
+    addresses,
     admission::RefusedRecord,
-    cluster::{ADDRESS_BYTES, Cluster, UNREPORTED},
+    cluster::{Cluster, UNREPORTED, shrink},
     services::ServicePart,
 };
 
@@ -29,17 +34,16 @@ const KINDS: [RecordKind; 7] = [
     RecordKind::EndpointSlice,
     RecordKind::LocalEndpointSlice,
     RecordKind::LocalService,
-    RecordKind::Identity,
     RecordKind::Address,
+    RecordKind::Identity,
     RecordKind::Node,
 ];
-
-/// Slots that are worth no look.
-const FEW: usize = 1_024;
 
 impl Merge {
     /// An existing record whose new content was refused: it counts as reported in the current round.
     pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
+        let claimed = self.claimed_by(name, key);
+        let before = self.before(claimed);
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let current = cluster.round(key.kind());
         let kept = match key {
@@ -51,7 +55,8 @@ impl Merge {
                 entry.map(|(labels, round)| (identity_bytes(labels), round))
             }
             RecordKey::Address(net) => {
-                cluster.addresses.get_mut(net).map(|entry| (ADDRESS_BYTES, &mut entry.round))
+                let bytes = addresses::bytes(*net);
+                cluster.addresses.get_mut(*net).map(|entry| (bytes, &mut entry.round))
             }
             RecordKey::Service(service) => cluster.services.get_mut(service).and_then(|part| {
                 let bytes = part.record_bytes(service);
@@ -75,16 +80,30 @@ impl Merge {
             RecordKey::Policy(_) => None,
         };
         if let Some((bytes, round)) = kept {
-            let before = std::mem::replace(round, current);
-            cluster.note(key.kind(), Some((bytes, before)), Some(bytes));
+            let former = std::mem::replace(round, current);
+            cluster.note(key.kind(), Some((bytes, former)), Some(bytes));
         }
+        self.announce(before);
+    }
+
+    /// All records of a kind follow: what is not among them yet may be out of date.
+    pub(super) fn begin(&mut self, name: &ClusterName, kind: RecordKind) {
+        let claims = matches!(kind, RecordKind::Address | RecordKind::Node);
+        let contested = if claims { self.contested_of(name) } else { Vec::new() };
+        let before = self.before(contested);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.begin(kind);
+        }
+        self.announce(before);
     }
 
     /// A cluster is asked to report everything again: what it reported before counts for nothing until it does.
     pub fn begin_again(&mut self, name: &ClusterName) {
+        let before = self.before(self.contested_of(name));
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.begin_all();
         }
+        self.announce(before);
     }
 
     /// Records that were not reported in this round are removed.
@@ -96,10 +115,16 @@ impl Merge {
         if matches!(kind, RecordKind::Node | RecordKind::Address) {
             self.place_anew(name);
         }
-        if let Some(cluster) = self.clusters.get_mut(name)
-            && !cluster.confirmed.contains(&kind)
-        {
-            cluster.confirmed.push(kind);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            if !cluster.confirmed.contains(&kind) {
+                cluster.confirmed.push(kind);
+            }
+            if kind == RecordKind::Address {
+                (cluster.claims.starting, cluster.claims.restored) = (false, false);
+            }
+        }
+        if matches!(kind, RecordKind::Address | RecordKind::Node) {
+            self.name_strays(name);
         }
         self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
     }
@@ -119,6 +144,7 @@ impl Merge {
         name: &ClusterName,
         id: ClusterId,
         records: Vec<Record>,
+        known: KnownIdentities,
     ) -> Result<Vec<RefusedRecord>, IdInUse> {
         let unreported =
             |cluster: &Cluster| cluster.is_unreported() && cluster.id == ClusterId::NONE;
@@ -126,15 +152,35 @@ impl Merge {
             return Ok(Vec::new());
         }
         let set = self.set_id(name, id);
+        let KnownIdentities { identities, addresses, second } = known;
         if let Some(cluster) = self.clusters.get_mut(name) {
             // It has not announced itself yet, and may have another ID when it does.
             cluster.held = false;
+            cluster.claims.restoring = Some(second.into_iter().collect());
         }
         set?;
         let records = records.into_iter().map(RecordEvent::Upsert);
-        Ok(records
-            .filter_map(|record| self.apply(name, record).err().map(|refused| *refused))
-            .collect())
+        let records = records.filter_map(|record| self.apply(name, record).err());
+        let mut refused: Vec<RefusedRecord> = records.map(|refused| *refused).collect();
+        for (identity, labels) in identities {
+            self.set_identity(name, identity, &Labels::parse(&labels));
+        }
+        for address in addresses {
+            let cluster = self.clusters.get(name);
+            match cluster.map_or(Ok(()), |cluster| cluster.judge.check_address(address.net)) {
+                Ok(()) => self.set_address(name, address),
+                Err(reason) => {
+                    let key = RecordKey::Address(address.net);
+                    refused.push(RefusedRecord { key, refused: reason });
+                }
+            }
+        }
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            (cluster.claims.restoring, cluster.claims.starting) = (None, false);
+            cluster.claims.restored = cluster.addresses.len() > 0;
+            cluster.claims.restored_id = true;
+        }
+        Ok(refused)
     }
 
     /// Removes the records that a cluster only reported in a previous run: it has not reported them again for too long,
@@ -143,14 +189,15 @@ impl Merge {
     pub fn expire(&mut self, name: &ClusterName) -> Expired {
         let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };
         let before = cluster.counts();
-        let unreported = cluster.is_unreported();
+        let forgotten = cluster.is_unreported() && cluster.claims.restored_id;
         for kind in KINDS {
             self.sweep(name, kind, |round| round == UNREPORTED);
         }
-        let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
-        if unreported && *name != self.local {
-            cluster.id = ClusterId::NONE;
+        if forgotten && *name != self.local {
+            self.assign_id(name, ClusterId::NONE);
         }
+        let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
+        cluster.claims.restored = false;
         if cluster.counts() == before { Expired::Nothing } else { Expired::Something }
     }
 
@@ -164,23 +211,21 @@ impl Merge {
                 gone.iter().for_each(|node| self.set_node(name, node, None));
             }
             RecordKind::Identity => {
-                let Cluster { identities, account, .. } = cluster;
+                let Cluster { identities, account, id, .. } = cluster;
                 let gone = identities.extract_if(|_, (_, round)| stale(*round));
-                for (identity, (labels, round)) in gone {
+                self.deltas.extend(gone.map(|(identity, (labels, round))| {
                     account.change(kind, Some((identity_bytes(&labels), round)), None);
-                    self.deltas.push(Delta::Identity(name.clone(), identity));
-                }
+                    Delta::Identity { id: *id, identity }
+                }));
                 shrink(identities);
             }
             RecordKind::Address => {
-                let Cluster { addresses, account, .. } = cluster;
-                let gone: Vec<_> = addresses.extract_if(|_, entry| stale(entry.round)).collect();
-                shrink(addresses);
-                for (_, entry) in &gone {
-                    account.change(kind, Some((ADDRESS_BYTES, entry.round)), None);
+                let gone = cluster.addresses.iter().filter(|(_, entry)| stale(entry.round));
+                let gone: Vec<IpNet> = gone.map(|(net, _)| net).collect();
+                gone.into_iter().for_each(|net| self.remove_address(name, net));
+                if let Some(cluster) = self.clusters.get_mut(name) {
+                    cluster.addresses.shrink();
                 }
-                let ungranted = self.is_ungranted(name);
-                gone.into_iter().for_each(|(net, _)| self.unclaim(name, net, ungranted));
             }
             RecordKind::Service => {
                 let is_stale = |part: &ServicePart| {
@@ -236,13 +281,6 @@ impl Merge {
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.forget_account();
         }
-    }
-}
-
-/// Frees the memory of a table that has become small: a peer's former size is not reserved for it.
-fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
-    if table.capacity() > 4 * table.len() + FEW {
-        table.shrink_to(2 * table.len());
     }
 }
 

@@ -1,15 +1,15 @@
-mod claimants;
+mod addresses;
 mod model;
 mod orders;
 mod slices;
 
 use mesh_model::{
-    AddressKind, ClusterLimit, GlobalService, LocalNamespace, LocalPod, NodeAddress, Port,
-    Protocol, node::FamilyPair,
+    AddressKind, ClusterLimit, EndpointAddress, GlobalService, KnownIdentities, LocalNamespace,
+    LocalPod, NodeAddress, Port, Protocol, node::FamilyPair,
 };
 
 use super::*;
-use crate::{accounting::Tally, cluster::Counts};
+use crate::{accounting::Tally, addresses::AddressEntry, cluster::Counts};
 
 fn name(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
@@ -88,10 +88,18 @@ fn node(cluster: &str, node: &str, range: &str) -> RecordEvent {
 /// Deltas in short.
 fn deltas(merge: &mut Merge) -> Vec<String> {
     let deltas = merge.take_deltas().into_iter();
+    let others = |delta: &Delta| {
+        matches!(
+            delta,
+            Delta::Located { .. }
+                | Delta::Address(_)
+                | Delta::Range(_)
+                | Delta::Identity { .. }
+                | Delta::Claims { .. }
+        )
+    };
     deltas
-        .filter(|delta| {
-            !matches!(delta, Delta::Located { .. } | Delta::Address(_) | Delta::Identity(..))
-        })
+        .filter(|delta| !others(delta))
         .map(|delta| match delta {
             Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => {
                 format!("+{} {frontend}", service.name)
@@ -119,9 +127,11 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
             }
             Delta::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
             Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
-            Delta::Located { .. } | Delta::Address(_) | Delta::Identity(..) => {
-                unreachable!("left out above")
-            }
+            Delta::Located { .. }
+            | Delta::Address(_)
+            | Delta::Range(_)
+            | Delta::Identity { .. }
+            | Delta::Claims { .. } => unreachable!("left out above"),
         })
         .collect()
 }
@@ -423,7 +433,7 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
     assert_eq!(merge.node_of(id(2), "10.2.1.9".parse().unwrap()), Some("n1"), "its range");
     assert_eq!(merge.node_of(id(2), "10.2.9.9".parse().unwrap()), None);
     // A million of these have to fit.
-    assert_eq!(size_of::<(IpNet, AddressEntry)>(), 32);
+    assert_eq!(size_of::<AddressEntry>(), 12);
 }
 
 /// What the previous run knew fills the same tables, is swept by a list, and expires without one.
@@ -446,16 +456,27 @@ fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
     let remembered = || {
         let mut merge = merge();
         merge.set_id(&peer, id(9)).unwrap();
-        assert_eq!(merge.remember(&peer, id(2), records.clone()), Ok(vec![]), "it has spoken");
+        assert_eq!(
+            merge.remember(&peer, id(2), records.clone(), KnownIdentities::default()),
+            Ok(vec![]),
+            "it has spoken"
+        );
         assert!(deltas(&mut merge).is_empty());
         let claims = merge.grants[&peer].clone();
         merge.remove_peer(&peer);
         merge.set_peer(&peer, Some(claims));
-        assert!(merge.remember(&peer, id(3), records.clone()).is_err(), "its ID is another's");
+        assert!(
+            merge.remember(&peer, id(3), records.clone(), KnownIdentities::default()).is_err(),
+            "its ID is another's"
+        );
         let foreign = node("b", "n2", "10.3.1.0/24");
         let RecordEvent::Upsert(foreign) = foreign else { panic!("a node") };
         let all = [records.clone(), vec![foreign]].concat();
-        assert_eq!(merge.remember(&peer, id(2), all).unwrap().len(), 1, "beyond its grant");
+        assert_eq!(
+            merge.remember(&peer, id(2), all, KnownIdentities::default()).unwrap().len(),
+            1,
+            "beyond its grant"
+        );
         assert_eq!(deltas(&mut merge), filled);
         assert!(!merge.is_confirmed(&peer, RecordKind::Service));
         merge

@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, LocalService, Record, RecordKey, RecordKind, ServiceName,
-    ServiceTraffic,
+    ClusterId, ClusterName, Identity, KnownAddress, KnownIdentities, LocalService, Record,
+    RecordKey, RecordKind, ServiceName, ServiceTraffic,
     lb::{Backend, BackendState, Frontend},
 };
 
@@ -108,6 +108,16 @@ impl Merge {
         self.clusters.get(name).map(|cluster| cluster.id).filter(|id| *id != ClusterId::NONE)
     }
 
+    /// The cluster that has an ID.
+    pub fn name_of(&self, id: ClusterId) -> Option<&ClusterName> {
+        self.by_id.get(&id)
+    }
+
+    /// Whether some addresses of a cluster are those of the previous run, which it has not listed again.
+    pub fn has_restored_addresses(&self, name: &ClusterName) -> bool {
+        self.clusters.get(name).is_some_and(|cluster| cluster.claims.restored)
+    }
+
     /// The ID that a peer's grant keeps for it.
     pub fn granted_id(&self, name: &ClusterName) -> Option<ClusterId> {
         self.grants.get(name)?.id
@@ -130,13 +140,13 @@ impl Merge {
 
     /// The node that an address of a cluster is on, where the cluster reported it.
     pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
-        self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address).map(AsRef::as_ref)
+        self.cluster_with(id)?.node_of(address).map(AsRef::as_ref)
     }
 
     /// The identity that an address of a cluster has, as far as the cluster may give it one.
     pub fn identity_of(&self, name: &ClusterName, net: IpNet) -> Option<Identity> {
         let cluster = self.clusters.get(name)?;
-        let entry = cluster.addresses.get(&net)?;
+        let entry = cluster.addresses.get(net)?;
         Some(cluster.judge.identity(net, entry.identity))
     }
 
@@ -178,7 +188,7 @@ impl Merge {
     /// How many addresses each identity of a cluster has: goes through all of them.
     pub fn identity_uses(&self, name: &ClusterName) -> HashMap<Identity, u64> {
         let mut uses = HashMap::new();
-        for entry in self.clusters.get(name).into_iter().flat_map(|c| c.addresses.values()) {
+        for (_, entry) in self.clusters.get(name).into_iter().flat_map(|c| c.addresses.iter()) {
             *uses.entry(entry.identity).or_default() += 1;
         }
         uses
@@ -230,6 +240,29 @@ impl Merge {
         });
         // In the order in which they are reported: a reader finds nodes before backends, and these before services.
         Some((cluster.id, nodes.chain(slices).chain(services).collect()))
+    }
+
+    /// A cluster's identities and addresses, for the next run. `None` before it has reported all of both.
+    pub fn known_identities(&self, name: &ClusterName) -> Option<KnownIdentities> {
+        let confirmed = |kind| self.is_confirmed(name, kind);
+        if !confirmed(RecordKind::Identity) || !confirmed(RecordKind::Address) {
+            return None;
+        }
+        let cluster = self.clusters.get(name)?;
+        let identities = cluster.identities.iter();
+        let identities = identities.map(|(id, (labels, _))| (*id, Arc::clone(labels)));
+        let addresses = cluster.addresses.iter().map(|(net, entry)| KnownAddress {
+            net,
+            identity: entry.identity,
+            host: cluster.host_of(entry.host),
+        });
+        let contested = self.table.contested_of(cluster.id);
+        let second = contested.filter(|address| self.is_second(cluster, *address));
+        Some(KnownIdentities {
+            identities: identities.collect(),
+            addresses: addresses.collect(),
+            second: second.collect(),
+        })
     }
 
     /// Whether a peer's pod range touches one of ours.

@@ -102,6 +102,16 @@ fn namespaces() {
         &[ingress(json!([{ "fromEndpoints": [account] }]))],
         &[("prod-client > db 80/TCP", OPEN, FIRST), ("prod-web > db 80/TCP", OPEN, CLOSED)],
     );
+    // pkg/k8s/utils (SanitizePodLabels): a pod's own labels do not say where it is; and other sources do not either.
+    for selector in [
+        json!({ "matchLabels": { "io.cilium.k8s.namespace.labels.env": "prod" } }),
+        json!({ "matchLabels": { "any:io.cilium.k8s.policy.serviceaccount": "shopper" } }),
+    ] {
+        check(
+            &[ingress(json!([{ "fromEndpoints": [selector] }]))],
+            &[("liar > db 80/TCP", OPEN, CLOSED), ("boaster > db 80/TCP", OPEN, CLOSED)],
+        );
+    }
     // The subject is in the policy's namespace.
     check(
         &[cnp("p", json!({ "endpointSelector": {}, "ingress": [{}] }))],
@@ -404,6 +414,11 @@ fn ports() {
             ("web > db 445/TCP", OPEN, CLOSED),
         ],
     );
+    // endPort 0 is as none.
+    check(
+        &[at(json!({ "port": "80", "endPort": 0, "protocol": "TCP" }))],
+        &[("web > db 80/TCP", OPEN, FIRST), ("web > db 81/TCP", OPEN, CLOSED)],
+    );
     // pkg/policy/api/l4.go, PortProtocol: port 0 is every port.
     check(
         &[at(json!({ "port": "0", "protocol": "UDP" }))],
@@ -661,6 +676,22 @@ fn names() {
             "web > db 80/TCP",
             CLOSED,
             "allow-rule CiliumNetworkPolicy default/p specs[1].ingress[1]",
+        )],
+    );
+}
+
+/// A policy is named once, however many of its specs restrict the pod; several in order.
+#[test]
+fn restricting_policies() {
+    let spec = json!({ "endpointSelector": {}, "ingress": [{}] });
+    let mut several = cnp("p", spec.clone());
+    several["specs"] = json!([spec, spec]);
+    check(
+        &[ccnp("a", spec.clone()), several, np("z", json!({ "podSelector": {} }))],
+        &[(
+            "web > db 80/TCP",
+            OPEN,
+            "default-deny NetworkPolicy default/z CiliumNetworkPolicy default/p CiliumClusterwideNetworkPolicy a",
         )],
     );
 }

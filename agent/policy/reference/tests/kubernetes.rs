@@ -185,6 +185,8 @@ fn peers() {
             ("web > db 80/TCP", OPEN, FIRST),
             ("bank > db 80/TCP", "-", CLOSED),
             ("node-1 > db 80/TCP", "-", CLOSED),
+            // It has no label of a namespace yet.
+            ("starting > db 80/TCP", OPEN, CLOSED),
         ],
     );
     // "What you can't do with network policies", host networking: such a pod is its node, which no selector selects.
@@ -374,6 +376,7 @@ fn ports() {
 /// "Access to/from local host", lets policy decide it, and never allows it on egress by itself.
 #[test]
 fn the_own_node() {
+    check(&[], &[("node-1 > web 80/TCP", "-", OPEN)]);
     let deny = [np("p", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }))];
     check(
         &deny,

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{
-    AddressKind, Affinity, EndpointSlice, GlobalService, LocalService, Node, NodeAddress, Port,
-    Protocol, ServiceName, ServiceTraffic, SliceEndpoint,
+    AddressKind, Affinity, EndpointSlice, GlobalService, Identity, KnownAddress, LocalService,
+    Node, NodeAddress, Port, Protocol, ServiceName, ServiceTraffic, SliceEndpoint,
+    identity::CLUSTER_LABEL,
     node::FamilyPair,
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
@@ -52,11 +53,34 @@ fn snapshot() -> Snapshot {
         id,
         uuid: Some(Uuid::from_u128(7)),
         records: vec![Record::Node(Box::new(node)), Record::Service(Box::new(service))],
+        known: known(),
+    }
+}
+
+fn known() -> KnownIdentities {
+    let labels = |app: &str| format!("k8s:app={app};k8s:{CLUSTER_LABEL}=b;").into();
+    let address = |net: &str, identity, host: &str| KnownAddress {
+        net: net.parse().unwrap(),
+        identity: Identity::new(identity),
+        host: host.parse().ok(),
+    };
+    KnownIdentities {
+        identities: vec![
+            (Identity::new(131_073), labels("web")),
+            (Identity::new(131_074), labels("\"\\é")),
+        ],
+        addresses: vec![
+            address("10.2.1.5/32", 131_073, "172.31.2.1"),
+            address("fd00:10:2:1::5/128", 131_073, "172.31.2.1"),
+            address("10.2.2.0/24", 131_074, "172.31.2.2"),
+            address("172.31.2.1/32", 6, ""),
+        ],
+        second: vec!["10.2.1.5".parse().unwrap()],
     }
 }
 
 fn read(file: &[u8]) -> Result<Loaded, SnapshotError> {
-    Snapshot::decode(&name("b"), Role::Remote, ClusterLimit::Max255, file)
+    Snapshot::decode(&name("b"), Role::Remote, ClusterLimit::Max255, Part::All, file)
 }
 
 fn slice() -> EndpointSlice {
@@ -130,10 +154,52 @@ fn slices_and_the_local_clusters_services_come_back() {
         ..snapshot()
     };
     let file = own.encode();
-    let read_as = |role| Snapshot::decode(&name("b"), role, ClusterLimit::Max255, &file).unwrap();
+    let limit = ClusterLimit::Max255;
+    let read_as = |role| Snapshot::decode(&name("b"), role, limit, Part::All, &file).unwrap();
     assert_eq!(read_as(Role::Local), Loaded { snapshot: own, rejected: None });
     let Loaded { snapshot, rejected } = read_as(Role::Remote);
     assert_eq!((snapshot.records.len(), rejected.unwrap().0), (0, 2));
+}
+
+/// Where the kernel knows better, only what it does not have is looked at.
+#[test]
+fn identities_are_read_alone() {
+    let limit = ClusterLimit::Max255;
+    let file = Snapshot { records: vec![Record::EndpointSlice(Box::new(slice()))], ..snapshot() };
+    let file = file.encode();
+    let read = Snapshot::decode(&name("b"), Role::Remote, limit, Part::Identities, &file).unwrap();
+    let expected = Snapshot { records: Vec::new(), ..snapshot() };
+    assert_eq!(read, Loaded { snapshot: expected, rejected: None });
+}
+
+/// Files of releases that kept no identities, and those of this one for releases that do not know these.
+#[test]
+fn files_of_other_releases_are_read() {
+    let node = r#"{"key":"cilium/state/nodes/v1/b/n1","value":"{\"Name\":\"n1\",\"Cluster\":\"b\",\"ClusterID\":2}"}"#;
+    for head in [r#"{"cluster":"b","id":2}"#, r#"{"cluster":"b","id":2,"later":[[1]]}"#] {
+        let Loaded { snapshot, rejected } =
+            read(&header::seal(format!("{head}\n{node}").as_bytes())).unwrap();
+        assert_eq!((snapshot.records.len(), snapshot.known), (1, KnownIdentities::default()));
+        assert_eq!(rejected, None);
+    }
+}
+
+/// A file is as much to be believed as its cluster was.
+#[test]
+fn identities_and_addresses_are_checked() {
+    let file = header::seal(
+        br#"{"cluster":"b","id":2,"identities":[[131073,"k8s:app=web;"],[65537,"k8s:io.cilium.k8s.policy.cluster=b;"],[131074,"k8s:io.cilium.k8s.policy.cluster=b;reserved:host=;"],[131075,"k8s:io.cilium.k8s.policy.cluster=b;"]],"hosts":["172.31.2.1"],"addresses":[["10.2.1.1",65537,1],["10.2.1.2",65537,0],["nowhere",131075,0],["::ffff:10.2.1.3",131075,2],["10.2.1.4",1,1]]}"#,
+    );
+    let Loaded { snapshot, rejected } = read(&file).unwrap();
+    let identities = snapshot.known.identities.iter().map(|(id, _)| id.get());
+    assert_eq!(identities.collect::<Vec<_>>(), [131_075]);
+    let addresses = snapshot.known.addresses.iter();
+    let addresses = addresses.map(|known| (known.net.to_string(), known.host.is_some()));
+    assert_eq!(
+        addresses.collect::<Vec<_>>(),
+        [("10.2.1.3/32".to_owned(), false), ("10.2.1.4/32".to_owned(), true)]
+    );
+    assert_eq!(rejected.unwrap().0, 6);
 }
 
 /// Whatever part of it was not written, and whatever byte is another one: it is seen.

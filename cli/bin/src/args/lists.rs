@@ -128,7 +128,10 @@ pub(crate) enum IdentityCommand {
         #[arg(long, short = 'l', value_name = "LABELS")]
         selector: Option<Selector>,
     },
-    /// Show an identity by its ID, the identities with certain labels, or the clusters that report an address
+    /// Show an identity by its ID, that of an address, or the identities with certain labels
+    ///
+    /// For an address: which cluster has it, why it is unknown if it is, and which other clusters claim it. For an ID: also
+    /// the addresses with this identity that more than one cluster claims.
     Show {
         /// An ID, an address, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
         identity: String,

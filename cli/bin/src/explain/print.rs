@@ -162,6 +162,10 @@ fn print_frontend(
         ]
     });
     table(&["BACKEND", "CLUSTER", "NODE", "STATE", "USED", "SHARE", "REASON"], rows)?;
+    let mut contested: Vec<String> =
+        frontend.backends().filter_map(|(_, backend)| backend.contested()).collect();
+    contested.dedup();
+    contested.into_iter().try_for_each(output::line)?;
     Ok(())
 }
 

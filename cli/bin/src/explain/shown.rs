@@ -79,6 +79,12 @@ pub(crate) struct ShownBackend {
     pub(crate) tier: Option<usize>,
     /// Its share of the frontend's new connections, from 0 to 1.
     pub(crate) share: f64,
+    /// The cluster that has its address, where that is not the backend's alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) claimed_by: Option<String>,
+    /// Other clusters that claim it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also_claimed_by: Vec<String>,
 }
 
 // === impl ShownFrontend ===
@@ -268,7 +274,23 @@ impl ShownBackend {
             zone: some(&reported.zone),
             tier: Some(size(reported.tier)).filter(|tier| *tier > 0),
             share: part(Share(reported.share_billionths)),
+            claimed_by: contested(
+                &reported.cluster,
+                some(&reported.claimed_by),
+                &reported.also_claimed_by,
+            ),
+            also_claimed_by: reported.also_claimed_by.clone(),
         }
+    }
+
+    /// Who claims its address, where that is not its cluster alone.
+    pub(crate) fn contested(&self) -> Option<String> {
+        let claimed_by = self.claimed_by.as_ref()?;
+        let also = match self.also_claimed_by.as_slice() {
+            [] => String::new(),
+            others => format!(", and claimed by {} too", others.join(", ")),
+        };
+        Some(format!("{} is of {claimed_by}{also}", self.address))
     }
 
     /// The address, with the port if it has one.
@@ -300,8 +322,19 @@ impl ShownBackend {
             zone: entry.zone.clone(),
             tier: entry.tier,
             share: part(entry.share()),
+            claimed_by: contested(
+                &entry.cluster,
+                entry.claimed_by.first().cloned(),
+                entry.claimed_by.get(1..).unwrap_or_default(),
+            ),
+            also_claimed_by: entry.claimed_by.iter().skip(1).cloned().collect(),
         }
     }
+}
+
+/// The cluster that has an address, where that is not `cluster` alone.
+fn contested(cluster: &str, claimed_by: Option<String>, others: &[String]) -> Option<String> {
+    claimed_by.filter(|claimed_by| !others.is_empty() || claimed_by != cluster)
 }
 
 /// `address:port`, or `[address]:port` for IPv6.

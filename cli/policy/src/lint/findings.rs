@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use mesh_model::identity::CLUSTER_LABEL;
+use mesh_policy::{MAX_RULES, MAX_SELECTORS};
 use mesh_policy_rules::{
     Action, DirectionRules, Entity, Peer, Peers, Policy, PolicyKind, PortRule, Rule, Selector,
 };
 use serde::Serialize;
 
-use crate::world::{Endpoint, World};
+use crate::world::{Endpoint, Place, World};
 
 /// Something that may not be meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,7 +37,34 @@ pub(super) fn findings(world: &World, all: &[(String, Policy)]) -> Vec<Finding> 
         let finding = |reason: String| Finding { object: object.clone(), reason };
         reasons.into_iter().filter(|one| seen.insert(one.clone())).map(finding).collect::<Vec<_>>()
     };
-    all.iter().flat_map(of_policy).collect()
+    all.iter().flat_map(of_policy).chain(beyond_limits(world, all)).collect()
+}
+
+/// More than a node can hold is refused there: the pods are closed then.
+fn beyond_limits(world: &World, all: &[(String, Policy)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // Not the clusters that are named: where there is one, it may have no name.
+    let clusters: BTreeSet<&String> = all.iter().map(|(cluster, _)| cluster).collect();
+    for cluster in clusters {
+        let count = world.mesh.selectors(cluster);
+        if count > MAX_SELECTORS {
+            let reason = format!(
+                "its policies have {count} different selectors; a node whose pods need more than {MAX_SELECTORS} closes what is beyond"
+            );
+            findings.push(Finding { object: format!("cluster {cluster}"), reason });
+        }
+    }
+    for endpoint in &world.endpoints {
+        let Place::Pod(pod) = &endpoint.place else { continue };
+        let count = world.mesh.rules(pod);
+        if count > MAX_RULES {
+            let reason = format!(
+                "it has {count} rules in one direction, and a pod can have {MAX_RULES}: put ports and peers together"
+            );
+            findings.push(Finding { object: format!("pod {}", endpoint.path()), reason });
+        }
+    }
+    findings
 }
 
 /// The pods that a selector selects.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use mesh_policy::{End, PodName};
 
 use super::{Endpoint, World};
-use crate::problem::Problem;
+use crate::{entry::EntryKind, problem::Problem};
 
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,13 @@ impl World {
             [_, _, ..] if places.any(|place| Some(place) != first) => several(&at),
             [..] => Ok(Named::Address(address)),
         }
+    }
+
+    /// The endpoint with an address: the node itself, where pods on its network have it too and may know only one of its.
+    pub(crate) fn node_or_pod_at(&self, address: IpAddr) -> Option<&Endpoint> {
+        let all = self.by_address.get(&address).into_iter().flatten();
+        let mut all = all.filter_map(|index| self.endpoints.get(*index));
+        all.find(|one| one.entry.kind == EntryKind::Node).or_else(|| self.at(address))
     }
 
     /// The endpoint with an address.

@@ -72,6 +72,10 @@ impl PeerFollower {
             if let Some(record) = self.removed(&key) {
                 kinds.insert(record.kind());
                 self.held.hold(key, record.kind(), revision);
+                // Who has an address matters beyond this cluster: another one may claim it meanwhile.
+                if matches!(record.kind(), RecordKind::Address | RecordKind::Node) {
+                    self.events.push(PeerEvent::Record(RecordEvent::Doubt(record)));
+                }
             }
         }
         for range in self.completeness.expired(&kinds, revision) {

@@ -95,6 +95,8 @@ fn alpha() -> FakeEtcd {
 #[derive(Default)]
 struct Local {
     records: BTreeMap<RecordKey, (Option<Record>, u32)>,
+    /// Those that may be gone.
+    doubted: BTreeSet<RecordKey>,
     rounds: BTreeMap<RecordKind, u32>,
     confirmed: Vec<RecordKind>,
     without: Vec<RecordKind>,
@@ -123,6 +125,7 @@ impl Local {
             }
             PeerEvent::Record(RecordEvent::Upsert(record)) => {
                 let round = self.rounds[&record.key().kind()];
+                self.doubted.remove(&record.key());
                 self.records.insert(record.key(), (Some(record), round));
             }
             PeerEvent::Record(RecordEvent::Keep(key)) => {
@@ -131,12 +134,18 @@ impl Local {
                     *last = round;
                 }
             }
+            PeerEvent::Record(RecordEvent::Doubt(key)) => {
+                assert!(self.records.contains_key(&key));
+                self.doubted.insert(key);
+            }
             PeerEvent::Record(RecordEvent::Remove(key)) => {
+                self.doubted.remove(&key);
                 self.records.remove(&key);
             }
             PeerEvent::Record(RecordEvent::Confirmed(kind)) => {
                 let round = self.rounds[&kind];
                 self.records.retain(|key, (_, last)| key.kind() != kind || *last == round);
+                self.doubted.retain(|key| key.kind() != kind);
                 self.confirmed.push(kind);
             }
             PeerEvent::Record(RecordEvent::Without(kind)) => {

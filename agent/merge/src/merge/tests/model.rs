@@ -203,7 +203,10 @@ fn next_life(before: &Merge) -> Merge {
         }
         let kept = before.records(&cluster);
         let (id, records) = kept.unwrap_or((before.clusters[&cluster].id, Vec::new()));
-        assert_eq!(next.remember(&cluster, id, records), Ok(Vec::new()));
+        assert_eq!(
+            next.remember(&cluster, id, records, KnownIdentities::default()),
+            Ok(Vec::new())
+        );
     }
     next
 }

@@ -96,9 +96,9 @@ fn weaves(one: &[Arrival], other: &[Arrival]) -> Vec<Vec<Arrival>> {
 
 fn visible(merge: &Merge) -> Visible {
     let of = |(name, cluster): (&ClusterName, &Cluster)| {
-        let addresses = cluster.addresses.keys();
-        let addresses =
-            addresses.map(|net| format!("{net}: {}", merge.identity_of(name, *net).unwrap().get()));
+        let addresses = cluster.addresses.iter();
+        let addresses = addresses
+            .map(|(net, _)| format!("{net}: {}", merge.identity_of(name, net).unwrap().get()));
         let nodes =
             cluster.nodes.iter().map(|(node, entry, _)| format!("{node}: {:?}", entry.pod_cidrs));
         let services = cluster.services.iter().flat_map(|(service, part)| {

@@ -578,7 +578,7 @@ fn a_node_is_in_the_zone_of_its_label() {
     }
     let (id, records) = merge.records(&name("a")).unwrap();
     let mut next = Merge::new(name("a"), merge.ranges.clone());
-    assert_eq!(next.remember(&name("a"), id, records), Ok(Vec::new()));
+    assert_eq!(next.remember(&name("a"), id, records, KnownIdentities::default()), Ok(Vec::new()));
     assert_eq!(next.zone_of("n1"), Some("east"));
 }
 
@@ -619,7 +619,10 @@ fn what_is_kept_for_the_next_run_has_the_same_content() {
             next.set_peer(&name(cluster), Some(before.grants[&name(cluster)].clone()));
         }
         let (id, records) = before.records(&name(cluster)).unwrap();
-        assert_eq!(next.remember(&name(cluster), id, records), Ok(Vec::new()));
+        assert_eq!(
+            next.remember(&name(cluster), id, records, KnownIdentities::default()),
+            Ok(Vec::new())
+        );
     }
     assert_eq!(backends(&next), backends(&before));
     assert_eq!(backends(&next).len(), 13);

@@ -26,17 +26,24 @@ pub(super) fn namespace(cluster: usize, number: usize) -> impl Strategy<Value = 
 
 /// A pod of a place. Where it is stays the same from world to world.
 pub(super) fn pod(cluster: usize, namespace: usize, number: usize) -> impl Strategy<Value = Value> {
-    let labels =
-        (select(vec!["a", "b", "c"]), prop::option::of(select(vec!["x", "y"])), any::<bool>());
+    let labels = (
+        select(vec!["a", "b", "c"]),
+        prop::option::of(select(vec!["x", "y"])),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    );
     let account = prop::option::of(Just("web"));
     let how = prop_oneof![12 => Just(""), 1 => Just("hostNetwork"), 1 => Just("identityLabels"), 1 => Just("init")];
     (labels, account, 0..4usize, any::<bool>(), how).prop_map(
-        move |((app, tier, hash), account, families, named, how)| {
+        move |((app, tier, hash, claim), account, families, named, how)| {
             let mut labels = Map::new();
             labels.insert("app".into(), app.into());
             labels.extend(tier.map(|tier| ("tier".to_owned(), tier.into())));
             if hash {
                 labels.insert("pod-template-hash".into(), "5d4f".into());
+            }
+            if claim {
+                labels.insert("io.cilium.k8s.namespace.labels.env".into(), "prod".into());
             }
             let v4 = format!("10.{}.{namespace}.{number}", cluster + 1);
             let v6 = format!("fd00:{}::{namespace}:{number}", cluster + 1);
@@ -65,6 +72,9 @@ pub(super) fn pod(cluster: usize, namespace: usize, number: usize) -> impl Strat
                 "identityLabels" => {
                     pod["identityLabels"] = json!({
                         "k8s:app": app, "container:tier": "x",
+                        // Claims that count for nothing.
+                        "container:io.cilium.k8s.policy.serviceaccount": "web",
+                        "unspec:io.cilium.k8s.namespace.labels.env": "prod",
                         "k8s:io.kubernetes.pod.namespace": NAMESPACES[namespace],
                         "k8s:io.cilium.k8s.policy.cluster": CLUSTERS[cluster],
                     });

@@ -25,10 +25,12 @@ fn network_policy() -> impl Strategy<Value = Value> {
     (select(&NAMESPACES[..]), 0..2, spec).prop_map(
         |(namespace, number, (pods, ingress, egress, types))| {
             let mut spec = json!({ "podSelector": pods });
-            for (field, rules) in [("ingress", ingress), ("egress", egress)] {
-                if !rules.is_empty() {
-                    spec[field] = rules.into();
-                }
+            // A present and empty list is as an absent one.
+            if !egress.is_empty() || number == 0 {
+                spec["egress"] = egress.into();
+            }
+            if !ingress.is_empty() {
+                spec["ingress"] = ingress.into();
             }
             if let Some(types) = types {
                 spec["policyTypes"] = types;

@@ -79,8 +79,8 @@ pub(crate) fn by_reference(world: &Reference, flow: &Value) -> Result<Shown, Str
     Ok([shown(decision.egress), shown(decision.ingress)])
 }
 
-/// Cluster east has pods web, db, proxy and starting in the namespace default (web and proxy on node-1, proxy in host
-/// networking, starting without labels yet), prod-web and prod-client in prod, dev-client in dev. Cluster west has west-web
+/// Cluster east has pods web, db, proxy, starting, liar and boaster in the namespace default (web and proxy on node-1, proxy in host
+/// networking, starting without labels yet, liar and boaster with labels that say that they are elsewhere), prod-web and prod-client in prod, dev-client in dev. Cluster west has west-web
 /// in default and west-client in prod. bank, shop, bank6 and west-api are outside.
 fn endpoints() -> Value {
     let pod = |cluster: &str, namespace: &str, name: &str, node: &str, ip: &str, labels: Value| {
@@ -107,6 +107,16 @@ fn endpoints() -> Value {
     proxy["hostNetwork"] = true.into();
     let mut starting = pod("east", "default", "starting", "node-2", "10.1.0.9", json!({}));
     starting["identityLabels"] = json!({ "reserved:init": "" });
+    let labels = json!({ "app": "liar", "io.cilium.k8s.namespace.labels.env": "prod" });
+    let liar = pod("east", "default", "liar", "node-2", "10.1.0.3", labels);
+    let mut boaster = pod("east", "default", "boaster", "node-2", "10.1.0.4", json!({}));
+    boaster["identityLabels"] = json!([
+        "k8s:app=boaster",
+        "k8s:io.kubernetes.pod.namespace=default",
+        "k8s:io.cilium.k8s.policy.cluster=east",
+        "container:io.cilium.k8s.policy.serviceaccount=shopper",
+        "unspec:io.cilium.k8s.namespace.labels.env=prod",
+    ]);
     json!([
         { "kind": "namespace", "cluster": "east", "name": "prod", "labels": { "env": "prod" } },
         { "kind": "namespace", "cluster": "east", "name": "dev", "labels": { "env": "dev" } },
@@ -115,6 +125,8 @@ fn endpoints() -> Value {
         pod("east", "default", "db", "node-2", "10.1.0.2", json!({ "app": "db" })),
         proxy,
         starting,
+        liar,
+        boaster,
         pod("east", "prod", "prod-web", "node-2", "10.1.1.1", json!({ "app": "web" })),
         client,
         pod("east", "dev", "dev-client", "node-2", "10.1.2.1", json!({ "app": "client" })),

@@ -86,6 +86,7 @@ fn a_lost_lease_takes_nothing_along_that_lives() {
                 cilium.lose(lost.clone(), canaries);
                 assert_eq!(cilium.known(), records(0..KEYS));
                 assert_eq!(cilium.held(), lost.len());
+                assert_eq!(cilium.local.doubted, records(lost.clone()));
                 (0..noticed_after).for_each(|_| cilium.beat());
                 assert_eq!(cilium.known(), records(0..KEYS));
                 // It notices, and puts what it has again, a half before the other.
@@ -95,6 +96,7 @@ fn a_lost_lease_takes_nothing_along_that_lives() {
                 cilium.beat();
                 cilium.put(half..dead.start);
                 assert_eq!((cilium.known(), cilium.held()), (records(0..KEYS), 7));
+                assert_eq!(cilium.local.doubted, records(dead.clone()));
                 let living: BTreeSet<RecordKey> =
                     records(0..KEYS).difference(&records(dead.clone())).cloned().collect();
                 if canaries.is_empty() {
