@@ -132,6 +132,7 @@ impl Admin for AgentAdmin {
                     .collect(),
                 store: None,
                 drained: None,
+                policies: None,
                 peers,
                 audit: Some(v1::Audit {
                     passes: audit.passes,
