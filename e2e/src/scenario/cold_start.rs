@@ -11,6 +11,7 @@ use crate::echo_service::{
     CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wanted,
 };
 use crate::{
+    json,
     kernel::try_services,
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
@@ -26,6 +27,10 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
         wait_for_snapshot(mesh, &state, cluster, role);
     }
     let wanted = wanted(mesh, &one, &[&one, &other]);
+    let pods: Vec<IpAddr> =
+        [&one, &other].into_iter().flat_map(|cluster| mesh.pod_ips(cluster, "echo")).collect();
+    let known = holders(mesh, &one, &node, &pods);
+    assert!(known.iter().all(|(_, what)| what.starts_with("pod ")), "{known:?}");
 
     // As after a reboot: no agent, no tables, no routes.
     let agent = Daemon::Agent(one.clone(), node.clone());
@@ -55,6 +60,7 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
         });
     }
     assert_eq!(remembered(mesh, &one, &node), [one.as_str(), other.as_str()]);
+    assert_eq!(holders(mesh, &one, &node, &pods), known, "who had the addresses of pods");
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     away.iter().for_each(|daemon| mesh.start(daemon));
@@ -69,15 +75,37 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// Waits until the snapshot of a cluster has all its pods.
+/// Which cluster has each address, and what it is, as an agent knows it.
+fn holders(mesh: &impl Mesh, cluster: &str, node: &str, pods: &[IpAddr]) -> Vec<(String, String)> {
+    let holder = |pod: &IpAddr| {
+        let pod = pod.to_string();
+        let show = ["identity", "show", &pod, "--context", cluster, "--node", node];
+        let answer = json::of(mesh.clustermesh(&show));
+        let address = &answer["addresses"][0];
+        let text = |field: &str| address[field].as_str().unwrap_or_default().to_owned();
+        (text("cluster"), format!("{} {}", text("kind"), address["identity"]))
+    };
+    pods.iter().map(holder).collect()
+}
+
+/// Waits until the snapshot of a cluster has all its pods, as backends and as addresses.
 fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) {
     let file = state.join("snapshots").join(cluster).with_extension("jsonl");
     let pods: BTreeSet<IpAddr> = mesh.pod_ips(cluster, "echo").into_iter().collect();
     eventually(&format!("{} has the pods", file.display()), || {
         let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
-        let kept = backends(&text, cluster, role);
-        if kept.is_superset(&pods) { Ok(()) } else { Err(format!("{kept:?} of {pods:?}: {text}")) }
+        let kept = [backends(&text, cluster, role), addresses(&text)];
+        let all = kept.iter().all(|kept| kept.is_superset(&pods));
+        if all { Ok(()) } else { Err(format!("{kept:?} of {pods:?}: {text}")) }
     });
+}
+
+/// The addresses that have an identity in a snapshot.
+fn addresses(text: &str) -> BTreeSet<IpAddr> {
+    let head = text.lines().nth(1).expect("a head");
+    let head: Value = serde_json::from_str(head).expect("a line of JSON");
+    let all = head["addresses"].as_array().into_iter().flatten();
+    all.filter_map(|one| one[0].as_str()?.parse().ok()).collect()
 }
 
 /// The backends in a snapshot: in local records for the local cluster, in slices for another one.
