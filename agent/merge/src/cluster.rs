@@ -9,7 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, LocalNamespace, LocalPod, RecordKey, RecordKind, ServiceName,
+    ClusterId, ClusterName, Identity, LocalNamespace, LocalPod, LocalPolicy, PolicyRef, RecordKey,
+    RecordKind, ServiceName,
 };
 
 use crate::{
@@ -52,6 +53,7 @@ pub(crate) struct Cluster {
     /// Records that only the local cluster exports.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
+    pub(crate) policies: BTreeMap<PolicyRef, (LocalPolicy, u32)>,
     /// Kinds whose initial sync is complete in this run.
     pub(crate) confirmed: Vec<RecordKind>,
 }
@@ -144,6 +146,7 @@ impl Cluster {
             next_source: 0,
             namespaces: HashMap::new(),
             pods: HashMap::new(),
+            policies: BTreeMap::new(),
             confirmed: Vec::new(),
         }
     }

@@ -8,8 +8,8 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, KnownAddress, Labels, Node, Record, RecordEvent, RecordKey,
-    RecordKind, ServiceName,
+    ClusterId, ClusterName, Identity, KnownAddress, Labels, Node, PolicyRef, Record, RecordEvent,
+    RecordKey, RecordKind, ServiceName,
     lb::{Frontend, Route, RouteDelta, ServiceDelta},
 };
 
@@ -81,6 +81,8 @@ pub enum Delta {
     },
     /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
+    /// About a policy of the local cluster: it is new, changed or gone.
+    Policy(PolicyRef),
     /// The location of addresses: [`Merge::node_of`] may return more than before.
     Located {
         /// The cluster's ID.
@@ -198,8 +200,7 @@ impl Merge {
             }
             Record::Namespace(namespace) => self.set_namespace(name, *namespace),
             Record::Pod(pod) => self.set_pod(name, *pod),
-            // Nothing here enforces policies yet.
-            Record::Policy(_) => {}
+            Record::Policy(policy) => self.set_policy(name, *policy),
         }
     }
 
@@ -227,7 +228,7 @@ impl Merge {
             RecordKey::Pod { node, namespace, name: pod } => {
                 self.remove_pod(name, node, &PodName::new(namespace, pod));
             }
-            RecordKey::Policy(_) => {}
+            RecordKey::Policy(policy) => self.remove_policy(name, policy),
         }
     }
 

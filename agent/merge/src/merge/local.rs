@@ -1,8 +1,10 @@
-//! What only the local cluster exports to its nodes: namespaces, and this node's pods.
+//! What only the local cluster exports to its nodes: namespaces, policies, and this node's pods.
 
 use std::{net::IpAddr, sync::Arc};
 
-use mesh_model::{ClusterName, LocalNamespace, LocalPod, RecordKind};
+use mesh_model::{
+    ClusterName, LocalNamespace, LocalPod, LocalPolicy, PolicyRef, RecordKind, Refusal,
+};
 
 use super::{Delta, Merge};
 use crate::accounting::{leaf, list, slot, text};
@@ -43,6 +45,41 @@ impl Merge {
     /// A namespace of the local cluster.
     pub fn local_namespace(&self, name: &str) -> Option<&LocalNamespace> {
         self.clusters.get(&self.local)?.namespaces.get(name).map(|(namespace, _)| namespace)
+    }
+
+    /// A policy of the local cluster.
+    pub fn local_policy(&self, policy: &PolicyRef) -> Option<&LocalPolicy> {
+        self.clusters.get(&self.local)?.policies.get(policy).map(|(policy, _)| policy)
+    }
+
+    /// All of them, in order.
+    pub fn local_policies(&self) -> impl Iterator<Item = &LocalPolicy> {
+        let local = self.clusters.get(&self.local).into_iter();
+        local.flat_map(|local| &local.policies).map(|(_, (policy, _))| policy)
+    }
+
+    pub(super) fn set_policy(&mut self, name: &ClusterName, policy: LocalPolicy) {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.local) else {
+            return;
+        };
+        let round = cluster.round(RecordKind::Policy);
+        let bytes = policy_bytes(&policy);
+        let key = policy.reference.clone();
+        let before = cluster.policies.insert(key.clone(), (policy, round));
+        let was = before.as_ref().map(|(policy, round)| (policy_bytes(policy), *round));
+        cluster.note(RecordKind::Policy, was, Some(bytes));
+        let now = cluster.policies.get(&key).map(|(policy, _)| policy);
+        if before.as_ref().map(|(policy, _)| policy) != now {
+            self.deltas.push(Delta::Policy(key));
+        }
+    }
+
+    pub(super) fn remove_policy(&mut self, name: &ClusterName, policy: &PolicyRef) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        if let Some((known, round)) = cluster.policies.remove(policy) {
+            cluster.note(RecordKind::Policy, Some((policy_bytes(&known), round)), None);
+            self.deltas.push(Delta::Policy(policy.clone()));
+        }
     }
 
     pub(super) fn set_namespace(&mut self, name: &ClusterName, namespace: LocalNamespace) {
@@ -95,6 +132,15 @@ pub(super) fn namespace_bytes(namespace: &LocalNamespace) -> u64 {
     let labels = namespace.labels.iter();
     let labels = labels.map(|(key, value)| leaf::<(String, String)>() + text(key) + text(value));
     slot::<String, (LocalNamespace, u32)>() + 2 * text(&namespace.name) + labels.sum::<u64>()
+}
+
+pub(super) fn policy_bytes(policy: &LocalPolicy) -> u64 {
+    let LocalPolicy { reference: PolicyRef { namespace, name, .. }, json, refused } = policy;
+    let refused = refused
+        .iter()
+        .map(|Refusal { field, reason, .. }| list::<Refusal>(1) + text(field) + text(reason));
+    let names = 2 * (text(namespace) + text(name));
+    leaf::<(PolicyRef, (LocalPolicy, u32))>() + names + text(json) + refused.sum::<u64>()
 }
 
 pub(super) fn pod_bytes(pod: &LocalPod) -> u64 {

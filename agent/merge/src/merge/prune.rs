@@ -10,7 +10,7 @@ use mesh_model::{
 
 use super::{
     Delta, IdInUse, Merge, PodName, identity_bytes,
-    local::{namespace_bytes, pod_bytes},
+    local::{namespace_bytes, pod_bytes, policy_bytes},
 };
 use crate::{
     addresses,
@@ -77,7 +77,10 @@ impl Merge {
                 let entry = cluster.pods.get_mut(&PodName::new(namespace, name));
                 entry.map(|(pod, round)| (pod_bytes(pod), round))
             }
-            RecordKey::Policy(_) => None,
+            RecordKey::Policy(policy) => {
+                let entry = cluster.policies.get_mut(policy);
+                entry.map(|(policy, round)| (policy_bytes(policy), round))
+            }
         };
         if let Some((bytes, round)) = kept {
             let former = std::mem::replace(round, current);
@@ -265,7 +268,14 @@ impl Merge {
                     Delta::Pod(name)
                 }));
             }
-            RecordKind::Policy => {}
+            RecordKind::Policy => {
+                let Cluster { policies, account, .. } = cluster;
+                let gone = policies.extract_if(.., |_, (_, round)| stale(*round));
+                self.deltas.extend(gone.map(|(name, (policy, round))| {
+                    account.change(kind, Some((policy_bytes(&policy), round)), None);
+                    Delta::Policy(name)
+                }));
+            }
         }
     }
 
@@ -275,6 +285,8 @@ impl Merge {
         cluster.confirmed.clear();
         cluster.namespaces.clear();
         self.deltas.extend(cluster.pods.drain().map(|(pod, _)| Delta::Pod(pod)));
+        let policies = std::mem::take(&mut cluster.policies);
+        self.deltas.extend(policies.into_keys().map(Delta::Policy));
         for kind in KINDS {
             self.sweep(name, kind, |_| true);
         }

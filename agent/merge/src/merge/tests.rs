@@ -5,7 +5,7 @@ mod slices;
 
 use mesh_model::{
     AddressKind, ClusterLimit, EndpointAddress, GlobalService, KnownIdentities, LocalNamespace,
-    LocalPod, NodeAddress, Port, Protocol, node::FamilyPair,
+    LocalPod, LocalPolicy, NodeAddress, PolicyKind, PolicyRef, Port, Protocol, node::FamilyPair,
 };
 
 use super::*;
@@ -126,6 +126,7 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
                 format!("-{range} via {via}")
             }
             Delta::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+            Delta::Policy(policy) => format!("policy {}/{}", policy.namespace, policy.name),
             Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
             Delta::Located { .. }
             | Delta::Address(_)
@@ -233,6 +234,49 @@ fn the_local_clusters_namespaces_are_known_by_name() {
     assert_eq!(merge.local_namespace("shop"), Some(&shop));
     merge.apply(&local, RecordEvent::Remove(RecordKey::Namespace("shop".into()))).unwrap();
     assert_eq!(merge.local_namespace("shop"), None);
+}
+
+#[test]
+fn the_local_clusters_policies_are_known_by_name() {
+    let mut merge = merge();
+    let local = name("a");
+    let policy = |name: &str, json: &str| LocalPolicy {
+        reference: PolicyRef {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: "shop".into(),
+            name: name.into(),
+        },
+        json: json.into(),
+        refused: Vec::new(),
+    };
+    let set = |policy: &LocalPolicy| RecordEvent::Upsert(Record::Policy(Box::new(policy.clone())));
+    let (first, second) = (policy("deny", "{}"), policy("deny", r#"{"spec":{}}"#));
+    let other = policy("allow", "{}");
+    merge.apply(&local, set(&first)).unwrap();
+    merge.apply(&local, set(&first)).unwrap();
+    assert_eq!(deltas(&mut merge), ["policy shop/deny"], "once");
+    merge.apply(&local, set(&second)).unwrap();
+    merge.apply(&local, set(&other)).unwrap();
+    assert_eq!(deltas(&mut merge), ["policy shop/deny", "policy shop/allow"]);
+    assert_eq!(merge.local_policy(&second.reference), Some(&second));
+    assert_eq!(merge.local_policies().collect::<Vec<_>>(), [&other, &second]);
+
+    // What a list does not have is gone.
+    merge.apply(&local, RecordEvent::Begin(RecordKind::Policy)).unwrap();
+    merge.apply(&local, set(&second)).unwrap();
+    merge.apply(&local, RecordEvent::Confirmed(RecordKind::Policy)).unwrap();
+    let said = deltas(&mut merge);
+    assert_eq!(
+        said.iter().filter(|said| said.starts_with("policy")).collect::<Vec<_>>(),
+        ["policy shop/allow"]
+    );
+    merge.apply(&local, RecordEvent::Remove(RecordKey::Policy(second.reference.clone()))).unwrap();
+    assert_eq!(deltas(&mut merge), ["policy shop/deny"]);
+    assert_eq!(merge.local_policies().count(), 0);
+
+    // Another cluster's are never taken.
+    merge.apply(&name("b"), set(&first)).unwrap();
+    assert_eq!((deltas(&mut merge).len(), merge.local_policies().count()), (0, 0));
 }
 
 #[test]
