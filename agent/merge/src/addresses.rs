@@ -9,11 +9,7 @@ use std::{
 use ipnet::IpNet;
 use mesh_model::Identity;
 
-use crate::{
-    accounting::slot,
-    address_table,
-    cluster::{HostIndex, shrink},
-};
+use crate::{accounting::slot, address_table, hosts::HostIndex};
 
 /// The addresses and prefixes that a cluster reports.
 #[derive(Debug, Default)]
@@ -32,6 +28,9 @@ pub(crate) struct AddressEntry {
     pub(crate) host: HostIndex,
     pub(crate) round: u32,
 }
+
+/// Slots that are worth no look.
+const FEW: usize = 1_024;
 
 /// The address of a record that is of one alone.
 pub(crate) fn single(net: IpNet) -> Option<IpAddr> {
@@ -105,5 +104,12 @@ impl Addresses {
         each(&mut self.v4);
         each(&mut self.v6);
         each(&mut self.prefixes);
+    }
+}
+
+/// Frees the memory of a table that has become small: a peer's former size is not reserved for it.
+pub(crate) fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > 4 * table.len() + FEW {
+        table.shrink_to(2 * table.len());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
@@ -14,10 +13,11 @@ use mesh_model::{
 };
 
 use crate::{
-    accounting::{Account, Entry, Tally, list, slot},
+    accounting::{Account, Entry, Tally},
     address_table::Made,
     addresses::Addresses,
     admission::Validator,
+    hosts::{HostIndex, Hosts},
     interner::StringInterner,
     merge::PodName,
     nodes::Nodes,
@@ -85,17 +85,6 @@ pub(crate) struct Claim {
     pub(crate) held: bool,
 }
 
-/// A host in [`Hosts`]; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HostIndex(u32);
-
-/// The hosts that addresses are on: few, and named by all.
-#[derive(Debug, Default)]
-struct Hosts {
-    by_ip: HashMap<IpAddr, HostIndex>,
-    ips: Vec<IpAddr>,
-}
-
 /// How much a cluster reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -118,8 +107,6 @@ pub(crate) const UNREPORTED: u32 = 0;
 /// The round of records whose deletion may be an expired lease: the next list says whether they exist.
 pub(crate) const DOUBTED: u32 = u32::MAX;
 
-/// Slots that are worth no look.
-const FEW: usize = 1_024;
 /// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.
 const FREE_HOSTS: usize = 1_024;
 
@@ -191,7 +178,7 @@ impl Cluster {
 
     pub(crate) fn host(&mut self, ip: Option<IpAddr>) -> HostIndex {
         // Hosts do not go with addresses. A peer that names ever new ones does not fill the memory with them.
-        if self.hosts.ips.len() > self.addresses.len() + FREE_HOSTS {
+        if self.hosts.len() > self.addresses.len() + FREE_HOSTS {
             self.forget_hosts();
         }
         ip.map_or(HostIndex::default(), |ip| self.hosts.index(ip))
@@ -270,7 +257,7 @@ impl Cluster {
 
     #[cfg(test)]
     pub(crate) fn hosts(&self) -> usize {
-        self.hosts.ips.len()
+        self.hosts.len()
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -282,35 +269,5 @@ impl Cluster {
             namespaces: self.namespaces.len(),
             pods: self.pods.len(),
         }
-    }
-}
-
-// === impl Hosts ===
-
-impl Hosts {
-    /// Their bytes.
-    fn bytes(&self) -> u64 {
-        let each = slot::<IpAddr, HostIndex>() + 2 * list::<IpAddr>(1);
-        each * u64::try_from(self.ips.len()).unwrap_or(u64::MAX)
-    }
-
-    fn index(&mut self, ip: IpAddr) -> HostIndex {
-        let Self { by_ip, ips } = self;
-        *by_ip.entry(ip).or_insert_with(|| {
-            ips.push(ip);
-            HostIndex(u32::try_from(ips.len()).unwrap_or_default())
-        })
-    }
-
-    fn ip(&self, index: HostIndex) -> Option<IpAddr> {
-        let at = usize::try_from(index.0).ok()?.checked_sub(1)?;
-        self.ips.get(at).copied()
-    }
-}
-
-/// Frees the memory of a table that has become small: a peer's former size is not reserved for it.
-pub(crate) fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
-    if table.capacity() > 4 * table.len() + FEW {
-        table.shrink_to(2 * table.len());
     }
 }

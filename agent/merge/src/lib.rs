@@ -12,6 +12,7 @@ mod addresses;
 mod admission;
 mod backend_set;
 mod cluster;
+mod hosts;
 mod interner;
 mod merge;
 mod nodes;

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     addresses,
+    addresses::shrink,
     admission::RefusedRecord,
-    cluster::{Cluster, UNREPORTED, shrink},
+    cluster::{Cluster, UNREPORTED},
     services::ServicePart,
 };
 
