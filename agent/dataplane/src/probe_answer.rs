@@ -77,8 +77,6 @@ struct Interface {
     backoff: Backoff,
 }
 
-/// The object that `build.rs` made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-probe.o"));
 const PROGRAM: &str = "cm_probe_answer";
 /// An interface that every network namespace has.
 const LOOPBACK: u32 = 1;
@@ -105,7 +103,7 @@ impl ProbeAnswer {
             check_fixed(&pin, layout)?;
             loader.map_pin_path(layout.name, pin);
         }
-        let mut ebpf = loader.load(OBJECT)?;
+        let mut ebpf = loader.load(mesh_objects::PROBE)?;
         for layout in maps() {
             check_fixed(&pins.fixed_map(layout)?, layout)?;
         }

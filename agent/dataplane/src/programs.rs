@@ -43,9 +43,6 @@ pub struct Programs {
     exchanged: Option<fn()>,
 }
 
-/// The object that `build.rs` made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
-
 /// What the kernel calls itself.
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// What is there where the kernel has MPTCP.
@@ -85,7 +82,7 @@ impl Programs {
         let mut ebpf = loader
             .override_global("BACKEND_MASK", &backend_mask, true)
             .override_global("HAS_MPTCP", &has_mptcp, true)
-            .load(OBJECT)?;
+            .load(mesh_objects::SERVICES)?;
         let mut maps = Vec::with_capacity(MAPS.len());
         for layout in layouts() {
             // What was made just now is as the object has it.

@@ -65,6 +65,15 @@ impl Cidrs {
         })
     }
 
+    /// The selectors that name all addresses of a range: those of the longest prefix around it, or it.
+    pub(crate) fn row_around(&self, range: &IpNet) -> Option<&Row> {
+        let lengths = self.lengths.range((range.addr().is_ipv6(), 0)..=length_of(range)).rev();
+        lengths.into_iter().find_map(|((_, length), _)| {
+            let prefix = IpNet::new(range.addr(), *length).ok()?.trunc();
+            self.prefixes.get(&prefix).map(|prefix| &*prefix.row)
+        })
+    }
+
     /// All prefixes and their selectors.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&IpNet, &Row)> {
         self.prefixes.iter().map(|(prefix, entry)| (prefix, &*entry.row))

@@ -190,6 +190,16 @@ impl Compiler {
         self.cidrs.iter()
     }
 
+    /// The selectors that name all addresses of a range.
+    pub fn cidrs_of(&self, range: &IpNet) -> Option<&Row> {
+        self.cidrs.row_around(range)
+    }
+
+    /// The row of a class.
+    pub fn row(&self, class: &Class) -> Option<&Row> {
+        self.classes.get(class).map(|entry| &entry.row)
+    }
+
     /// The selectors whose ranges count for addresses of the mesh.
     pub fn in_mesh(&self) -> &Row {
         &self.in_mesh

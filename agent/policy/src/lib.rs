@@ -16,8 +16,8 @@ mod unions;
 pub use class::Class;
 pub use compiler::{Compiler, Direction, MAX_RULES, MAX_SELECTORS};
 pub use mesh::{
-    Answer, Decision, DecisionKind, Directed, End, External, Mesh, Node, Pod, PodName, Service,
-    Traffic,
+    Answer, Decision, DecisionKind, Directed, End, External, Judge, Known, Mesh, Node, Pod,
+    PodName, Service, Subject, Traffic, View,
 };
 pub use options::{AllowLocalhost, CidrMatch, Enforcement, Options};
 pub use row::{Number, Row};

@@ -2,10 +2,13 @@
 
 mod answer;
 mod ends;
+mod judge;
+mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use ipnet::IpNet;
@@ -14,6 +17,8 @@ use mesh_policy_rules::{Action, Policy, PolicyRef};
 
 pub use answer::{Answer, Decision, DecisionKind, Directed};
 pub use ends::{End, External, Node, Pod, PodName, Service, Traffic};
+pub use judge::Judge;
+pub use view::{Known, Subject, View};
 
 use crate::{
     class::Class,
@@ -24,6 +29,8 @@ use crate::{
 /// All clusters, their pods and their policies: each cluster decides about its own pods with a compiler of its own.
 #[derive(Debug, Default)]
 pub struct Mesh {
+    /// Another one after each change, and of no other mesh.
+    revision: u64,
     options: Options,
     clusters: BTreeMap<String, Compiler>,
     pods: HashMap<PodName, PodEntry>,
@@ -51,6 +58,9 @@ enum Holder {
     Node(String, String),
 }
 
+/// The last revision that a mesh was given.
+static REVISION: AtomicU64 = AtomicU64::new(0);
+
 /// An end, looked up.
 struct Found<'a> {
     pod: Option<&'a PodEntry>,
@@ -66,11 +76,19 @@ struct Found<'a> {
 impl Mesh {
     /// An empty mesh.
     pub fn new(options: Options) -> Self {
-        Self { options, ..Self::default() }
+        let mut mesh = Self { options, ..Self::default() };
+        mesh.changed();
+        mesh
+    }
+
+    /// A number that changes with each change, and that no other mesh of this process has.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Adds a pod, or replaces the one of this name.
     pub fn put_pod(&mut self, pod: Pod) {
+        self.changed();
         if self.pods.get(&pod.name).is_some_and(|present| present.pod == pod) {
             return;
         }
@@ -86,6 +104,7 @@ impl Mesh {
 
     /// Removes a pod.
     pub fn remove_pod(&mut self, name: &PodName) {
+        self.changed();
         let Some(entry) = self.pods.remove(name) else { return };
         self.release(&entry.pod.ips, &Holder::Pod(name.clone()));
         self.cluster(&name.cluster).remove_subject(entry.subject);
@@ -94,6 +113,7 @@ impl Mesh {
 
     /// Adds a node, or replaces the one of this name.
     pub fn put_node(&mut self, node: Node) {
+        self.changed();
         self.remove_node(&node.cluster, &node.name);
         self.hold(&node.ips, &Holder::Node(node.cluster.clone(), node.name.clone()));
         self.nodes.insert((node.cluster.clone(), node.name.clone()), node);
@@ -101,22 +121,26 @@ impl Mesh {
 
     /// Removes a node.
     pub fn remove_node(&mut self, cluster: &str, name: &str) {
+        self.changed();
         let Some(node) = self.nodes.remove(&(cluster.to_owned(), name.to_owned())) else { return };
         self.release(&node.ips, &Holder::Node(cluster.into(), name.into()));
     }
 
     /// Adds what is known of an address outside the mesh.
     pub fn put_external(&mut self, external: External) {
+        self.changed();
         self.externals.insert(external.ip, external);
     }
 
     /// Forgets what is known of an address outside the mesh.
     pub fn remove_external(&mut self, ip: IpAddr) {
+        self.changed();
         self.externals.remove(&ip);
     }
 
     /// Adds a range of a cluster's pods: an address of it that no pod has is *unknown of the cluster*, never world.
     pub fn put_pod_range(&mut self, cluster: &str, range: IpNet) {
+        self.changed();
         let entry = (range.trunc(), cluster.to_owned());
         if !self.ranges.contains(&entry) {
             self.ranges.push(entry);
@@ -129,21 +153,25 @@ impl Mesh {
 
     /// Adds a service, or replaces the one of this name.
     pub fn put_service(&mut self, service: Service) {
+        self.changed();
         self.cluster(&service.cluster.clone()).put_service(service);
     }
 
     /// Removes a service.
     pub fn remove_service(&mut self, cluster: &str, namespace: &str, name: &str) {
+        self.changed();
         self.cluster(cluster).remove_service(namespace, name);
     }
 
     /// Adds a policy of a cluster, or replaces the one of this name.
     pub fn put_policy(&mut self, cluster: &str, policy: Policy) {
+        self.changed();
         self.cluster(cluster).put_policy(policy);
     }
 
     /// Removes a policy of a cluster.
     pub fn remove_policy(&mut self, cluster: &str, policy: &PolicyRef) {
+        self.changed();
         self.cluster(cluster).remove_policy(policy);
     }
 
@@ -225,6 +253,10 @@ impl Mesh {
             policies: set.denying.iter().map(|policy| PolicyRef::clone(policy)).collect(),
             rule: None,
         })
+    }
+
+    fn changed(&mut self) {
+        self.revision = REVISION.fetch_add(1, Ordering::Relaxed) + 1;
     }
 
     fn find(&self, end: &End) -> Found<'_> {

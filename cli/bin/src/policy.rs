@@ -3,9 +3,11 @@
 mod print;
 
 use std::{
+    cell::RefCell,
     fs,
     io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use anyhow::{Context as _, bail};
@@ -14,8 +16,8 @@ use mesh_policy::Options;
 use mesh_policy_rules::Policy;
 use mesh_source::Format as FileFormat;
 use mesh_verdict::{
-    Lint, Matrix, PolicyFile, Problem, World, answer_line, documents, entries, flows, judge, lint,
-    matrix, policy_files, policy_files_of_all, read_policies, run_steps,
+    Lint, Matrix, PolicyFile, Problem, SharedJudge, World, answer_line_by, documents, entries,
+    flows, judge, lint, matrix, policy_files, policy_files_of_all, read_policies, run_steps,
 };
 use serde_json::json;
 
@@ -53,14 +55,15 @@ pub(crate) fn run(command: PolicyCommand, format: Option<Format>) -> anyhow::Res
 }
 
 fn verdict(args: &VerdictArgs, output: Output) -> Result<(), Failure> {
-    if args.engine == EngineArg::Kernel {
-        return Err(Failure::Other(anyhow::anyhow!("--engine kernel: not in this build")));
-    }
     let filter = filter(&args.world.labels)?;
+    let judge = engine(args.engine)?;
     if let Some(file) = &args.batch {
-        return Ok(batch(file, args.world.options(), &filter)?);
+        return Ok(batch(file, args.world.options(), &filter, judge.as_ref())?);
     }
     let mut world = world(&args.world, &filter)?;
+    if let Some(judge) = judge {
+        world.set_judge(judge);
+    }
     for (cluster, policy) in policies(&world, &args.policies, &args.world)? {
         world.put_policy(&cluster, policy);
     }
@@ -109,9 +112,25 @@ fn verdict(args: &VerdictArgs, output: Output) -> Result<(), Failure> {
     }?)
 }
 
+/// Who judges in the model's place.
+fn engine(engine: EngineArg) -> anyhow::Result<Option<SharedJudge>> {
+    match engine {
+        EngineArg::Model => Ok(None),
+        EngineArg::Kernel => {
+            let engine = mesh_policy_kernel::Engine::new().context("--engine kernel is skipped")?;
+            Ok(Some(Rc::new(RefCell::new(engine))))
+        }
+    }
+}
+
 /// Answers line by line, so that a file of any length takes the memory of one line, and a program that asks one after
 /// another gets each answer.
-fn batch(file: &Path, options: Options, filter: &LabelFilter) -> anyhow::Result<()> {
+fn batch(
+    file: &Path,
+    options: Options,
+    filter: &LabelFilter,
+    judge: Option<&SharedJudge>,
+) -> anyhow::Result<()> {
     let input: Box<dyn BufRead> = match file.to_str() {
         Some("-") => Box::new(io::stdin().lock()),
         _ => {
@@ -126,7 +145,7 @@ fn batch(file: &Path, options: Options, filter: &LabelFilter) -> anyhow::Result<
         if line.trim().is_empty() {
             continue;
         }
-        serde_json::to_writer(&mut answers, &answer_line(&line, options, filter))?;
+        serde_json::to_writer(&mut answers, &answer_line_by(&line, options, filter, judge))?;
         answers.write_all(b"\n")?;
         answers.flush()?;
     }

@@ -14,7 +14,7 @@ use crate::{
     options::VerdictOptions,
     problem::{Problem, all, object_name, or_absent, read, read_each},
     verdict::{Verdict, judge},
-    world::World,
+    world::{SharedJudge, World},
 };
 
 /// The answer to a line.
@@ -84,8 +84,18 @@ fn is_not_asked<T>(asked: &Asked<T>) -> bool {
     asked.is_none()
 }
 
-/// Answers a line. Whatever it is, there is an answer.
+/// Answers a line by the model. Whatever it is, there is an answer.
 pub fn answer_line(line: &str, defaults: Options, filter: &LabelFilter) -> BatchAnswer {
+    answer_line_by(line, defaults, filter, None)
+}
+
+/// Answers a line, by another judge than the model where there is one. Whatever it is, there is an answer.
+pub fn answer_line_by(
+    line: &str,
+    defaults: Options,
+    filter: &LabelFilter,
+    judge: Option<&SharedJudge>,
+) -> BatchAnswer {
     let value = match documents_of(Format::Json, line) {
         Ok(documents) => documents.into_iter().next().map(|(_, value)| value).unwrap_or_default(),
         Err(problem) => {
@@ -95,7 +105,7 @@ pub fn answer_line(line: &str, defaults: Options, filter: &LabelFilter) -> Batch
             return BatchAnswer::refused(&value, refused);
         }
     };
-    match answer(&value, defaults, filter) {
+    match answer(&value, defaults, filter, judge) {
         Ok((flows, matrix)) => BatchAnswer {
             id: id_of(&value),
             refused: Vec::new(),
@@ -108,11 +118,19 @@ pub fn answer_line(line: &str, defaults: Options, filter: &LabelFilter) -> Batch
 
 type Answers = (Option<Vec<Verdict>>, Option<Matrix>);
 
-fn answer(value: &Value, defaults: Options, filter: &LabelFilter) -> Result<Answers, Vec<Problem>> {
+fn answer(
+    value: &Value,
+    defaults: Options,
+    filter: &LabelFilter,
+    by: Option<&SharedJudge>,
+) -> Result<Answers, Vec<Problem>> {
     let one = |problem| vec![problem];
     let line: Line = read(value, "").map_err(one)?;
     let Question { policies, endpoints, services, flows, pairs, options } = Question::read(&line)?;
     let mut world = World::new(options.over(defaults), filter.clone());
+    if let Some(by) = by {
+        world.set_judge(by.clone());
+    }
     let clusters = policies.iter().chain(&services);
     clusters.filter_map(|one| one.cluster.as_ref()).for_each(|name| world.name_cluster(name));
     world.add(&endpoints, |index| format!("endpoints[{index}]")).map_err(one)?;

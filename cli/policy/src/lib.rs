@@ -22,7 +22,7 @@ mod steps;
 mod verdict;
 mod world;
 
-pub use batch::{Asked, BatchAnswer, answer_line};
+pub use batch::{Asked, BatchAnswer, answer_line, answer_line_by};
 pub use documents::documents;
 pub use entry::Entry;
 pub use file::{PolicyFile, entries, policy_files, policy_files_of_all, read_policies};
@@ -34,4 +34,4 @@ pub use options::VerdictOptions;
 pub use problem::Problem;
 pub use steps::{Step, StepAnswer, run_steps};
 pub use verdict::{BackendVerdict, DecidedBy, Reason, Side, Verdict, judge};
-pub use world::World;
+pub use world::{SharedJudge, World};

@@ -178,7 +178,10 @@ fn answer(
         None => receivers.first().or(senders.first()).is_some_and(IpAddr::is_ipv6),
     };
     let traffic = asked.traffic(&named, v6, part)?;
-    Ok((world.mesh.judge(&end(from, source), &end(to, destination), traffic), note))
+    let (from, to) = (end(from, source), end(to, destination));
+    let (answer, also) = world.judge(&from, &to, traffic, part)?;
+    let notes: Vec<&str> = note.as_deref().into_iter().chain(also).collect();
+    Ok((answer, (!notes.is_empty()).then(|| notes.join("; "))))
 }
 
 /// Judges between two endpoints.

@@ -1,8 +1,10 @@
 //! Endpoints, services and policies of all clusters, and how flows name them.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    rc::Rc,
 };
 
 use ipnet::IpNet;
@@ -11,7 +13,7 @@ use mesh_model::{
     EndpointSlice, Labels,
     object::{Namespace, Pod as PodObject, PodTemplate, Service as ServiceObject},
 };
-use mesh_policy::{External, Mesh, Node, Options, Pod, PodName};
+use mesh_policy::{Answer, End, External, Judge, Mesh, Node, Options, Pod, PodName, Traffic};
 use mesh_policy_rules::{Policy, PolicyRef};
 
 use crate::{
@@ -28,6 +30,8 @@ pub(crate) use ends::{Named, Place};
 pub struct World {
     pub(crate) mesh: Mesh,
     pub(crate) options: Options,
+    /// Who judges in the model's place.
+    judge: Option<SharedJudge>,
     pub(crate) filter: LabelFilter,
     /// The clusters that were named. Where there is one, others need not name it.
     clusters: BTreeSet<String>,
@@ -44,6 +48,9 @@ pub struct World {
     pub(crate) pod_ranges: Vec<IpNet>,
     policies: BTreeSet<(String, PolicyRef)>,
 }
+
+/// Who judges for worlds, one after another.
+pub type SharedJudge = Rc<RefCell<dyn Judge>>;
 
 /// A pod, node or address that flows can name.
 #[derive(Clone, Debug)]
@@ -70,6 +77,7 @@ impl World {
         Self {
             mesh: Mesh::new(options),
             options,
+            judge: None,
             filter,
             clusters: BTreeSet::new(),
             endpoints: Vec::new(),
@@ -83,6 +91,28 @@ impl World {
             service_ranges: Vec::new(),
             pod_ranges: Vec::new(),
             policies: BTreeSet::new(),
+        }
+    }
+
+    /// From now on another judges in the model's place.
+    pub fn set_judge(&mut self, judge: SharedJudge) {
+        self.judge = Some(judge);
+    }
+
+    /// What is decided of a flow, and what else to know of it.
+    pub(crate) fn judge(
+        &self,
+        from: &End,
+        to: &End,
+        traffic: Traffic,
+        part: &str,
+    ) -> Result<(Answer, Option<&'static str>), Problem> {
+        let by_model = || self.mesh.judge(from, to, traffic);
+        let Some(judge) = &self.judge else { return Ok((by_model(), None)) };
+        let answer = judge.borrow_mut().judge(&self.mesh, from, to, traffic);
+        match answer.map_err(|reason| Problem::new(part, "", reason))? {
+            Some(answer) => Ok((answer, None)),
+            None => Ok((by_model(), Some("no packet can be made of it: judged by the model"))),
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod backend;
 mod maps;
+pub mod policy;
 pub mod probe;
 mod service;
 mod socket;
@@ -113,4 +114,6 @@ mod user {
 
     pod!(FrontendKey, ServiceRef, Header, Settings, ServiceEntry, GroupSet, Backend);
     pod!(Pair, DatagramState, OverflowKey, OverflowPair, AffinityKey, Affinity);
+    pod!(policy::Place, policy::Range, policy::RangeKey, policy::RowBits, policy::PortName);
+    pod!(policy::FlowKey, policy::FlowEntry, policy::FragmentKey, policy::FragmentHead);
 }

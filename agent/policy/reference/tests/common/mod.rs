@@ -7,11 +7,12 @@
     reason = "a test, of which each file uses a part"
 )]
 
-use std::sync::OnceLock;
+use std::{cell::RefCell, rc::Rc, sync::OnceLock};
 
 use mesh_labels::LabelFilter;
+use mesh_policy_kernel::{Engine, KernelError};
 use mesh_policy_reference::{Answer, World as Reference, generate};
-use mesh_verdict::{Entry, Flow, Reason, Side, Verdict, VerdictOptions, World, judge};
+use mesh_verdict::{Entry, Flow, Reason, SharedJudge, Side, Verdict, VerdictOptions, World, judge};
 use serde_json::{Value, json};
 
 /// Made once: it consists of regular expressions.
@@ -40,6 +41,21 @@ pub(crate) fn product(line: &Value) -> World {
         world.put_policy(&of(policy), checked.policy.unwrap());
     }
     world
+}
+
+/// The kernel's programs as a judge, one for all tests of a thread; `None` without the rights to load them.
+pub(crate) fn kernel() -> Option<SharedJudge> {
+    thread_local! {
+        static KERNEL: Option<SharedJudge> = match Engine::new() {
+            Ok(engine) => Some(Rc::new(RefCell::new(engine))),
+            Err(KernelError::NotPermitted) => {
+                println!("skipped: the kernel's programs, which only root may load");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        };
+    }
+    KERNEL.with(Clone::clone)
 }
 
 /// Egress and ingress, each as `<kind> <policies> <rule>`, or `-` where nothing is enforced.
@@ -192,11 +208,19 @@ pub(crate) fn check_with(options: Value, policies: &[Value], rows: Rows<'_>) {
     });
     let reference = Reference::new(&line, &generate::pod_ranges()).unwrap();
     let product = product(&line);
+    let by_kernel = kernel().map(|kernel| {
+        let mut world = self::product(&line);
+        world.set_judge(kernel);
+        world
+    });
     for (text, egress, ingress) in rows {
         let flow = flow(text);
         let wanted = Ok([(*egress).to_owned(), (*ingress).to_owned()]);
         assert_eq!(by_reference(&reference, &flow), wanted, "the reference: {text}");
         assert_eq!(by_product(&product, &flow), wanted, "the product: {text}");
+        if let Some(world) = &by_kernel {
+            assert_eq!(by_product(world, &flow), wanted, "the kernel: {text}");
+        }
     }
 }
 

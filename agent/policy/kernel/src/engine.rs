@@ -1,0 +1,218 @@
+//! Answers flows by the kernel's programs.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use mesh_layout::policy::{FlowDirection, PacketVerdict, STATE_EPOCH};
+use mesh_model::Protocol;
+use mesh_policy::{
+    Answer, Decision, DecisionKind, Directed, Direction, End, Judge, Mesh, PodName, Traffic,
+};
+use mesh_policy_rules::{IcmpFamily, PolicyRef};
+
+use crate::{
+    copy::{Copy, Judged, Sizes},
+    error::KernelError,
+    fill::{Content, Filled},
+    packet::{Carried, Packet},
+};
+
+/// Asks copies of the programs: one for each cluster, as their nodes have different tables.
+#[derive(Debug)]
+pub struct Engine {
+    /// The state of the mesh that the tables are of.
+    revision: u64,
+    /// By cluster.
+    copies: BTreeMap<String, Asked>,
+    /// Loaded for clusters that are not there any more.
+    idle: Vec<Asked>,
+}
+
+/// A copy, and what is in its tables.
+#[derive(Debug)]
+struct Asked {
+    copy: Copy,
+    filled: Filled,
+}
+
+/// One end's question.
+struct Question<'a> {
+    pod: &'a PodName,
+    direction: Direction,
+    packet: &'a [u8],
+    /// The packet was made on the pod's node.
+    from_node: bool,
+}
+
+/// A client's port, of those that systems give to clients (RFC 6335 §6).
+const CLIENT: u16 = 50_000;
+/// The bit of TCP's flags that begins a connection.
+const SYN: u8 = 2;
+/// Any interface but those of pods.
+const ELSEWHERE: u32 = 1;
+
+// === impl Engine ===
+
+impl Engine {
+    /// Loads a first copy.
+    ///
+    /// # Errors
+    /// [`KernelError::NotPermitted`] without the rights for it, or the kernel's reason.
+    pub fn new() -> Result<Self, KernelError> {
+        let copy = Copy::load(Sizes::default())?;
+        let idle = vec![Asked { copy, filled: Filled::default() }];
+        Ok(Self { revision: 0, copies: BTreeMap::new(), idle })
+    }
+
+    /// What is decided of a flow; `None` where there can be no packet of it: without addresses of one family, and where
+    /// an address is another's.
+    pub fn answer(
+        &mut self,
+        mesh: &Mesh,
+        from: &End,
+        to: &End,
+        traffic: Traffic,
+    ) -> Result<Option<Answer>, KernelError> {
+        let Some((source, destination)) = address(from).zip(address(to)) else { return Ok(None) };
+        let icmp_fits = match traffic {
+            Traffic::Icmp(family, _) => (family == IcmpFamily::V6) == source.is_ipv6(),
+            Traffic::Port(..) => true,
+        };
+        let same_family = source.is_ipv6() == destination.is_ipv6();
+        if !same_family || !icmp_fits || !mesh.is_at(from) || !mesh.is_at(to) {
+            return Ok(None);
+        }
+        let packet = Packet::new(source, destination, carried(traffic)).bytes();
+        let ((sender, sender_node), (receiver, _)) = (mesh.named(from), mesh.named(to));
+        if self.revision != mesh.revision() {
+            self.idle.extend(std::mem::take(&mut self.copies).into_values());
+            self.revision = mesh.revision();
+        }
+        let mut directed = |pod: Option<&PodName>, direction| {
+            let Some(pod) = pod else { return Ok(Directed::NotEnforced) };
+            let node = mesh.view(&pod.cluster).and_then(|view| view.node_of(pod));
+            let from_node = sender_node
+                .is_some_and(|(cluster, name)| cluster == pod.cluster && Some(name) == node);
+            self.ask(mesh, &Question { pod, direction, packet: &packet, from_node })
+        };
+        Ok(Some(Answer {
+            egress: directed(sender, Direction::Egress)?,
+            ingress: directed(receiver, Direction::Ingress)?,
+        }))
+    }
+
+    fn ask(&mut self, mesh: &Mesh, question: &Question<'_>) -> Result<Directed, KernelError> {
+        let Question { pod, direction, packet, from_node } = question;
+        let Some(view) = mesh.view(&pod.cluster) else { return Ok(Directed::NotEnforced) };
+        if !self.copies.contains_key(&pod.cluster) {
+            let content = Content::of(&view)?;
+            let asked = Asked::of(self.idle.pop(), content)?;
+            self.copies.insert(pod.cluster.clone(), asked);
+        }
+        let Some(Asked { copy, filled }) = self.copies.get_mut(&pod.cluster) else {
+            return Ok(Directed::NotEnforced);
+        };
+        let Some(endpoint) = filled.endpoint(pod) else { return Ok(Directed::NotEnforced) };
+        filled.be_node(copy, view.node_of(pod).unwrap_or_default())?;
+        // What was allowed before is judged anew: each flow is asked for by itself.
+        let epoch = copy.tables.state(STATE_EPOCH);
+        copy.tables.set_state(STATE_EPOCH, epoch.wrapping_add(1));
+        let side = match direction {
+            Direction::Egress => FlowDirection::Egress,
+            Direction::Ingress => FlowDirection::Ingress,
+        };
+        let came_in_at = if *from_node { 0 } else { ELSEWHERE };
+        let judged = copy.judge(side, endpoint, came_in_at, packet)?;
+        directed(filled, endpoint, *direction, &judged)
+    }
+}
+
+impl Judge for Engine {
+    fn judge(
+        &mut self,
+        mesh: &Mesh,
+        from: &End,
+        to: &End,
+        traffic: Traffic,
+    ) -> Result<Option<Answer>, String> {
+        self.answer(mesh, from, to, traffic).map_err(|error| error.to_string())
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// A copy with this content: the former one, if it is large enough.
+    fn of(former: Option<Self>, content: Content) -> Result<Self, KernelError> {
+        let needed = content.sizes();
+        let mut asked = match former {
+            Some(asked) if asked.copy.sizes().max(needed) == asked.copy.sizes() => asked,
+            _ => {
+                let copy = Copy::load(Sizes::default().max(needed))?;
+                Self { copy, filled: Filled::default() }
+            }
+        };
+        asked.filled.fill(&mut asked.copy, content)?;
+        Ok(asked)
+    }
+}
+
+/// What a program's verdict is in the words of policies.
+fn directed(
+    filled: &Filled,
+    endpoint: u32,
+    direction: Direction,
+    judged: &Judged,
+) -> Result<Directed, KernelError> {
+    let plain = |kind| Decision { kind, policies: Vec::new(), rule: None };
+    let set = filled.set(endpoint, direction);
+    let rule = || judged.rule.and_then(|at| set?.rules.get(at));
+    let by_rule = |kind| {
+        let rule = rule()?;
+        Some(Decision {
+            kind,
+            policies: vec![PolicyRef::clone(&rule.policy)],
+            rule: Some(rule.path.to_string()),
+        })
+    };
+    let nonsense = || KernelError::Answer { program: "judge", answer: judged.verdict as u32 };
+    let decision = match judged.verdict {
+        PacketVerdict::DefaultAllow => plain(DecisionKind::DefaultAllow),
+        PacketVerdict::AllowRule => by_rule(DecisionKind::AllowRule).ok_or_else(nonsense)?,
+        PacketVerdict::DenyRule => by_rule(DecisionKind::DenyRule).ok_or_else(nonsense)?,
+        PacketVerdict::DefaultDeny => {
+            let denying = set.map(|set| set.denying.as_slice()).unwrap_or_default();
+            let policies = denying.iter().map(|policy| PolicyRef::clone(policy)).collect();
+            Decision { kind: DecisionKind::DefaultDeny, policies, rule: None }
+        }
+        PacketVerdict::AllowLocalhost => plain(DecisionKind::AllowLocalhost),
+        PacketVerdict::EnforcementOff => plain(DecisionKind::EnforcementOff),
+        PacketVerdict::SamePod => plain(DecisionKind::SamePod),
+        // None of these can become of a first and whole packet.
+        PacketVerdict::Flow
+        | PacketVerdict::FlowError
+        | PacketVerdict::Fragment
+        | PacketVerdict::NotJudged
+        | PacketVerdict::Malformed
+        | PacketVerdict::FragmentWithoutHead
+        | PacketVerdict::RouterOnly
+        | PacketVerdict::UnknownEndpoint => return Err(nonsense()),
+    };
+    Ok(if judged.passes { Directed::Allowed(decision) } else { Directed::Denied(decision) })
+}
+
+fn address(end: &End) -> Option<IpAddr> {
+    match end {
+        End::Pod(_, address) | End::Node(_, _, address) => *address,
+        End::Address(address) => Some(*address),
+    }
+}
+
+/// The first packet of a flow.
+fn carried(traffic: Traffic) -> Carried {
+    match traffic {
+        Traffic::Port(Protocol::Tcp, port) => Carried::Tcp(CLIENT, port, SYN),
+        Traffic::Port(Protocol::Udp, port) => Carried::Udp(CLIENT, port),
+        Traffic::Port(Protocol::Sctp, port) => Carried::Sctp(CLIENT, port),
+        Traffic::Icmp(_, kind) => Carried::Icmp(kind, CLIENT),
+    }
+}
