@@ -1,6 +1,6 @@
 //! Answers flows by the kernel's programs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use mesh_layout::policy::{FlowDirection, PacketVerdict, STATE_EPOCH};
 use mesh_model::Protocol;
@@ -14,6 +14,7 @@ use crate::{
     error::KernelError,
     fill::{Content, Filled},
     packet::{Carried, Packet},
+    stand_ins::StandIns,
 };
 
 /// Asks copies of the programs: one for each cluster, as their nodes have different tables.
@@ -21,6 +22,7 @@ use crate::{
 pub struct Engine {
     /// The state of the mesh that the tables are of.
     revision: u64,
+    stand_ins: StandIns,
     /// By cluster.
     copies: BTreeMap<String, Asked>,
     /// Loaded for clusters that are not there any more.
@@ -60,11 +62,12 @@ impl Engine {
     pub fn new() -> Result<Self, KernelError> {
         let copy = Copy::load(Sizes::default())?;
         let idle = vec![Asked { copy, filled: Filled::default() }];
-        Ok(Self { revision: 0, copies: BTreeMap::new(), idle })
+        let (stand_ins, copies) = (StandIns::default(), BTreeMap::new());
+        Ok(Self { revision: 0, stand_ins, copies, idle })
     }
 
-    /// What is decided of a flow; `None` where there can be no packet of it: without addresses of one family, and where
-    /// an address is another's.
+    /// What is decided of a flow; `None` where there can be no packet of it: an address is another's too, or of another
+    /// family than ICMP.
     pub fn answer(
         &mut self,
         mesh: &Mesh,
@@ -72,21 +75,23 @@ impl Engine {
         to: &End,
         traffic: Traffic,
     ) -> Result<Option<Answer>, KernelError> {
-        let Some((source, destination)) = address(from).zip(address(to)) else { return Ok(None) };
-        let icmp_fits = match traffic {
-            Traffic::Icmp(family, _) => (family == IcmpFamily::V6) == source.is_ipv6(),
-            Traffic::Port(..) => true,
+        if self.revision != mesh.revision() {
+            self.idle.extend(std::mem::take(&mut self.copies).into_values());
+            self.stand_ins = StandIns::new(mesh);
+            self.revision = mesh.revision();
+        }
+        let icmp_v6 = match traffic {
+            Traffic::Icmp(family, _) => Some(family == IcmpFamily::V6),
+            Traffic::Port(..) => None,
         };
-        let same_family = source.is_ipv6() == destination.is_ipv6();
-        if !same_family || !icmp_fits || !mesh.is_at(from) || !mesh.is_at(to) {
+        let addresses = self.stand_ins.complete(from, to, icmp_v6.unwrap_or_default());
+        let Some((source, destination)) = addresses else { return Ok(None) };
+        let is_of_family = icmp_v6.is_none_or(|v6| v6 == source.is_ipv6());
+        if !is_of_family || !mesh.is_at(from) || !mesh.is_at(to) {
             return Ok(None);
         }
         let packet = Packet::new(source, destination, carried(traffic)).bytes();
         let ((sender, sender_node), (receiver, _)) = (mesh.named(from), mesh.named(to));
-        if self.revision != mesh.revision() {
-            self.idle.extend(std::mem::take(&mut self.copies).into_values());
-            self.revision = mesh.revision();
-        }
         let mut directed = |pod: Option<&PodName>, direction| {
             let Some(pod) = pod else { return Ok(Directed::NotEnforced) };
             let node = mesh.view(&pod.cluster).and_then(|view| view.node_of(pod));
@@ -104,7 +109,7 @@ impl Engine {
         let Question { pod, direction, packet, from_node } = question;
         let Some(view) = mesh.view(&pod.cluster) else { return Ok(Directed::NotEnforced) };
         if !self.copies.contains_key(&pod.cluster) {
-            let content = Content::of(&view)?;
+            let content = Content::of(&view, &self.stand_ins)?;
             let asked = Asked::of(self.idle.pop(), content)?;
             self.copies.insert(pod.cluster.clone(), asked);
         }
@@ -198,13 +203,6 @@ fn directed(
         | PacketVerdict::UnknownEndpoint => return Err(nonsense()),
     };
     Ok(if judged.passes { Directed::Allowed(decision) } else { Directed::Denied(decision) })
-}
-
-fn address(end: &End) -> Option<IpAddr> {
-    match end {
-        End::Pod(_, address) | End::Node(_, _, address) => *address,
-        End::Address(address) => Some(*address),
-    }
 }
 
 /// The first packet of a flow.

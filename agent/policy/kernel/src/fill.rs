@@ -14,7 +14,7 @@ use mesh_layout::policy::{
 };
 use mesh_model::{NamedPort, Protocol};
 use mesh_policy::{
-    AllowLocalhost, Class, Direction, Enforcement, Known, PodName, Set, SetPort, SetRule, View,
+    AllowLocalhost, Class, Direction, End, Enforcement, Known, PodName, Set, SetPort, SetRule, View,
 };
 use mesh_policy_rules::{Action, IcmpFamily, PortMatch};
 
@@ -22,6 +22,7 @@ use crate::{
     copy::{Copy, Sizes},
     error::KernelError,
     rows::Rows,
+    stand_ins::StandIns,
 };
 
 /// The content of a cluster's tables.
@@ -67,8 +68,8 @@ struct Numbers<T>(HashMap<T, u32>);
 // === impl Content ===
 
 impl Content {
-    /// Makes it of what a cluster sees.
-    pub(crate) fn of(view: &View<'_>) -> Result<Self, KernelError> {
+    /// Makes it of what a cluster sees, and of the addresses that stand in for those that ends lack.
+    pub(crate) fn of(view: &View<'_>, stand_ins: &StandIns) -> Result<Self, KernelError> {
         let compiler = view.compiler();
         let options = view.options();
         let mut rows = Rows::default();
@@ -125,11 +126,18 @@ impl Content {
                 && let Some((class, addresses)) = view.host(node)
             {
                 let row = rows.number(compiler.row(&class));
-                content.hosts.insert(node.to_owned(), (addresses.to_vec(), row));
+                let end = End::Node(subject.name.cluster.clone(), node.to_owned(), None);
+                let stand_ins = stand_ins.of(&end).into_iter().flatten();
+                let addresses = addresses.iter().copied().chain(stand_ins).collect();
+                content.hosts.insert(node.to_owned(), (addresses, row));
             }
         }
         let mut classes: Numbers<Vec<NamedPort>> = Numbers::default();
-        for Known { address, class, pod, ports } in view.addresses() {
+        let stand_ins = view.ends().flat_map(|(end, known)| {
+            let addresses = stand_ins.of(&end).into_iter().flatten();
+            addresses.map(move |address| (address, known.clone()))
+        });
+        for (address, Known { class, pod, ports }) in view.addresses().chain(stand_ins) {
             let place = Place {
                 address: mesh_layout::address_bytes(address),
                 // The engine has no identities: places differ all the same.
@@ -155,6 +163,9 @@ impl Content {
             }
         }
         content.ranges = ranges(view, &mut rows);
+        // No rule about ranges means what has no address.
+        let nothing = Range { cidrs: ROW_NONE, ..Range::default() };
+        content.ranges.extend(StandIns::RANGES.map(|range| (range, nothing)));
         content.rows = rows;
         if compiler.selectors() > SELECTORS {
             return Err(too_many("the selectors of all rules", compiler.selectors(), SELECTORS));

@@ -10,6 +10,7 @@ mod error;
 mod fill;
 mod packet;
 mod rows;
+mod stand_ins;
 mod tables;
 
 pub use copy::{Copy, Judged, Sizes};

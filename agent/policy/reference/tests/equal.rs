@@ -1,12 +1,16 @@
-//! The compiler and the reference decide alike.
+//! The compiler, the kernel's programs and the reference decide alike.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod common;
 
-use common::{by_product, by_reference, product};
+use common::{by_product, by_reference, kernel, product};
 use mesh_policy_reference::{World as Reference, generate};
 use mesh_verdict::{World, run_steps};
-use proptest::prelude::*;
+use proptest::{
+    prelude::*,
+    strategy::{Strategy, ValueTree},
+    test_runner::TestRunner,
+};
 use serde_json::{Value, json};
 
 fn compare(world: &World, line: &Value, flows: &[Value]) -> Result<(), TestCaseError> {
@@ -19,6 +23,17 @@ fn compare(world: &World, line: &Value, flows: &[Value]) -> Result<(), TestCaseE
         prop_assert_eq!(found, Ok(wanted), "{}\n{}\n{}", flow, line["options"], policies());
     }
     Ok(())
+}
+
+/// A world, and the same one judged by the kernel where that may be asked.
+fn worlds(line: &Value) -> Vec<World> {
+    let mut worlds = vec![product(line)];
+    if let Some(kernel) = kernel() {
+        let mut world = product(line);
+        world.set_judge(kernel);
+        worlds.push(world);
+    }
+    worlds
 }
 
 proptest! {
@@ -36,14 +51,40 @@ proptest! {
         changes in prop::collection::vec(generate::change(), 0..8),
     ) {
         let mut line = line;
-        let mut world = product(&line);
-        compare(&world, &line, &flows)?;
+        let mut worlds = worlds(&line);
+        for world in &worlds {
+            compare(world, &line, &flows)?;
+        }
         for change in &changes {
-            if let Some(step) = generate::apply(&mut line, change) {
-                let done = run_steps(&mut world, &json!([step]));
+            let Some(step) = generate::apply(&mut line, change) else { continue };
+            for world in &mut worlds {
+                let done = run_steps(world, &json!([step]));
                 prop_assert!(done.is_ok(), "{:?}", done);
-                compare(&world, &line, &flows)?;
+                compare(world, &line, &flows)?;
             }
         }
     }
+}
+
+/// Where no packet can be made the model answers in the kernel's place. That must be rare, or the comparison says little.
+#[test]
+fn the_kernel_judges_nearly_all_itself() {
+    let Some(kernel) = kernel() else { return };
+    let mut runner = TestRunner::deterministic();
+    let worlds = (generate::world(), prop::collection::vec(generate::flow(), 40));
+    let (mut by_kernel, mut all) = (0, 0);
+    for _ in 0..60 {
+        let (line, flows) = worlds.new_tree(&mut runner).unwrap().current();
+        let mut world = product(&line);
+        world.set_judge(kernel.clone());
+        for flow in &flows {
+            let flow = serde_json::from_value(flow.clone()).unwrap();
+            let Ok(verdict) = mesh_verdict::judge(&world, &flow, "") else { continue };
+            all += 1;
+            let by_model = verdict.note.is_some_and(|note| note.contains("judged by the model"));
+            by_kernel += u32::from(!by_model);
+        }
+    }
+    assert!(all > 1_000 && by_kernel * 10 > all * 8, "{by_kernel} of {all}");
+    println!("{by_kernel} of {all}");
 }

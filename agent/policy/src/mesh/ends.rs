@@ -71,7 +71,7 @@ pub struct Service {
 }
 
 /// One end of a flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// A pod, and the address that it uses, if it has one of the flow's family.
     Pod(PodName, Option<IpAddr>),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mesh_model::NamedPort;
 
-use super::{Holder, Mesh, PodEntry, PodName};
+use super::{End, Holder, Mesh, PodEntry, PodName};
 use crate::{class::Class, compiler::Compiler, options::Options};
 
 /// The mesh as a cluster's nodes see it.
@@ -16,14 +16,12 @@ pub struct View<'a> {
     cluster: &'a str,
 }
 
-/// What is known of an address.
+/// What is known of a pod or node.
 #[derive(Clone, Debug)]
 pub struct Known<'a> {
-    /// The address.
-    pub address: IpAddr,
-    /// What it is to nodes on which it is not.
+    /// What it is to pods of other nodes.
     pub class: Class,
-    /// The pod that has it.
+    /// It is this pod.
     pub pod: Option<&'a PodName>,
     /// Its named ports.
     pub ports: &'a [NamedPort],
@@ -47,21 +45,29 @@ impl Mesh {
         Some(View { mesh: self, compiler, cluster })
     }
 
-    /// Whether whoever looks up an address finds this end. Several may have been given it; the first has it.
-    pub fn is_at(&self, end: &super::End) -> bool {
+    /// The clusters of which there is something.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        self.clusters.keys().map(String::as_str)
+    }
+
+    /// Whether who looks up its address finds this end. Several may have been given it; the first has it.
+    pub fn is_at(&self, end: &End) -> bool {
         let (holder, address) = match end {
-            super::End::Pod(name, address) => (Holder::Pod(name.clone()), address),
-            super::End::Node(cluster, name, address) => {
+            End::Pod(name, address) => (Holder::Pod(name.clone()), address),
+            End::Node(cluster, name, address) => {
                 (Holder::Node(cluster.clone(), name.clone()), address)
             }
-            super::End::Address(_) => return true,
+            End::Address(_) => return true,
         };
+        if address.is_none() {
+            return true;
+        }
         let holders = address.and_then(|address| self.addresses.get(&address));
         holders.and_then(|holders| holders.first()) == Some(&holder)
     }
 
     /// The pod and the node behind an end, by name.
-    pub fn named(&self, end: &super::End) -> (Option<&PodName>, Option<(&str, &str)>) {
+    pub fn named(&self, end: &End) -> (Option<&PodName>, Option<(&str, &str)>) {
         let found = self.find(end);
         let node = found.node.map(|node| (node.cluster.as_str(), node.name.as_str()));
         (found.pod.map(|entry| &entry.pod.name), node)
@@ -82,22 +88,42 @@ impl<'a> View<'a> {
     }
 
     /// The addresses of pods and nodes, each once.
-    pub fn addresses(&self) -> impl Iterator<Item = Known<'a>> {
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Known<'a>)> {
+        let view = *self;
+        view.mesh
+            .addresses
+            .iter()
+            .filter_map(move |(address, holders)| Some((*address, view.known(holders.first()?)?)))
+    }
+
+    /// All pods and nodes, with no address.
+    pub fn ends(&self) -> impl Iterator<Item = (End, Known<'a>)> + use<'a> {
+        let view = *self;
+        let pods = view.mesh.pods.keys().map(|name| Holder::Pod(name.clone()));
+        let nodes = view.mesh.nodes.keys();
+        let nodes = nodes.map(|(cluster, name)| Holder::Node(cluster.clone(), name.clone()));
+        pods.chain(nodes).filter_map(move |holder| {
+            let known = view.known(&holder)?;
+            let end = match holder {
+                Holder::Pod(name) => End::Pod(name, None),
+                Holder::Node(cluster, name) => End::Node(cluster, name, None),
+            };
+            Some((end, known))
+        })
+    }
+
+    fn known(&self, holder: &Holder) -> Option<Known<'a>> {
         let Self { mesh, cluster, .. } = *self;
-        mesh.addresses.iter().filter_map(move |(address, holders)| {
-            let (class, pod, ports): (Class, Option<&PodEntry>, &[NamedPort]) =
-                match holders.first()? {
-                    Holder::Pod(name) => {
-                        let entry = mesh.pods.get(name)?;
-                        (entry.class.clone(), Some(entry), &entry.pod.ports)
-                    }
-                    Holder::Node(of, name) => {
-                        let node = mesh.nodes.get(&(of.clone(), name.clone()))?;
-                        let kube_apiserver = node.kube_apiserver_of.as_deref() == Some(cluster);
-                        (Class::RemoteNode { kube_apiserver }, None, &[])
-                    }
-                };
-            Some(Known { address: *address, class, pod: pod.map(|entry| &entry.pod.name), ports })
+        Some(match holder {
+            Holder::Pod(name) => {
+                let PodEntry { pod, class, .. } = mesh.pods.get(name)?;
+                Known { class: class.clone(), pod: Some(&pod.name), ports: &pod.ports }
+            }
+            Holder::Node(of, name) => {
+                let node = mesh.nodes.get(&(of.clone(), name.clone()))?;
+                let kube_apiserver = node.kube_apiserver_of.as_deref() == Some(cluster);
+                Known { class: Class::RemoteNode { kube_apiserver }, pod: None, ports: &[] }
+            }
         })
     }
 
