@@ -67,7 +67,7 @@ fn build() -> Result<(), String> {
     }
 
     // Without the debug information that nothing reads at run time; the maps' definitions stay.
-    for object in ["mesh-programs", "mesh-probe", "mesh-policy"] {
+    for object in ["mesh-programs", "mesh-probe", "mesh-policy", "mesh-hammer"] {
         let stripped = out.join(object).with_extension("o");
         let built = target_dir.join(TARGET).join("release").join(object);
         match Command::new(STRIP).arg("-g").arg("-o").args([&stripped, &built]).status() {

@@ -356,6 +356,22 @@ pub mod report {
     pub const IDENTITY: usize = 4;
 }
 
+/// What the test of places and its program agree on.
+pub mod hammer {
+    /// How many addresses there are.
+    pub const ADDRESSES: u32 = 4_096;
+    /// How many a run looks up.
+    pub const LOOK_UPS_A_RUN: u32 = 64;
+    /// The word that counts them.
+    pub const LOOKED_UP: u32 = 0;
+    /// The word that counts those that were found.
+    pub const FOUND: u32 = 1;
+    /// The word that counts those that were another address's.
+    pub const WRONG: u32 = 2;
+    /// The number of words.
+    pub const WORDS: usize = 3;
+}
+
 const _: () = {
     assert!(size_of::<Place>() == 32);
     assert!(size_of::<Range>() == 16);

@@ -7,3 +7,5 @@ pub static SERVICES: &[u8] =
 pub static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-probe.o"));
 /// Judges the packets of pods.
 pub static POLICY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-policy.o"));
+/// Looks places up for a test.
+pub static HAMMER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-hammer.o"));

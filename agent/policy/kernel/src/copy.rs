@@ -11,7 +11,10 @@ use mesh_layout::policy::{
 };
 use mesh_sys::MmapArray;
 
-use crate::{error::KernelError, tables::Tables};
+use crate::{
+    error::KernelError,
+    tables::{Places, Tables},
+};
 
 /// How many entries the tables of a copy have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +143,7 @@ impl Copy {
         let state = memory(&mut ebpf, "cm_policy_state", entries(STATE_WORDS), 8)?;
         let tables = Tables {
             ipcache: hash(&mut ebpf, "cm_ipcache")?,
-            places: memory(&mut ebpf, "cm_places", sizes.places, size_of::<Place>())?,
+            places: Places::of(memory(&mut ebpf, "cm_places", sizes.places, size_of::<Place>())?),
             ranges: trie(&mut ebpf, "cm_cidr")?,
             rows: memory(&mut ebpf, "cm_rows", sizes.rows, size_of::<RowBits>())?,
             host: hash(&mut ebpf, "cm_host")?,
@@ -260,7 +263,7 @@ fn verdict(number: u32) -> Option<PacketVerdict> {
 }
 
 /// Whether a load failed for want of rights.
-fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut source = Some(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {

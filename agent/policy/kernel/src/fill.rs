@@ -320,7 +320,7 @@ impl Filled {
         let tables = &mut copy.tables;
         for (index, address) in (FIRST_PLACE..).zip(self.places.drain(..)) {
             tables.remove_address(address)?;
-            tables.clear_place(index);
+            tables.places.clear(index);
         }
         self.ranges.drain(..).try_for_each(|range| tables.remove_range(range))?;
         self.port_names.drain(..).try_for_each(|name| tables.remove_port_name(&name))?;
@@ -346,7 +346,7 @@ impl Filled {
             self.port_names.push(*name);
         }
         for (index, (address, place)) in (FIRST_PLACE..).zip(&content.places) {
-            tables.set_place(index, place);
+            tables.places.set(index, place);
             tables.set_address(*address, index)?;
             self.places.push(*address);
         }

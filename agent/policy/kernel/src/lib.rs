@@ -13,8 +13,8 @@ mod rows;
 mod stand_ins;
 mod tables;
 
-pub use copy::{Copy, Judged, Sizes};
+pub use copy::{Copy, Judged, Sizes, is_denied};
 pub use engine::Engine;
 pub use error::KernelError;
 pub use packet::{Carried, Packet};
-pub use tables::Tables;
+pub use tables::{Places, Tables};

@@ -1,9 +1,6 @@
 //! The tables of a copy, and how one entry of each is written while programs read it.
 
-use std::{
-    net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{net::IpAddr, sync::atomic::Ordering};
 
 use aya::maps::{
     HashMap, MapData,
@@ -25,7 +22,8 @@ use crate::error::KernelError;
 #[derive(Debug)]
 pub struct Tables {
     pub(crate) ipcache: HashMap<MapData, [u8; 16], u32>,
-    pub(crate) places: MmapArray,
+    /// What is at the addresses.
+    pub places: Places,
     pub(crate) ranges: LpmTrie<MapData, RangeKey, Range>,
     pub(crate) rows: MmapArray,
     pub(crate) host: HashMap<MapData, [u8; 16], u32>,
@@ -36,26 +34,15 @@ pub struct Tables {
     pub(crate) state: MmapArray,
 }
 
+/// What is at the addresses of the mesh: `cm_places`.
+#[derive(Debug)]
+pub struct Places {
+    memory: MmapArray,
+}
+
 // === impl Tables ===
 
 impl Tables {
-    /// Writes a place to an index that is free: its address last. An index may be written for another address a second
-    /// after it was freed.
-    pub fn set_place(&self, index: u32, place: &Place) {
-        let Place { address, identity, row, ports, owner } = *place;
-        self.store(&self.places, index, 2, u64::from(identity) | u64::from(row) << 32);
-        self.store(&self.places, index, 3, u64::from(ports) | u64::from(owner) << 32);
-        let [low, high] = halves(address);
-        self.store(&self.places, index, 1, high);
-        self.store(&self.places, index, 0, low);
-    }
-
-    /// Frees a place: its address first. What is at it stays for those who are reading.
-    pub fn clear_place(&self, index: u32) {
-        self.store(&self.places, index, 0, 0);
-        self.store(&self.places, index, 1, 0);
-    }
-
     /// Lets an address lead to a place.
     pub fn set_address(&mut self, address: IpAddr, index: u32) -> Result<(), KernelError> {
         let set = self.ipcache.insert(address_bytes(address), index, 0);
@@ -83,7 +70,7 @@ impl Tables {
     /// Writes the bits of a row, word by word. Words that are missing are 0.
     pub fn set_row(&self, row: u32, words: &[u64]) {
         for at in 0..SELECTORS / 64 {
-            self.store(&self.rows, row, at, words.get(at).copied().unwrap_or_default());
+            store(&self.rows, row, at, words.get(at).copied().unwrap_or_default());
         }
     }
 
@@ -115,36 +102,62 @@ impl Tables {
     /// Writes a rule that no set in use leads to.
     pub fn set_rule(&self, index: u32, rule: Rule) {
         let RuleWords([first, second]) = rule.to_words();
-        self.store(&self.rules, index, 0, first);
-        self.store(&self.rules, index, 1, second);
+        store(&self.rules, index, 0, first);
+        store(&self.rules, index, 1, second);
     }
 
     /// Writes a set that no pod has yet.
     pub fn set_set(&self, number: u32, header: SetHeader) {
-        self.store(&self.sets, number, 0, header.to_word());
+        store(&self.sets, number, 0, header.to_word());
     }
 
     /// Gives a pod its sets.
     pub fn set_endpoint(&self, number: u32, sets: PolicyEndpoint) {
         let word = u64::from(sets.egress) | u64::from(sets.ingress) << 32;
-        self.store(&self.endpoints, number, 0, word);
+        store(&self.endpoints, number, 0, word);
     }
 
     /// Writes a word of the state.
     pub fn set_state(&self, word: u32, value: u64) {
-        self.store(&self.state, word, 0, value);
+        store(&self.state, word, 0, value);
     }
 
     /// A word of the state.
     pub fn state(&self, word: u32) -> u64 {
         self.state.u64(word, 0).map_or(0, |word| word.load(Ordering::Relaxed))
     }
+}
 
-    /// One store, seen after those before it.
-    fn store(&self, table: &MmapArray, index: u32, word: usize, value: u64) {
-        if let Some(at) = table.u64(index, word) {
-            AtomicU64::store(at, value, Ordering::Release);
-        }
+// === impl Places ===
+
+impl Places {
+    /// Those in the memory of `cm_places`.
+    pub fn of(memory: MmapArray) -> Self {
+        Self { memory }
+    }
+
+    /// Writes a place to an index that is free: its address last. An index may be written for another address a second
+    /// after it was freed.
+    pub fn set(&self, index: u32, place: &Place) {
+        let Place { address, identity, row, ports, owner } = *place;
+        store(&self.memory, index, 2, u64::from(identity) | u64::from(row) << 32);
+        store(&self.memory, index, 3, u64::from(ports) | u64::from(owner) << 32);
+        let [low, high] = halves(address);
+        store(&self.memory, index, 1, high);
+        store(&self.memory, index, 0, low);
+    }
+
+    /// Frees a place: its address first. What is at it stays for those who are reading.
+    pub fn clear(&self, index: u32) {
+        store(&self.memory, index, 0, 0);
+        store(&self.memory, index, 1, 0);
+    }
+}
+
+/// One store, seen after those before it.
+fn store(table: &MmapArray, index: u32, word: usize, value: u64) {
+    if let Some(at) = table.u64(index, word) {
+        at.store(value, Ordering::Release);
     }
 }
 
