@@ -56,13 +56,13 @@ pub(crate) fn run(command: PolicyCommand, format: Option<Format>) -> anyhow::Res
 
 fn verdict(args: &VerdictArgs, output: Output) -> Result<(), Failure> {
     let filter = filter(&args.world.labels)?;
-    let judge = engine(args.engine)?;
+    let engine = engine(args.engine)?;
     if let Some(file) = &args.batch {
-        return Ok(batch(file, args.world.options(), &filter, judge.as_ref())?);
+        return Ok(batch(file, args.world.options(), &filter, engine.as_ref())?);
     }
     let mut world = world(&args.world, &filter)?;
-    if let Some(judge) = judge {
-        world.set_judge(judge);
+    if let Some(engine) = engine {
+        world.set_judge(engine);
     }
     for (cluster, policy) in policies(&world, &args.policies, &args.world)? {
         world.put_policy(&cluster, policy);

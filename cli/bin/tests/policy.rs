@@ -1,10 +1,16 @@
 //! `clustermesh policy` as users call it.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     fs,
     io::Write as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -404,4 +410,94 @@ fn one_cluster_needs_no_name() {
     ]
     .concat();
     assert_eq!(sides(&folder.json(&wide, 0)["flows"]), ["allowed allowed"]);
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Flows, steps, batches and all pairs, between ends of all kinds.
+#[test]
+fn the_kernel_answers_as_the_model_does() {
+    if !is_root() {
+        println!("skipped: the kernel's programs, which only root may load");
+        return;
+    }
+    let folder = both();
+    let csv = "from,to,protocol,port,icmpType\nweb,db,TCP,5432,\nweb-w,db,TCP,5432,\nweb-w,db,UDP,5432,\nbank,web,TCP,80,\nweb,bank,UDP,53,\nweb,web,TCP,1,\nbank,db,ICMP,,8\n10.1.0.99,db,TCP,5432,\n";
+    fs::write(folder.path("flows.csv"), csv).unwrap();
+    let steps = r#"
+- delete: {kind: NetworkPolicy, metadata: {namespace: shop, name: default-deny}}
+  cluster: east
+  flows: [{from: bank, to: web, port: 80}, {from: web, to: db, port: 5432}]
+- apply: {kind: pod, cluster: east, namespace: shop, name: new, node: n1, ips: ["fd00:1::9"], labels: {app: db}}
+  flows: [{from: web, to: new, port: 5432}, {from: web-w, to: new, port: 5432}]
+"#;
+    fs::write(folder.path("steps.yaml"), steps).unwrap();
+    // Two lines with other policies, so that tables are filled again.
+    let policy = |name: &str, spec: Value| {
+        json!({ "cluster": "east", "object": {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "namespace": "shop", "name": name }, "spec": spec,
+    } })
+    };
+    let endpoints = json!([
+        { "kind": "pod", "cluster": "east", "namespace": "shop", "name": "a", "labels": { "app": "a" } },
+        { "kind": "pod", "cluster": "west", "namespace": "shop", "name": "b", "labels": { "app": "b" } },
+        { "kind": "node", "cluster": "east", "name": "n" },
+    ]);
+    let line = |id: u32, policies: Value| {
+        json!({ "id": id, "policies": policies, "endpoints": endpoints, "allPairs": { "ports": ["80", "icmp:8"] },
+            "flows": [{ "from": "b", "to": "a", "port": 80 }, { "from": "n", "to": "a", "port": 80 }] })
+    };
+    let batch = [
+        line(1, json!([policy("none", json!({ "podSelector": {} }))])),
+        line(2, json!([policy("any", json!({ "podSelector": {}, "ingress": [{}] }))])),
+        line(3, json!([])),
+    ];
+    let batch: Vec<String> = batch.iter().map(ToString::to_string).collect();
+    fs::write(folder.path("batch"), batch.join("\n")).unwrap();
+    for args in [
+        [&VERDICT[..], &["--flows", "flows.csv", "--steps", "steps.yaml"]].concat(),
+        [&VERDICT[..], &["--all-pairs", "--ports", "5432,53/UDP,icmp:8"]].concat(),
+        [&VERDICT[..], &["--flows", "flows.csv", "--enforcement-mode", "always"]].concat(),
+        [&VERDICT[..], &["--flows", "flows.csv", "--enforcement-mode", "never"]].concat(),
+        vec!["verdict", "--batch", "batch"],
+    ] {
+        let [model, kernel] = ["model", "kernel"].map(|engine| {
+            let output = folder.run(&[&args[..], &["--engine", engine, "-o", "json"]].concat());
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{args:?} {engine}: {errors}");
+            String::from_utf8(output.stdout).unwrap()
+        });
+        assert!(kernel.contains("\"egress\"") || kernel.contains("\"matrix\""), "{kernel}");
+        assert!(!kernel.contains("judged by the model"), "{kernel}");
+        assert_eq!(kernel, model, "{args:?}");
+    }
+}
+
+#[test]
+fn without_rights_the_kernel_is_skipped_by_name() {
+    let folder = both();
+    fs::write(folder.path("flows.csv"), "from,to,port\nweb,db,5432\n").unwrap();
+    let args = [&VERDICT[..], &["--flows", "flows.csv", "--engine", "kernel"]].concat();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
+    command.arg("policy").args(args).current_dir(folder.0.path());
+    if is_root() {
+        // Nobody, who may still read the folder and the program.
+        let (program, link) = (Path::new(env!("CARGO_BIN_EXE_clustermesh")), folder.path("cm"));
+        fs::copy(program, &link).unwrap();
+        let all = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.0.path(), all.clone()).unwrap();
+        fs::set_permissions(&link, all).unwrap();
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = Command::new(link);
+        command.args(args).current_dir(folder.0.path()).uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("--engine kernel is skipped"), "{errors}");
+    assert!(errors.contains("only root"), "{errors}");
+    assert!(output.stdout.is_empty());
 }

@@ -86,5 +86,4 @@ fn the_kernel_judges_nearly_all_itself() {
         }
     }
     assert!(all > 1_000 && by_kernel * 10 > all * 8, "{by_kernel} of {all}");
-    println!("{by_kernel} of {all}");
 }
