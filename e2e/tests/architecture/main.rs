@@ -182,7 +182,7 @@ fn no_files_import_each_other_in_a_circle() {
 
 /// The root file of every crate, including the kernel programs.
 fn sources(root: &Path) -> Vec<PathBuf> {
-    listed(root, &["*/src/lib.rs", "*/src/main.rs"])
+    listed(root, &["*/src/lib.rs", "*/src/main.rs", "*/src/*/main.rs"])
 }
 
 /// The files that git knows by these patterns.

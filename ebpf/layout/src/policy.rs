@@ -305,10 +305,12 @@ pub struct FragmentHead {
     pub by: u64,
 }
 
-/// What becomes of a packet, and why. Those from [`PacketVerdict::DenyRule`] on are drops where it says so.
+/// What becomes of a packet, and why. It passes unless it says that it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum PacketVerdict {
+    /// Nothing was decided yet.
+    Undecided = 0,
     /// No policy has default deny for the pod in this direction, and no rule matches.
     DefaultAllow = 1,
     /// A rule allows it.
@@ -354,6 +356,18 @@ pub mod report {
     pub const PLACE: usize = 3;
     /// The peer's identity.
     pub const IDENTITY: usize = 4;
+
+    /// All of them.
+    #[inline(always)]
+    pub const fn words(
+        verdict: super::PacketVerdict,
+        rule: u32,
+        set: u32,
+        place: u32,
+        identity: u32,
+    ) -> [u32; 5] {
+        [verdict as u32, rule, set, place, identity]
+    }
 }
 
 /// What the test of places and its program agree on.

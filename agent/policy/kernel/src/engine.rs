@@ -193,7 +193,8 @@ fn directed(
         PacketVerdict::EnforcementOff => plain(DecisionKind::EnforcementOff),
         PacketVerdict::SamePod => plain(DecisionKind::SamePod),
         // None of these can become of a first and whole packet.
-        PacketVerdict::Flow
+        PacketVerdict::Undecided
+        | PacketVerdict::Flow
         | PacketVerdict::FlowError
         | PacketVerdict::Fragment
         | PacketVerdict::NotJudged

@@ -641,3 +641,23 @@ fn what_is_no_ip_passes() {
     let judged = node.copy.judge(Egress, u32::MAX, 1, &packet).unwrap();
     assert_eq!(judged.verdict, UnknownEndpoint);
 }
+
+/// Nodes load the programs without what reports: other code, which the verifier has to take too.
+#[test]
+fn the_programs_of_nodes_are_taken_by_the_kernel() {
+    let mut loader = aya::EbpfLoader::new();
+    loader.btf(None);
+    let mut ebpf = match loader.load(mesh_objects::POLICY) {
+        Ok(ebpf) => ebpf,
+        Err(error) if mesh_policy_kernel::is_denied(&error) => {
+            println!("skipped: the kernel's programs, which only root may load");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for name in ["cm_judge_egress", "cm_judge_ingress"] {
+        let program: &mut aya::programs::SchedClassifier =
+            ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+    }
+}

@@ -5,7 +5,8 @@
 //! ways.
 
 use mesh_layout::policy::{
-    FLOW_ANSWERED, FLOW_FIN, FLOW_FIN_ANSWERED, FLOW_FROM_HOST, FLOW_RESET, FlowDirection, FlowEntry, FlowKey,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_FIN_ANSWERED, FLOW_FROM_HOST, FLOW_RESET, FlowDirection,
+    FlowEntry, FlowKey,
 };
 
 use crate::{

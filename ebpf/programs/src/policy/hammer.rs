@@ -7,12 +7,14 @@
 #![allow(dead_code)]
 
 mod conntrack;
+mod context;
 mod fragments;
 mod judge;
 mod maps;
 mod packet;
 mod peer;
 mod rules;
+mod work;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, tcx_action_base::TCX_NEXT},
@@ -21,7 +23,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier},
     programs::TcContext,
 };
-use mesh_layout::policy::hammer::{ADDRESSES, FOUND, LOOKED_UP, LOOK_UPS_A_RUN, WORDS, WRONG};
+use mesh_layout::policy::hammer::{ADDRESSES, FOUND, LOOK_UPS_A_RUN, LOOKED_UP, WORDS, WRONG};
 
 /// How many were looked up, found, and wrong.
 #[btf_map]

@@ -5,75 +5,28 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mesh_layout::policy::{
-    FLAG_CIDRS_IN_MESH, FLAG_LOCALHOST, FLAG_OFF, FLOW_FROM_HOST, FlowDirection, FlowEntry, FlowKey,
-    PacketVerdict, PolicyEndpoint, report,
+    FLAG_CIDRS_IN_MESH, FLAG_LOCALHOST, FLAG_OFF, FLOW_FROM_HOST, FlowDirection, FlowEntry,
+    PacketVerdict, report,
 };
 
 use crate::{
     conntrack::{self, Known},
-    fragments, maps,
+    context, fragments, maps,
     packet::{Fragment, ICMP_V6, Packet, Unread},
-    peer::{self, Peer},
-    rules::{self, Traffic},
+    peer, rules,
+    work::{Decision, Hook, Traffic, Work},
 };
 
 /// The types of echo requests (RFC 792, RFC 4443 §4.1).
 const ECHO: u8 = 8;
 const ECHO_V6: u8 = 128;
 
-/// What a run works on. It is in a map, because it is larger than a program's stack.
-pub struct Work {
-    hook: Hook,
-    packet: Packet,
-    /// The one that an ICMP error is about.
-    inner: Packet,
-    key: FlowKey,
-    pub peer: Peer,
-    pub traffic: Traffic,
-    decision: Decision,
-}
-
-/// A decision, and what it was made of.
-#[derive(Clone, Copy)]
-struct Decision {
-    verdict: PacketVerdict,
-    /// The rule's position in the set, plus one.
-    rule: u32,
-    set: u32,
-    place: u32,
-    identity: u32,
-}
-
-/// A direction of a pod, with what decides in it.
-#[derive(Clone, Copy)]
-struct Hook {
-    endpoint: u32,
-    sets: PolicyEndpoint,
-    flags: u32,
-    /// In which the flow began that is judged.
-    direction: FlowDirection,
-    /// The packet is from the pod: where the flow began in the other direction it is an answer.
-    sent_by_pod: bool,
-    /// The flow is from the node itself, or goes to it.
-    from_host: bool,
-}
-
 /// Judges a packet of a pod.
 #[inline(always)]
 pub fn packet(ctx: &TcContext, direction: FlowDirection) -> i32 {
-    let skb = ctx.skb.skb;
-    // SAFETY: the kernel gives the hook a valid context. Volatile, so that each field is loaded as the whole word that the
-    // verifier allows.
-    let (interface, came_in_at) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const (*skb).ifindex),
-            core::ptr::read_volatile(&raw const (*skb).ingress_ifindex),
-        )
-    };
     let endpoint = match maps::reports() {
-        // SAFETY: as above.
-        true => Some(unsafe { core::ptr::read_volatile(&raw const (*skb).cb[report::VERDICT]) }),
-        false => maps::endpoint_at(interface),
+        true => Some(context::control(ctx)),
+        false => maps::endpoint_at(context::interface(ctx)),
     };
     let found = endpoint.and_then(|number| maps::endpoint(number).map(|sets| (number, sets)));
     let Some((endpoint, sets)) = found else {
@@ -91,7 +44,7 @@ pub fn packet(ctx: &TcContext, direction: FlowDirection) -> i32 {
         flags: maps::flags() as u32,
         direction,
         sent_by_pod,
-        from_host: sent_by_pod || came_in_at == 0,
+        from_host: sent_by_pod || context::came_in_at(ctx) == 0,
     };
     match Packet::read(ctx, &mut work.packet) {
         Ok(()) => judge(ctx, work),
@@ -263,59 +216,10 @@ fn never_judged(hook: &Hook, packet: &Packet) -> Option<PacketVerdict> {
 #[inline(always)]
 fn finish(ctx: &TcContext, decision: &Decision) -> i32 {
     if maps::reports() {
-        let skb = ctx.skb.skb;
-        // SAFETY: the kernel gives the hook a valid context; each store is of a whole word.
-        unsafe {
-            let write = |at: usize, word: u32| {
-                core::ptr::write_volatile(&raw mut (*skb).cb[at], word);
-            };
-            write(report::VERDICT, decision.verdict as u32);
-            write(report::RULE, decision.rule);
-            write(report::SET, decision.set);
-            write(report::PLACE, decision.place);
-            write(report::IDENTITY, decision.identity);
-        }
+        let Decision { verdict, rule, set, place, identity } = *decision;
+        context::set_control(ctx, report::words(verdict, rule, set, place, identity));
     }
     if decision.is_drop() { TCX_DROP } else { TCX_NEXT }
-}
-
-// === impl Decision ===
-
-impl Decision {
-    #[inline(always)]
-    fn of(verdict: PacketVerdict) -> Self {
-        Self { verdict, rule: 0, set: 0, place: 0, identity: 0 }
-    }
-
-    #[inline(always)]
-    fn is_drop(&self) -> bool {
-        use PacketVerdict::{DefaultDeny, DenyRule, FragmentWithoutHead, Malformed, RouterOnly};
-        matches!(
-            self.verdict,
-            DenyRule | DefaultDeny | Malformed | FragmentWithoutHead | RouterOnly
-        )
-    }
-}
-
-// === impl Hook ===
-
-impl Hook {
-    #[inline(always)]
-    fn set(&self) -> u32 {
-        match self.direction {
-            FlowDirection::Egress => self.sets.egress,
-            FlowDirection::Ingress => self.sets.ingress,
-        }
-    }
-
-    /// The same packet as an answer to a flow that began in the other direction.
-    #[inline(always)]
-    fn turn(&mut self) {
-        self.direction = match self.direction {
-            FlowDirection::Egress => FlowDirection::Ingress,
-            FlowDirection::Ingress => FlowDirection::Egress,
-        };
-    }
 }
 
 // === impl Work ===

@@ -10,12 +10,14 @@
 #![feature(asm_experimental_arch)]
 
 mod conntrack;
+mod context;
 mod fragments;
 mod judge;
 mod maps;
 mod packet;
 mod peer;
 mod rules;
+mod work;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use mesh_layout::policy::FlowDirection;

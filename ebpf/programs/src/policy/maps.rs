@@ -7,15 +7,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_layout::policy::{
-    FlowEntry, FlowKey, FragmentHead, FragmentKey, Place, PolicyEndpoint, PortName,
-    RANGE_KEY_BITS, Range, RangeKey, RowBits, RuleWords, SECRET_WORDS, STATE_EPOCH, STATE_FLAGS,
-    STATE_SECRET, STATE_WORDS, SetHeader,
-    sizes::{
-        ENDPOINTS, FLOWS, FRAGMENTS, HOST, PLACES, PORT_NAMES, RANGES, ROWS, RULES, SETS,
-    },
+    FlowEntry, FlowKey, FragmentHead, FragmentKey, Place, PolicyEndpoint, PortName, RANGE_KEY_BITS,
+    Range, RangeKey, RowBits, RuleWords, SECRET_WORDS, STATE_EPOCH, STATE_FLAGS, STATE_SECRET,
+    STATE_WORDS, SetHeader,
+    sizes::{ENDPOINTS, FLOWS, FRAGMENTS, HOST, PLACES, PORT_NAMES, RANGES, ROWS, RULES, SETS},
 };
 
-use crate::judge::Work;
+use crate::work::Work;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
@@ -95,7 +93,7 @@ pub fn work() -> Option<&'static mut Work> {
 /// The pod behind an interface.
 #[inline(always)]
 pub fn endpoint_at(interface: u32) -> Option<u32> {
-    let number = cm_interfaces.get_ptr(&interface)?;
+    let number = cm_interfaces.get_ptr(interface)?;
     // SAFETY: the entry's memory stays mapped for the program's run; one aligned load cannot tear.
     Some(unsafe { core::ptr::read_volatile(number) })
 }

@@ -3,6 +3,8 @@
 use aya_ebpf::programs::TcContext;
 use mesh_layout::mapped;
 
+use crate::context;
+
 /// What is judged of a packet.
 #[derive(Clone, Copy)]
 pub struct Packet {
@@ -125,10 +127,7 @@ impl Packet {
     /// Reads a packet from its Ethernet header on.
     #[inline(always)]
     pub fn read(ctx: &TcContext, into: &mut Self) -> Result<(), Unread> {
-        // SAFETY: the kernel gives the hook a valid context. Volatile, so that the field is loaded as the whole word that
-        // the verifier allows.
-        let protocol = unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).protocol) };
-        match protocol {
+        match context::protocol(ctx) {
             ETH_P_IP => ipv4(ctx, ETHERNET, into)?,
             ETH_P_IPV6 => ipv6(ctx, ETHERNET, into)?,
             _ => return Err(Unread::Other),
@@ -144,7 +143,11 @@ impl Packet {
     pub fn read_inner(&self, ctx: &TcContext, into: &mut Self) -> Result<(), Unread> {
         const ICMP_HEADER: u32 = 8;
         let at = self.at + ICMP_HEADER;
-        if self.v6 { ipv6(ctx, at, into)? } else { ipv4(ctx, at, into)? }
+        if self.v6 {
+            ipv6(ctx, at, into)?
+        } else {
+            ipv4(ctx, at, into)?
+        }
         if !matches!(into.fragment, Fragment::Later(_)) {
             into.transport = transport(ctx, into.at, into.protocol, false)?;
         }

@@ -2,29 +2,7 @@
 
 use mesh_layout::policy::{Base, ROW_NONE, ROW_WORLD_V4, ROW_WORLD_V6};
 
-use crate::maps;
-
-/// The other end, as rules look at it.
-#[derive(Clone, Copy, Default)]
-pub struct Peer {
-    /// The row of what it is.
-    pub row: u32,
-    /// The row of the selectors that name its address.
-    pub cidrs: u32,
-    /// Of those only selectors count whose ranges are meant for the mesh too.
-    pub in_mesh: bool,
-    /// Its cluster is known, and nothing more.
-    pub unknown: bool,
-    /// It is the pod's own node.
-    pub host: bool,
-    /// Its place; 0: it has none.
-    pub place: u32,
-    pub identity: u32,
-    /// Its class of named ports.
-    pub ports: u32,
-    /// The node's pod that it is, plus one.
-    pub owner: u32,
-}
+use crate::{maps, work::Peer};
 
 /// What is at an address. `from_host`: the packet was made on the node, or goes to it; what comes from elsewhere with an
 /// address of the node was masqueraded by it, for somebody outside.

@@ -8,18 +8,8 @@ use mesh_layout::policy::{PortName, ROW_IN_MESH, RULES_OF_A_SET, RuleWords};
 use crate::{
     maps,
     packet::{SCTP, TCP, UDP},
-    peer::Peer,
+    work::{Peer, Traffic},
 };
-
-/// What a packet carries to the receiving end.
-#[derive(Clone, Copy, Default)]
-pub struct Traffic {
-    pub protocol: u8,
-    /// The type of ICMP.
-    pub icmp: u8,
-    /// The receiving end's port.
-    pub port: u16,
-}
 
 /// The search for a rule. What it looks for is in the run's work: a loop may have no other memory than the stack.
 struct Search {
