@@ -343,31 +343,18 @@ pub enum PacketVerdict {
     UnknownEndpoint = 15,
 }
 
-/// The words of `__sk_buff.cb` in which a program that was loaded for it says what it decided, and in which it is told of
-/// the pod: in `[VERDICT]`, in its place, the endpoint's number.
+/// The words of `__sk_buff.cb` in which a program that was loaded for it is told of the pod, and says what it decided.
 pub mod report {
-    /// A [`PacketVerdict`](super::PacketVerdict); before, the endpoint.
-    pub const VERDICT: usize = 0;
+    /// The endpoint's number, which stays.
+    pub const ENDPOINT: usize = 0;
+    /// A [`PacketVerdict`](super::PacketVerdict).
+    pub const VERDICT: usize = 1;
     /// The rule's position in the set, plus one.
-    pub const RULE: usize = 1;
-    /// The set.
-    pub const SET: usize = 2;
+    pub const RULE: usize = 2;
     /// The peer's place.
     pub const PLACE: usize = 3;
     /// The peer's identity.
     pub const IDENTITY: usize = 4;
-
-    /// All of them.
-    #[inline(always)]
-    pub const fn words(
-        verdict: super::PacketVerdict,
-        rule: u32,
-        set: u32,
-        place: u32,
-        identity: u32,
-    ) -> [u32; 5] {
-        [verdict as u32, rule, set, place, identity]
-    }
 }
 
 /// What the test of places and its program agree on.

@@ -184,7 +184,7 @@ impl Copy {
         let program = name(direction);
         let mut context = [0u8; CONTEXT];
         put(&mut context, INGRESS_INTERFACE, came_in_at);
-        put(&mut context, CONTROL, endpoint);
+        put(&mut context, CONTROL + 4 * report::ENDPOINT, endpoint);
         let mut answer = [0u8; CONTEXT];
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
@@ -210,7 +210,7 @@ impl Copy {
     ) -> Result<u64, KernelError> {
         let program = name(direction);
         let mut context = [0u8; CONTEXT];
-        put(&mut context, CONTROL, endpoint);
+        put(&mut context, CONTROL + 4 * report::ENDPOINT, endpoint);
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
         options.ctx_in = Some(&context);

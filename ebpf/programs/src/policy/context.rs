@@ -6,6 +6,9 @@
 use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use mesh_layout::policy::report;
+
+use crate::work::Decision;
 
 /// Where the control buffer begins.
 const CONTROL: usize = offset_of!(__sk_buff, cb);
@@ -28,20 +31,19 @@ pub fn protocol(ctx: &TcContext) -> u32 {
     read::<{ offset_of!(__sk_buff, protocol) }>(ctx)
 }
 
-/// The first word of its control buffer.
+/// The pod that its control buffer names.
 #[inline(always)]
-pub fn control(ctx: &TcContext) -> u32 {
-    read::<CONTROL>(ctx)
+pub fn endpoint(ctx: &TcContext) -> u32 {
+    read::<{ CONTROL + 4 * report::ENDPOINT }>(ctx)
 }
 
-/// Sets its control buffer.
+/// Says in its control buffer what was decided.
 #[inline(always)]
-pub fn set_control(ctx: &TcContext, words: [u32; 5]) {
-    write::<CONTROL>(ctx, words[0]);
-    write::<{ CONTROL + 4 }>(ctx, words[1]);
-    write::<{ CONTROL + 8 }>(ctx, words[2]);
-    write::<{ CONTROL + 12 }>(ctx, words[3]);
-    write::<{ CONTROL + 16 }>(ctx, words[4]);
+pub fn report(ctx: &TcContext, decision: &Decision) {
+    write::<{ CONTROL + 4 * report::VERDICT }>(ctx, decision.verdict as u32);
+    write::<{ CONTROL + 4 * report::RULE }>(ctx, decision.rule);
+    write::<{ CONTROL + 4 * report::PLACE }>(ctx, decision.place);
+    write::<{ CONTROL + 4 * report::IDENTITY }>(ctx, decision.identity);
 }
 
 #[inline(always)]

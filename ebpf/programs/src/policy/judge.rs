@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mesh_layout::policy::{
     FLAG_CIDRS_IN_MESH, FLAG_LOCALHOST, FLAG_OFF, FLOW_FROM_HOST, FlowDirection, FlowEntry,
-    PacketVerdict, report,
+    PacketVerdict,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ const ECHO_V6: u8 = 128;
 #[inline(always)]
 pub fn packet(ctx: &TcContext, direction: FlowDirection) -> i32 {
     let endpoint = match maps::reports() {
-        true => Some(context::control(ctx)),
+        true => Some(context::endpoint(ctx)),
         false => maps::endpoint_at(context::interface(ctx)),
     };
     let found = endpoint.and_then(|number| maps::endpoint(number).map(|sets| (number, sets)));
@@ -151,13 +151,8 @@ fn by_rules(work: &mut Work) {
         },
     };
     let peer = &work.peer;
-    let decide = |verdict, rule| Decision {
-        verdict,
-        rule,
-        set: hook.set(),
-        place: peer.place,
-        identity: peer.identity,
-    };
+    let decide =
+        |verdict, rule| Decision { verdict, rule, place: peer.place, identity: peer.identity };
     work.decision = if is_own || peer.owner == hook.endpoint.wrapping_add(1) {
         decide(PacketVerdict::SamePod, 0)
     } else if hook.flags & FLAG_OFF as u32 != 0 {
@@ -216,8 +211,7 @@ fn never_judged(hook: &Hook, packet: &Packet) -> Option<PacketVerdict> {
 #[inline(always)]
 fn finish(ctx: &TcContext, decision: &Decision) -> i32 {
     if maps::reports() {
-        let Decision { verdict, rule, set, place, identity } = *decision;
-        context::set_control(ctx, report::words(verdict, rule, set, place, identity));
+        context::report(ctx, decision);
     }
     if decision.is_drop() { TCX_DROP } else { TCX_NEXT }
 }

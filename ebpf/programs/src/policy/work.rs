@@ -22,7 +22,6 @@ pub struct Decision {
     pub verdict: PacketVerdict,
     /// The rule's position in the set, plus one.
     pub rule: u32,
-    pub set: u32,
     pub place: u32,
     pub identity: u32,
 }
@@ -78,7 +77,7 @@ pub struct Traffic {
 impl Decision {
     #[inline(always)]
     pub fn of(verdict: PacketVerdict) -> Self {
-        Self { verdict, rule: 0, set: 0, place: 0, identity: 0 }
+        Self { verdict, rule: 0, place: 0, identity: 0 }
     }
 
     #[inline(always)]
