@@ -198,6 +198,19 @@ fn policy() {
 }
 
 #[test]
+fn judge() {
+    let small = ["--addresses", "1000", "--packets", "1000", "--rounds", "3"];
+    let rows = rows(&bench("benchjudge", &[&["judge"], &small[..]].concat()));
+    let rules: Vec<f64> = rows.iter().map(|row| number(row, "/rules")).collect();
+    assert_eq!(rules, [1.0, 64.0, 512.0]);
+    for row in rows {
+        for time in ["otherNanos", "firstNanos", "flowNanos"] {
+            assert!(number(&row, &format!("/{time}")) > 0.0, "{time}: {row:#}");
+        }
+    }
+}
+
+#[test]
 fn reconnect() {
     let row = bench("benchreco", &["reconnect", "--endpoints", "500"]);
     // Ten endpoints are replaced by ten others.

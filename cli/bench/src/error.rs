@@ -5,6 +5,7 @@ use std::{fmt, io, path::PathBuf};
 use mesh_dataplane::{PinError, ProgramsError, TablesError};
 use mesh_dump::DumpError;
 use mesh_lab::LabError;
+use mesh_policy_kernel::KernelError;
 
 /// Why a benchmark failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub enum BenchError {
     /// The tables could not be used.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// Judging programs could not be used.
+    #[error(transparent)]
+    Judge(#[from] KernelError),
     /// The lab reports an error.
     #[error(transparent)]
     Lab(#[from] LabError),

@@ -13,9 +13,10 @@ use indicatif::ProgressBar;
 use mesh_admin::plain;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
-    ExportOptions, MeshOptions, PolicyOptions, PropagationOptions, SourceOptions, TakeoverOptions,
-    change, clean_up, client, cni, connect, cut, cut_client, endpoint_cost, event_cost, export,
-    fill, hostile, memory, mesh, picture, policy, propagation, reconnect, source, takeover,
+    ExportOptions, JudgeOptions, MeshOptions, PolicyOptions, PropagationOptions, SourceOptions,
+    TakeoverOptions, change, clean_up, client, cni, connect, cut, cut_client, endpoint_cost,
+    event_cost, export, fill, hostile, judge, memory, mesh, picture, policy, propagation,
+    reconnect, source, takeover,
 };
 use mesh_lab::need_root;
 use mesh_offline::KeysFile;
@@ -112,7 +113,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
 fn everything() -> Vec<BenchCommand> {
     let defaults =
         ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
-    let more = ["policy", "cni", "change", "export", "source", "fill", "memory", "mesh"];
+    let more = ["policy", "judge", "cni", "change", "export", "source", "fill", "memory", "mesh"];
     defaults.into_iter().chain(more).filter_map(BenchCommand::with_defaults).collect()
 }
 
@@ -184,6 +185,13 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             Box::new(move |progress| {
                 let options = PolicyOptions { identities, policies, cidrs, rounds };
                 figures(policy(options, progress)?, |rows| print::policy(rows))
+            }),
+        ),
+        BenchCommand::Judge { addresses, packets, rounds } => one(
+            "judge",
+            Box::new(move |progress| {
+                let options = JudgeOptions { addresses, packets, rounds };
+                figures(judge(options, progress)?, |rows| print::judge(rows))
             }),
         ),
         BenchCommand::Reconnect { endpoints } => one(

@@ -121,6 +121,18 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// Measure what judging costs a packet in the kernel: by rules, and of a flow that was allowed
+    Judge {
+        /// How many addresses the mesh has
+        #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        addresses: u32,
+        /// How often each packet is judged in a round
+        #[arg(long, value_name = "COUNT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+        packets: u32,
+        /// How many rounds
+        #[arg(long, value_name = "COUNT", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// Count what an agent reads and writes when it reconnects to a cluster
     Reconnect {
         /// How many endpoints the cluster has

@@ -2,7 +2,7 @@
 
 use mesh_bench::{
     ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, EventCost, ExportCost, FillCost,
-    HostileCost, PartitionDetection, PolicyCost, Propagation, ReconnectCost, SourceCost,
+    HostileCost, JudgeCost, PartitionDetection, PolicyCost, Propagation, ReconnectCost, SourceCost,
     TableMemory, Takeover,
 };
 
@@ -239,6 +239,22 @@ pub(super) fn source(rows: &[SourceCost]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
+pub(super) fn judge(rows: &[JudgeCost]) -> anyhow::Result<()> {
+    output::line("what judging costs a packet in the kernel, nanoseconds")?;
+    let header = ["ADDRESSES", "RULES", "NOT JUDGED", "FIRST", "OF A FLOW", "RATIO"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.addresses.to_string(),
+            row.rules.to_string(),
+            format!("{:.0}", row.other_nanos),
+            format!("{:.0}", row.first_nanos),
+            format!("{:.0}", row.flow_nanos),
+            format!("{:.2}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
 pub(super) fn policy(rows: &[PolicyCost]) -> anyhow::Result<()> {
     output::line(
         "what policies cost an agent: CPU time of an identity in microseconds, and memory",
@@ -420,6 +436,15 @@ mod tests {
             cidrs_millis: 5.5,
         };
         samples::fits(80, || policy(slice::from_ref(&row)));
+        let row = JudgeCost {
+            addresses: 100_000,
+            rules: 512,
+            other_nanos: 12.0,
+            first_nanos: 9_000.0,
+            flow_nanos: 150.0,
+            ratio: 12.5,
+        };
+        samples::fits(80, || judge(slice::from_ref(&row)));
         let row = EventCost {
             readers: 8,
             events: 10_000,
