@@ -1,7 +1,7 @@
 //! Which selectors name an address by its range.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -20,6 +20,8 @@ pub(crate) struct Cidrs {
     lengths: BTreeMap<(bool, u8), usize>,
     /// The row of prefixes that no selector names.
     none: Arc<Row>,
+    /// Prefixes that are new, gone, or have other selectors, where that is noted.
+    changed: Option<BTreeSet<IpNet>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,21 @@ struct Prefix {
 // === impl Cidrs ===
 
 impl Cidrs {
+    /// From now on it is noted what changes. All that there is already counts as new.
+    pub(crate) fn note_changes(&mut self) {
+        self.changed = Some(self.prefixes.keys().copied().collect());
+    }
+
+    /// What changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> BTreeSet<IpNet> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The selectors that name a range which rules name.
+    pub(crate) fn get(&self, prefix: &IpNet) -> Option<&Row> {
+        self.prefixes.get(prefix).map(|entry| &*entry.row)
+    }
+
     /// A selector names addresses.
     pub(crate) fn add(&mut self, number: Number, rules: &[&CidrRule]) {
         for prefix in rules.iter().flat_map(|rule| named(rule)) {
@@ -86,6 +103,7 @@ impl Cidrs {
         for (prefix, entry) in within.filter(|(prefix, _)| rule.cidr.contains(*prefix)) {
             if !rule.except.iter().any(|except| except.contains(prefix)) {
                 change(&mut entry.row);
+                self.changed.as_mut().map(|changed| changed.insert(*prefix));
             }
         }
     }
@@ -103,6 +121,7 @@ impl Cidrs {
         let row = around.map(|entry| entry.row.clone()).next();
         let row = row.unwrap_or_else(|| self.none.clone());
         self.prefixes.insert(prefix, Prefix { uses: 1, row });
+        self.changed.as_mut().map(|changed| changed.insert(prefix));
         *self.lengths.entry(length_of(&prefix)).or_default() += 1;
     }
 
@@ -113,6 +132,7 @@ impl Cidrs {
             return;
         }
         self.prefixes.remove(prefix);
+        self.changed.as_mut().map(|changed| changed.insert(*prefix));
         if let Some(count) = self.lengths.get_mut(&length_of(prefix)) {
             *count -= 1;
             if *count == 0 {

@@ -1,15 +1,15 @@
 //! The policies of one cluster, for the pods of it that are asked for.
 
+mod changes;
 mod policies;
 mod services;
+mod views;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use mesh_model::{Labels, NamedPort, identity::CLUSTER_LABEL};
 use mesh_policy_rules::{Action, CidrRule, Peer, PolicyRef, Requirement, Selector};
 use slab::Slab;
@@ -24,6 +24,8 @@ use crate::{
     set::Set,
     unions::{Numbered, Unions},
 };
+pub use changes::Changes;
+use changes::Noted;
 use policies::Compiled;
 
 /// Selectors that a node can hold: bits of a row.
@@ -51,6 +53,8 @@ pub struct Compiler {
     sets: HashSet<Arc<Set>>,
     policies: BTreeMap<Arc<PolicyRef>, Compiled>,
     services: BTreeMap<(String, String), Service>,
+    /// What changed, where that is noted.
+    noted: Option<Noted>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +101,7 @@ impl Compiler {
             sets: HashSet::new(),
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
+            noted: None,
         };
         for class in Class::reserved() {
             let labels = class.reserved_labels();
@@ -124,14 +129,17 @@ impl Compiler {
             // Copies share the labels.
             self.peers.add_member(labels.clone(), class.clone())
         });
+        self.note_class(&class);
         self.classes.insert(class, ClassEntry { labels, row, position });
     }
 
     /// Nothing is of this class any more.
     pub fn remove_class(&mut self, class: &Class) {
-        if let Some(position) = self.classes.remove(class).and_then(|entry| entry.position) {
+        let Some(entry) = self.classes.remove(class) else { return };
+        if let Some(position) = entry.position {
             self.peers.remove_member(position);
         }
+        self.note_class(class);
     }
 
     /// Pods of this cluster have these labels and named ports. Returns the position to ask for them by.
@@ -149,71 +157,10 @@ impl Compiler {
     pub fn remove_subject(&mut self, at: usize) {
         if let Some(subject) = self.pods.try_remove(at) {
             self.subjects.remove_member(subject.position);
+            Noted::subject(&mut self.noted, at);
             self.drop_set(subject.egress);
             self.drop_set(subject.ingress);
         }
-    }
-
-    /// The rules of a pod's direction.
-    pub fn set(&self, at: usize, direction: Direction) -> Option<&Arc<Set>> {
-        let subject = self.pods.get(at)?;
-        Some(match direction {
-            Direction::Egress => &subject.egress,
-            Direction::Ingress => &subject.ingress,
-        })
-    }
-
-    /// The other end of a flow, as sets look at it.
-    pub fn peer<'a>(
-        &'a self,
-        class: &Class,
-        address: Option<IpAddr>,
-        ports: &'a [NamedPort],
-    ) -> crate::set::Peer<'a> {
-        let in_mesh = !matches!(class, Class::World { .. });
-        crate::set::Peer {
-            class: self.classes.get(class).map(|entry| &entry.row),
-            cidrs: address.and_then(|address| self.cidrs.row(address)).map(|row| &**row),
-            only: in_mesh.then_some(&self.in_mesh),
-            unknown: matches!(class, Class::Unknown(_)),
-            ports,
-        }
-    }
-
-    /// The rows of all classes.
-    pub fn rows(&self) -> impl Iterator<Item = (&Class, &Row)> {
-        self.classes.iter().map(|(class, entry)| (class, &entry.row))
-    }
-
-    /// All ranges that rules name, with their rows.
-    pub fn prefixes(&self) -> impl Iterator<Item = (&IpNet, &Row)> {
-        self.cidrs.iter()
-    }
-
-    /// The selectors that name all addresses of a range.
-    pub fn cidrs_of(&self, range: &IpNet) -> Option<&Row> {
-        self.cidrs.row_around(range)
-    }
-
-    /// The row of a class.
-    pub fn row(&self, class: &Class) -> Option<&Row> {
-        self.classes.get(class).map(|entry| &entry.row)
-    }
-
-    /// The selectors whose ranges count for addresses of the mesh.
-    pub fn in_mesh(&self) -> &Row {
-        &self.in_mesh
-    }
-
-    /// How many selectors the rules have, at most [`MAX_SELECTORS`] of which a node can hold.
-    pub fn selectors(&self) -> usize {
-        self.unions.len()
-    }
-
-    /// The policies that select a pod, in either direction.
-    pub fn selecting(&self, at: usize) -> BTreeSet<&PolicyRef> {
-        let Some(subject) = self.pods.get(at) else { return BTreeSet::new() };
-        self.subjects.selectors_of(&subject.labels).map(|(policy, _)| &**policy).collect()
     }
 
     /// Denies whose peers could be something of a cluster.
@@ -259,6 +206,7 @@ impl Compiler {
                     for class in self.peers.members_of(selector) {
                         if let Some(entry) = self.classes.get_mut(class) {
                             entry.row.insert(number);
+                            Noted::class(&mut self.noted, class);
                         }
                     }
                     positions.push(self.peers.add_selector(selector.clone(), number));
@@ -267,6 +215,7 @@ impl Compiler {
                     for (class, entry) in &mut self.classes {
                         if class.entities(&self.cluster, &entry.labels).contains(entity) {
                             entry.row.insert(number);
+                            Noted::class(&mut self.noted, class);
                         }
                     }
                 }
@@ -278,6 +227,7 @@ impl Compiler {
         let rules = cidrs_of(&entry.resolved);
         if rules.iter().any(|rule| counts_in_mesh(self.options.cidr_match, rule)) {
             self.in_mesh.insert(number);
+            Noted::in_mesh(&mut self.noted);
         }
         self.cidrs.add(number, &rules);
         self.mark_unknown(number);
@@ -296,6 +246,7 @@ impl Compiler {
             let meant = self.unions.get(number).is_some_and(|one| self.could_mean(one, cluster));
             if meant && let Some(entry) = self.classes.get_mut(&class) {
                 entry.row.insert(number);
+                Noted::class(&mut self.noted, &class);
             }
         }
     }
@@ -318,17 +269,22 @@ impl Compiler {
             for class in self.peers.members_of(selector) {
                 if let Some(entry) = self.classes.get_mut(class) {
                     entry.row.remove(number);
+                    Noted::class(&mut self.noted, class);
                 }
             }
         }
         let named = peers.iter().any(|peer| matches!(peer, Peer::Entity(_)));
         let classes = self.classes.iter_mut();
-        for (_, entry) in classes.filter(|(class, _)| named || class.is_unknown()) {
-            entry.row.remove(number);
+        for (class, entry) in classes.filter(|(class, _)| named || class.is_unknown()) {
+            if entry.row.remove(number) {
+                Noted::class(&mut self.noted, class);
+            }
         }
         selectors.iter().for_each(|position| self.peers.remove_selector(*position));
         self.cidrs.remove(number, &cidrs_of(peers));
-        self.in_mesh.remove(number);
+        if self.in_mesh.remove(number) {
+            Noted::in_mesh(&mut self.noted);
+        }
     }
 
     /// Peers as this cluster means them.

@@ -14,7 +14,7 @@ mod set;
 mod unions;
 
 pub use class::Class;
-pub use compiler::{Compiler, Direction, MAX_RULES, MAX_SELECTORS};
+pub use compiler::{Changes, Compiler, Direction, MAX_RULES, MAX_SELECTORS};
 pub use mesh::{
     Answer, Decision, DecisionKind, Directed, End, External, Judge, Known, Mesh, Node, Pod,
     PodName, Service, Subject, Traffic, View,

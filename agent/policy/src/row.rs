@@ -40,6 +40,14 @@ impl Row {
         there
     }
 
+    /// Adds all that another has.
+    pub fn extend(&mut self, other: &Self) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+    }
+
     /// The words of the bitmap, the lowest numbers first; what follows is 0.
     pub fn words(&self) -> &[u64] {
         &self.words

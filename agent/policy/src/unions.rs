@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh_policy_rules::{Action, Entity, Peer};
-use slab::Slab;
 
 use crate::row::Number;
 
@@ -21,7 +20,12 @@ pub(crate) struct Union {
 #[derive(Debug, Default)]
 pub(crate) struct Unions {
     numbers: HashMap<Union, Number>,
-    entries: Slab<Numbered>,
+    /// By number.
+    entries: Vec<Option<Numbered>>,
+    /// Numbers that may be used again.
+    free: Vec<Number>,
+    /// Numbers that nothing has any more and that nothing may have yet, where somebody says when.
+    resting: Option<Vec<Number>>,
     /// By entity: the unions that name it.
     entities: BTreeMap<Entity, BTreeSet<Number>>,
     /// Unions that name services.
@@ -43,10 +47,36 @@ pub(crate) struct Numbered {
 // === impl Unions ===
 
 impl Unions {
+    /// From now on a number that nothing has any more is used again only after [`Unions::reuse`].
+    pub(crate) fn let_rest(&mut self) {
+        self.resting = Some(Vec::new());
+    }
+
+    /// The numbers that nothing has any more since the last call.
+    pub(crate) fn take_resting(&mut self) -> Vec<Number> {
+        self.resting.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// These may be used again.
+    pub(crate) fn reuse(&mut self, numbers: impl IntoIterator<Item = Number>) {
+        self.free.extend(numbers);
+    }
+
+    fn insert(&mut self, entry: Numbered) -> Number {
+        let free = self.free.pop();
+        let next = || u32::try_from(self.entries.len()).unwrap_or(Number::MAX);
+        let number = free.unwrap_or_else(next);
+        match self.entries.get_mut(number as usize) {
+            Some(slot) => *slot = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        number
+    }
+
     /// The number of a union, and whether it is a new one.
     pub(crate) fn take(&mut self, union: Union) -> (Number, bool) {
         if let Some(number) = self.numbers.get(&union) {
-            if let Some(entry) = self.entries.get_mut(*number as usize) {
+            if let Some(Some(entry)) = self.entries.get_mut(*number as usize) {
                 entry.uses += 1;
             }
             return (*number, false);
@@ -57,7 +87,7 @@ impl Unions {
             resolved: BTreeSet::new(),
             selectors: Vec::new(),
         };
-        let number = u32::try_from(self.entries.insert(entry)).unwrap_or(Number::MAX);
+        let number = self.insert(entry);
         for peer in &union.peers {
             match peer {
                 Peer::Entity(entity) => {
@@ -75,12 +105,14 @@ impl Unions {
 
     /// One rule less has it. Returns what nobody has any more.
     pub(crate) fn release(&mut self, number: Number) -> Option<Numbered> {
-        let entry = self.entries.get_mut(number as usize)?;
+        let slot = self.entries.get_mut(number as usize)?;
+        let entry = slot.as_mut()?;
         entry.uses -= 1;
         if entry.uses > 0 {
             return None;
         }
-        let entry = self.entries.try_remove(number as usize)?;
+        let entry = slot.take()?;
+        self.resting.as_mut().unwrap_or(&mut self.free).push(number);
         self.numbers.remove(&entry.union);
         self.services.remove(&number);
         for peer in &entry.union.peers {
@@ -95,23 +127,22 @@ impl Unions {
 
     /// One union.
     pub(crate) fn get(&self, number: Number) -> Option<&Numbered> {
-        self.entries.get(number as usize)
+        self.entries.get(number as usize)?.as_ref()
     }
 
     /// One union, to set what it stands for.
     pub(crate) fn get_mut(&mut self, number: Number) -> Option<&mut Numbered> {
-        self.entries.get_mut(number as usize)
+        self.entries.get_mut(number as usize)?.as_mut()
     }
 
     /// All unions, by number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Number, &Numbered)> {
-        let number = |at| u32::try_from(at).unwrap_or(Number::MAX);
-        self.entries.iter().map(move |(at, entry)| (number(at), entry))
+        (0..).zip(&self.entries).filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.numbers.len()
     }
 
     /// Unions that name an entity.

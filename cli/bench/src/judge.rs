@@ -105,7 +105,7 @@ fn measure(options: JudgeOptions, rules: u32) -> Result<JudgeCost, BenchError> {
     let mut time = |packet: &[u8]| -> Result<f64, BenchError> {
         let mut times = Vec::new();
         for _ in 0..rounds {
-            times.push(copy.time(FlowDirection::Egress, POD, packet, packets)? as f64);
+            times.push(copy.programs.time(FlowDirection::Egress, POD, packet, packets)? as f64);
         }
         Ok(median(times))
     };

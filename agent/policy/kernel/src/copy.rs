@@ -38,9 +38,16 @@ pub struct Sizes {
 /// Programs that were loaded for being asked, and their tables.
 #[derive(Debug)]
 pub struct Copy {
-    ebpf: Ebpf,
+    /// The programs.
+    pub programs: Asked,
     /// Their tables.
     pub tables: Tables,
+}
+
+/// Programs that were loaded for being asked.
+#[derive(Debug)]
+pub struct Asked {
+    ebpf: Ebpf,
     /// The flows that they allowed.
     pub flows: HashMap<MapData, FlowKey, FlowEntry>,
     sizes: Sizes,
@@ -164,10 +171,14 @@ impl Copy {
             tables.set_state(STATE_SECRET + word, secret);
         }
         let flows = hash(&mut ebpf, "cm_flows")?;
-        Ok(Self { ebpf, tables, flows, sizes })
+        Ok(Self { programs: Asked { ebpf, flows, sizes }, tables })
     }
+}
 
-    /// Its size.
+// === impl Asked ===
+
+impl Asked {
+    /// How large their tables are.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use mesh_layout::policy::{FlowDirection, PacketVerdict, STATE_EPOCH};
+use mesh_layout::policy::{FlowDirection, PacketVerdict};
 use mesh_model::Protocol;
 use mesh_policy::{
-    Answer, Decision, DecisionKind, Directed, Direction, End, Judge, Mesh, PodName, Traffic,
+    Answer, Decision, DecisionKind, Directed, Direction, End, Judge, Mesh, PodName, Set, Traffic,
 };
 use mesh_policy_rules::{IcmpFamily, PolicyRef};
 
 use crate::{
     copy::{Copy, Judged, Sizes},
     error::KernelError,
-    fill::{Content, Filled},
+    fill::Filled,
     packet::{Carried, Packet},
     stand_ins::StandIns,
 };
@@ -24,16 +24,9 @@ pub struct Engine {
     revision: u64,
     stand_ins: StandIns,
     /// By cluster.
-    copies: BTreeMap<String, Asked>,
+    copies: BTreeMap<String, Filled>,
     /// Loaded for clusters that are not there any more.
-    idle: Vec<Asked>,
-}
-
-/// A copy, and what is in its tables.
-#[derive(Debug)]
-struct Asked {
-    copy: Copy,
-    filled: Filled,
+    idle: Vec<Filled>,
 }
 
 /// One end's question.
@@ -55,15 +48,15 @@ const ELSEWHERE: u32 = 1;
 // === impl Engine ===
 
 impl Engine {
-    /// Loads a first copy.
+    /// An engine, if this user may have one.
     ///
     /// # Errors
     /// [`KernelError::NotPermitted`] without the rights for it, or the kernel's reason.
     pub fn new() -> Result<Self, KernelError> {
-        let copy = Copy::load(Sizes::default())?;
-        let idle = vec![Asked { copy, filled: Filled::default() }];
+        // The first question would say so too, but that comes late.
+        Copy::load(Sizes::default())?;
         let (stand_ins, copies) = (StandIns::default(), BTreeMap::new());
-        Ok(Self { revision: 0, stand_ins, copies, idle })
+        Ok(Self { revision: 0, stand_ins, copies, idle: Vec::new() })
     }
 
     /// What is decided of a flow; `None` where there can be no packet of it: an address is another's too, or of another
@@ -109,25 +102,20 @@ impl Engine {
         let Question { pod, direction, packet, from_node } = question;
         let Some(view) = mesh.view(&pod.cluster) else { return Ok(Directed::NotEnforced) };
         if !self.copies.contains_key(&pod.cluster) {
-            let content = Content::of(&view, &self.stand_ins)?;
-            let asked = Asked::of(self.idle.pop(), content)?;
-            self.copies.insert(pod.cluster.clone(), asked);
+            let filled = Filled::new(self.idle.pop(), &view, &self.stand_ins)?;
+            self.copies.insert(pod.cluster.clone(), filled);
         }
-        let Some(Asked { copy, filled }) = self.copies.get_mut(&pod.cluster) else {
+        let Some(filled) = self.copies.get_mut(&pod.cluster) else {
             return Ok(Directed::NotEnforced);
         };
-        let Some(endpoint) = filled.endpoint(pod) else { return Ok(Directed::NotEnforced) };
-        filled.be_node(copy, view.node_of(pod).unwrap_or_default())?;
-        // What was allowed before is judged anew: each flow is asked for by itself.
-        let epoch = copy.tables.state(STATE_EPOCH);
-        copy.tables.set_state(STATE_EPOCH, epoch.wrapping_add(1));
+        let Some(endpoint) = filled.at(&view, pod)? else { return Ok(Directed::NotEnforced) };
         let side = match direction {
             Direction::Egress => FlowDirection::Egress,
             Direction::Ingress => FlowDirection::Ingress,
         };
         let came_in_at = if *from_node { 0 } else { ELSEWHERE };
-        let judged = copy.judge(side, endpoint, came_in_at, packet)?;
-        directed(filled, endpoint, *direction, &judged)
+        let judged = filled.programs.judge(side, endpoint, came_in_at, packet)?;
+        directed(filled.set(pod, *direction).map(|set| &**set), &judged)
     }
 }
 
@@ -143,33 +131,9 @@ impl Judge for Engine {
     }
 }
 
-// === impl Asked ===
-
-impl Asked {
-    /// A copy with this content: the former one, if it is large enough.
-    fn of(former: Option<Self>, content: Content) -> Result<Self, KernelError> {
-        let needed = content.sizes();
-        let mut asked = match former {
-            Some(asked) if asked.copy.sizes().max(needed) == asked.copy.sizes() => asked,
-            _ => {
-                let copy = Copy::load(Sizes::default().max(needed))?;
-                Self { copy, filled: Filled::default() }
-            }
-        };
-        asked.filled.fill(&mut asked.copy, content)?;
-        Ok(asked)
-    }
-}
-
 /// What a program's verdict is in the words of policies.
-fn directed(
-    filled: &Filled,
-    endpoint: u32,
-    direction: Direction,
-    judged: &Judged,
-) -> Result<Directed, KernelError> {
+fn directed(set: Option<&Set>, judged: &Judged) -> Result<Directed, KernelError> {
     let plain = |kind| Decision { kind, policies: Vec::new(), rule: None };
-    let set = filled.set(endpoint, direction);
     let rule = || judged.rule.and_then(|at| set?.rules.get(at));
     let by_rule = |kind| {
         let rule = rule()?;

@@ -52,6 +52,12 @@ pub enum KernelError {
         /// How many there may be.
         limit: usize,
     },
+    /// A table has no room.
+    #[error("{what} is full")]
+    Full {
+        /// The table.
+        what: String,
+    },
     /// A program's answer is none that it gives.
     #[error("program {program} answers {answer}, which means nothing")]
     Answer {
@@ -60,4 +66,12 @@ pub enum KernelError {
         /// The answer.
         answer: u32,
     },
+}
+
+// === impl KernelError ===
+
+impl KernelError {
+    pub(crate) fn too_many(what: &str, count: usize, limit: usize) -> Self {
+        Self::TooMany { what: what.into(), count, limit }
+    }
 }

@@ -9,12 +9,13 @@ mod engine;
 mod error;
 mod fill;
 mod packet;
-mod rows;
 mod stand_ins;
 mod tables;
+mod writer;
 
-pub use copy::{Copy, Judged, Sizes, is_denied};
+pub use copy::{Asked, Copy, Judged, Sizes, is_denied};
 pub use engine::Engine;
 pub use error::KernelError;
 pub use packet::{Carried, Packet};
 pub use tables::{Places, Tables};
+pub use writer::{Meant, Writer};

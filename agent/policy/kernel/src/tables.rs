@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use mesh_layout::{
     address_bytes,
     policy::{
-        Place, PolicyEndpoint, PortName, RANGE_KEY_BITS, Range, RangeKey, Rule, RuleWords,
-        SELECTORS, SetHeader,
+        Place, PolicyEndpoint, PortName, RANGE_KEY_BITS, ROW_NONE, Range, RangeKey, Rule,
+        RuleWords, SELECTORS, SetHeader,
     },
 };
 use mesh_sys::MmapArray;
@@ -115,6 +115,21 @@ impl Tables {
     pub fn set_endpoint(&self, number: u32, sets: PolicyEndpoint) {
         let word = u64::from(sets.egress) | u64::from(sets.ingress) << 32;
         store(&self.endpoints, number, 0, word);
+    }
+
+    /// Removes all addresses, ranges, named ports and addresses of the node. What is in arrays stays, and nothing leads to it.
+    pub fn clear(&mut self) -> Result<(), KernelError> {
+        let error = |source| KernelError::Map { map: "cm_ipcache", source };
+        let all: Vec<[u8; 16]> = self.ipcache.keys().collect::<Result<_, _>>().map_err(error)?;
+        all.iter().try_for_each(|key| self.ipcache.remove(key)).map_err(error)?;
+        let error = |source| KernelError::Map { map: "cm_cidr", source };
+        let all: Vec<Key<RangeKey>> =
+            self.ranges.keys().collect::<Result<_, _>>().map_err(error)?;
+        all.iter().try_for_each(|key| self.ranges.remove(key)).map_err(error)?;
+        let error = |source| KernelError::Map { map: "cm_port_names", source };
+        let all: Vec<PortName> = self.port_names.keys().collect::<Result<_, _>>().map_err(error)?;
+        all.iter().try_for_each(|key| self.port_names.remove(key)).map_err(error)?;
+        self.set_host(&[], ROW_NONE)
     }
 
     /// Writes a word of the state.

@@ -141,7 +141,7 @@ fn bits(selector: Option<u16>) -> Vec<u64> {
 
 impl Node {
     fn judge(&mut self, direction: FlowDirection, packet: &Packet) -> Judged {
-        self.copy.judge(direction, POD, 1, &packet.bytes()).unwrap()
+        self.copy.programs.judge(direction, POD, 1, &packet.bytes()).unwrap()
     }
 
     /// The pod sends.
@@ -176,15 +176,16 @@ impl Node {
     }
 
     fn change_flows(&mut self, change: impl Fn(&mut FlowEntry)) {
-        let all: Vec<(FlowKey, FlowEntry)> = self.copy.flows.iter().map(Result::unwrap).collect();
+        let all: Vec<(FlowKey, FlowEntry)> =
+            self.copy.programs.flows.iter().map(Result::unwrap).collect();
         for (key, mut entry) in all {
             change(&mut entry);
-            self.copy.flows.insert(key, entry, 0).unwrap();
+            self.copy.programs.flows.insert(key, entry, 0).unwrap();
         }
     }
 
     fn flows(&self) -> usize {
-        self.copy.flows.keys().count()
+        self.copy.programs.flows.keys().count()
     }
 }
 
@@ -515,13 +516,13 @@ fn headers_that_are_cut_short_are_dropped() {
         // The kernel itself takes none whose IP header is not whole.
         let headers = if to == FRIEND { 34 } else { 54 };
         for bytes in headers..packet.len() {
-            let judged = node.copy.judge(Egress, POD, 1, &packet[..bytes]).unwrap();
+            let judged = node.copy.programs.judge(Egress, POD, 1, &packet[..bytes]).unwrap();
             assert_eq!((judged.verdict, judged.passes), (Malformed, false), "{bytes}");
         }
         // A version that its header does not have.
         let mut wrong = packet.clone();
         wrong[14] = 0x10;
-        assert_eq!(node.copy.judge(Egress, POD, 1, &wrong).unwrap().verdict, Malformed);
+        assert_eq!(node.copy.programs.judge(Egress, POD, 1, &wrong).unwrap().verdict, Malformed);
     }
 }
 
@@ -540,10 +541,10 @@ fn headers_of_extension_hide_nothing() {
         bytes
     };
     for count in 0..=5 {
-        let judged = node.copy.judge(Egress, POD, 1, &with(count)).unwrap();
+        let judged = node.copy.programs.judge(Egress, POD, 1, &with(count)).unwrap();
         assert!(matches!(judged.verdict, AllowRule), "{count}: {judged:?}");
     }
-    let judged = node.copy.judge(Egress, POD, 1, &with(6)).unwrap();
+    let judged = node.copy.programs.judge(Egress, POD, 1, &with(6)).unwrap();
     assert_eq!(judged.verdict, Malformed);
 }
 
@@ -551,11 +552,11 @@ fn headers_of_extension_hide_nothing() {
 fn the_node_is_known_by_where_packets_come_from() {
     let Some(mut node) = node() else { return };
     let probe = Packet::new(ip(NODE), ip(OWN), tcp(50_000, 9_000, SYN)).bytes();
-    let judged = node.copy.judge(Ingress, POD, 0, &probe).unwrap();
+    let judged = node.copy.programs.judge(Ingress, POD, 0, &probe).unwrap();
     assert_eq!(judged.verdict, AllowLocalhost);
     // Through the node, with its address: masqueraded, for somebody outside.
     let other = Packet::new(ip(NODE), ip(OWN), tcp(50_001, 9_000, SYN)).bytes();
-    assert_eq!(node.copy.judge(Ingress, POD, 2, &other).unwrap().verdict, DefaultDeny);
+    assert_eq!(node.copy.programs.judge(Ingress, POD, 2, &other).unwrap().verdict, DefaultDeny);
     // The answer to the probe passes, also when it is judged anew.
     assert_eq!(node.sends(NODE, tcp(9_000, 50_000, SYN | ACK)), Flow);
     node.next_epoch();
@@ -635,10 +636,10 @@ fn what_is_no_ip_passes() {
     let Some(mut node) = node() else { return };
     let mut arp = Packet::new(ip(OWN), ip(FRIEND), tcp(1, 1, 0)).bytes();
     arp[12..14].copy_from_slice(&[8, 6]);
-    let judged = node.copy.judge(Egress, POD, 1, &arp).unwrap();
+    let judged = node.copy.programs.judge(Egress, POD, 1, &arp).unwrap();
     assert_eq!((judged.verdict, judged.passes), (NotJudged, true));
     let packet = Packet::new(ip(OWN), ip(FRIEND), tcp(1, 1, 0)).bytes();
-    let judged = node.copy.judge(Egress, u32::MAX, 1, &packet).unwrap();
+    let judged = node.copy.programs.judge(Egress, u32::MAX, 1, &packet).unwrap();
     assert_eq!(judged.verdict, UnknownEndpoint);
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use mesh_model::NamedPort;
 use mesh_policy_rules::{DirectionRules, Peers, Policy, PolicyRef, PortMatch, PortRule, Ports};
 
-use super::{Compiler, Direction, Subject};
+use super::{Compiler, Direction, Noted, Subject};
 use crate::{
     options::Enforcement,
     row::Number,
@@ -111,6 +111,7 @@ impl Compiler {
         let egress = Arc::new(self.set_of(subject, Direction::Egress));
         let ingress = Arc::new(self.set_of(subject, Direction::Ingress));
         let (egress, ingress) = (self.share(egress), self.share(ingress));
+        Noted::subject(&mut self.noted, at);
         let Some(subject) = self.pods.get_mut(at) else { return };
         let former = [
             std::mem::replace(&mut subject.egress, egress),
