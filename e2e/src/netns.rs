@@ -51,12 +51,22 @@ impl Netns {
         Self::of(name, clustermesh, &["--clusters", "2", "--nodes", "2"])
     }
 
+    /// Two clusters of two nodes, whose daemons have variables: `CLUSTERMESH_<FLAG>`.
+    pub fn configured(name: &str, variables: &[(&str, &str)]) -> Self {
+        let size = ["--clusters", "2", "--nodes", "2"];
+        Self::started(name, binary(), &size, variables)
+    }
+
     fn of(name: &str, binary: PathBuf, flags: &[&str]) -> Self {
+        Self::started(name, binary, flags, &[])
+    }
+
+    fn started(name: &str, binary: PathBuf, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mesh = Self { name: name.into(), binary };
         // Remove the lab of a previous run. Each scenario has its own name.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
-        up.args(flags);
+        up.args(flags).envs(variables.iter().copied());
         json::of(up);
         mesh
     }

@@ -200,12 +200,13 @@ fn policy() {
 #[test]
 fn judge() {
     let small = ["--addresses", "1000", "--packets", "1000", "--rounds", "3"];
-    let rows = rows(&bench("benchjudge", &[&["judge"], &small[..]].concat()));
+    let table = bench("benchjudge", &[&["judge"], &small[..]].concat());
+    let rows = rows(&table);
     let rules: Vec<f64> = rows.iter().map(|row| number(row, "/rules")).collect();
     assert_eq!(rules, [1.0, 64.0, 512.0]);
     for row in rows {
         for time in ["otherNanos", "firstNanos", "flowNanos"] {
-            assert!(number(&row, &format!("/{time}")) > 0.0, "{time}: {row:#}");
+            assert!(number(row, &format!("/{time}")) > 0.0, "{time}: {row:#}");
         }
     }
 }

@@ -142,6 +142,9 @@ pub(crate) struct Args {
     /// How many frontends with weights or tiers the kernel's table holds
     #[arg(long, default_value_t = entries(default_sizes::GROUPS), env = "CLUSTERMESH_MAX_WEIGHTED_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) max_weighted_services: u32,
+    /// How policies are enforced
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -232,7 +235,7 @@ impl Args {
 }
 
 /// A default as a flag's value.
-const fn entries(size: usize) -> u32 {
+pub(crate) const fn entries(size: usize) -> u32 {
     assert!(size <= 1 << 24);
     #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
     let size = size as u32;
@@ -263,6 +266,10 @@ fn interval(text: &str) -> Result<Duration, String> {
         false => Err("less than 1s".into()),
     })
 }
+
+mod policy;
+
+pub(crate) use policy::{Policy, PolicyArgs};
 
 #[cfg(test)]
 mod tests {

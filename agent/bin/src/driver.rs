@@ -239,6 +239,10 @@ impl Driver {
         let core = &self.node.core;
         let addresses = core.merge().node_addresses(core.local(), core.node());
         self.node.writers.probe_answer.set_addresses(addresses);
+        if let Node { core, policy: Some(policy), .. } = &mut self.node {
+            policy.enforcer.tick(policy.interfaces.host(), core.merge(), core.pods(), now);
+            policy.interfaces.want(policy.enforcer.wanted());
+        }
         self.exchange_programs(now);
         self.node.writers.snapshots.write(now, |name| self.node.core.snapshot(name));
         if self.node.core.is_synced() {

@@ -31,17 +31,20 @@ use mesh_dataplane::{
     Bypass, Forecast, ForeignCgroups, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver,
     take_over,
 };
+use mesh_enforce::{Enforcer, Interfaces};
 use mesh_files::{Lock, cgroup2_in, first_cgroup2};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{Place, ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask, Waits};
-use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
+use mesh_labels::LabelFilter;
+use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED, policy};
 use mesh_merge::LocalRanges;
 use mesh_metrics::Metrics;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
-use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
+use mesh_node::{Audit, Node, PolicyWriter, RecentRepairs, Writers, unready};
 use mesh_peers::{FileRanges, Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
+use mesh_policy_kernel::{Hooks, Sizes as PolicySizes};
 use mesh_routes::{KubeProxyNeed, KubeProxyWatch, RouteWriters};
 use mesh_snapshot::{Part, Snapshot};
 use mesh_sockets::{BackendSockets, SocketTerminator};
@@ -55,7 +58,7 @@ use tokio::{
 use crate::{
     admin::AgentAdmin,
     alone,
-    args::{Args, ProbeAnswerer, Replacement, Routes},
+    args::{Args, Policy, PolicyArgs, ProbeAnswerer, Replacement, Routes, entries},
     driver::{Audits, Driver},
     message::{Message, ask},
     pods::PodsAdmin,
@@ -318,6 +321,10 @@ fn open(
         kube_proxy: parts.needed,
     };
     let audits = Audits::new(args.audit_interval(), now);
+    let policy = match args.policy.policy {
+        Policy::Off => None,
+        Policy::On => Some(enforcement(name, &args.policy).context("--policy on")?),
+    };
     let node = Node {
         core: Core::new(config, now),
         followers: BTreeMap::new(),
@@ -327,9 +334,22 @@ fn open(
         forecast: Forecast::default(),
         audit: Audit::default(),
         recent_repairs: RecentRepairs::default(),
+        policy,
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
     Ok((driver, programs_task, probe_answer_task))
+}
+
+/// What enforces policies: programs that are loaded, and at no interface yet.
+fn enforcement(name: &ClusterName, args: &PolicyArgs) -> anyhow::Result<PolicyWriter> {
+    let (hooks, tables) = Hooks::load(PolicySizes::NODE, entries(policy::sizes::FLOWS))?;
+    let filter = LabelFilter::everything();
+    let enforcer = Enforcer::new(name.clone(), args.options(), tables, PolicySizes::NODE, filter);
+    let interfaces = Interfaces::start(hooks)?;
+    tracing::info!(
+        "policies are enforced on this node's pods; this is unfinished: see the documents"
+    );
+    Ok(PolicyWriter { enforcer, interfaces })
 }
 
 async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {

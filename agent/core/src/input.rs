@@ -8,7 +8,7 @@ use mesh_follow::{PeerCommand, PeerEvent};
 use mesh_health::{Ending, Order, Verdict};
 use mesh_merge::{AddressDelta, Claims, RangeDelta};
 use mesh_model::{
-    ClusterId, ClusterName, Identity, KnownIdentities, Record,
+    ClusterId, ClusterName, Identity, KnownIdentities, PolicyRef, Record,
     lb::{Backend, Change, RouteDelta},
 };
 use mesh_pods::{Attachment, AttachmentFound, AttachmentKey, PodAnswer, PodNetns};
@@ -134,6 +134,10 @@ pub struct Wanted {
     pub unbalanced: Option<BTreeSet<u64>>,
     /// Attachments were added or removed.
     pub attachments_changed: bool,
+    /// The node's pods, or what is known of them, may be others than before.
+    pub pods_changed: bool,
+    /// Policies of the local cluster that are new, changed or gone.
+    pub policies: Vec<PolicyRef>,
     /// What the programs must know: services of the local cluster may be out of date, and connections to services that
     /// are not global pass untouched.
     pub local_state: Option<LocalState>,

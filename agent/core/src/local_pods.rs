@@ -47,6 +47,7 @@ impl NodePods {
         merge: &Merge,
         wanted: &mut Wanted,
     ) {
+        wanted.pods_changed = true;
         for found in found {
             wanted.attachments_changed |= !matches!(found, AttachmentFound::Unchanged(_));
             match found {
@@ -88,7 +89,7 @@ impl NodePods {
         for gone in self.found.set(namespaces) {
             self.detach(&gone, wanted);
         }
-        wanted.attachments_changed = true;
+        (wanted.attachments_changed, wanted.pods_changed) = (true, true);
         for pod in merge.local_pods() {
             self.attach_found(pod, merge, wanted);
         }
@@ -118,6 +119,7 @@ impl NodePods {
         merge: &Merge,
         wanted: &mut Wanted,
     ) {
+        wanted.pods_changed = true;
         if let Some(pod) = merge.local_pod(&pod.namespace, &pod.name) {
             self.attach_found(pod, merge, wanted);
         }

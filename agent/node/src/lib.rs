@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::Core;
 use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
+use mesh_enforce::{Enforcer, Interfaces};
 use mesh_follow::Status;
 use mesh_health::Health;
 use mesh_hooks::{ProbeAnswerHandle, ProgramsHandle};
@@ -43,6 +44,17 @@ pub struct Node {
     pub audit: Audit,
     /// Repairs of the last minutes.
     pub recent_repairs: RecentRepairs,
+    /// What enforces policies, where that is switched on.
+    pub policy: Option<PolicyWriter>,
+}
+
+/// What enforces policies on this node's pods.
+#[derive(Debug)]
+pub struct PolicyWriter {
+    /// The tables.
+    pub enforcer: Enforcer,
+    /// The programs at the interfaces of pods.
+    pub interfaces: Interfaces,
 }
 
 /// The tasks that write the wanted state elsewhere.

@@ -6,7 +6,7 @@ use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_core::ProblemKind;
 use mesh_dataplane::{Level, larger_table};
 
-use crate::Node;
+use crate::{Node, PolicyWriter};
 
 /// Repairs older than this are no news; the counters contain them.
 const NEWS: Duration = Duration::from_secs(600);
@@ -108,11 +108,26 @@ impl Node {
                 ProblemCode::NodesUnverified.of_peer(cluster.as_str(), message)
             }))
             .chain(answer.problems.iter().cloned().map(coded(ProblemCode::ProbeAnswer)))
+            .chain(self.policy_problems().map(coded(ProblemCode::PolicyNotEnforced)))
             .chain(routes.into_iter().map(coded(ProblemCode::Routes)))
             .chain(self.repairs(now).into_iter().map(coded(ProblemCode::Repaired)))
             .chain(tables.map(coded(ProblemCode::TableFilling)))
             .chain(unmade.into_iter().map(coded(ProblemCode::TableFull)))
             .collect()
+    }
+
+    /// What of policies is not enforced.
+    fn policy_problems(&self) -> impl Iterator<Item = String> {
+        self.policy.iter().flat_map(|PolicyWriter { enforcer, interfaces }| {
+            let refused = enforcer.refused();
+            let refused = refused.first().map(|(policy, why)| {
+                let count = refused.len();
+                format!("policies that are not in force: {count}, first {policy}: {why}")
+            });
+            let unwritten =
+                enforcer.problem().map(|why| format!("policies are not written: {why}"));
+            refused.into_iter().chain(unwritten).chain(interfaces.problem())
+        })
     }
 
     /// Records the repairs up to now.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_F_BEFORE,
-    bpf_attach_type::BPF_TCX_INGRESS,
+    BPF_F_BEFORE, bpf_attach_type,
+    bpf_attach_type::{BPF_TCX_EGRESS, BPF_TCX_INGRESS},
     bpf_cmd::{BPF_LINK_CREATE, BPF_LINK_DETACH, BPF_LINK_UPDATE},
     bpf_link_info,
 };
@@ -45,10 +45,19 @@ impl Link {
 
     /// Attaches a program at the ingress of an interface, by its index, before all programs that are there.
     pub fn at_ingress(program: impl AsFd, interface: u32) -> io::Result<Self> {
+        Self::at(program, interface, BPF_TCX_INGRESS)
+    }
+
+    /// Attaches a program at the egress of an interface, by its index, before all programs that are there.
+    pub fn at_egress(program: impl AsFd, interface: u32) -> io::Result<Self> {
+        Self::at(program, interface, BPF_TCX_EGRESS)
+    }
+
+    fn at(program: impl AsFd, interface: u32, hook: bpf_attach_type) -> io::Result<Self> {
         let mut attr = zeroed_attr();
         attr.link_create.__bindgen_anon_1.prog_fd = word(program.as_fd().as_raw_fd())?;
         attr.link_create.__bindgen_anon_2.target_ifindex = interface;
-        attr.link_create.attach_type = BPF_TCX_INGRESS as u32;
+        attr.link_create.attach_type = hook as u32;
         attr.link_create.flags = BPF_F_BEFORE;
         // SAFETY: the attribute holds a descriptor and no pointer.
         Ok(Self { fd: new_descriptor(unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?)? })

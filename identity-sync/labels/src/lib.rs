@@ -72,6 +72,11 @@ impl LabelFilter {
         Ok(Self { rules: all, whitelist })
     }
 
+    /// Keeps every label: for who reads what another filter has passed.
+    pub fn everything() -> Self {
+        Self { rules: Vec::new(), whitelist: false }
+    }
+
     /// Whether a label is part of an identity: the longest inclusion against the shortest exclusion that matches.
     pub fn keeps(&self, source: &str, key: &str) -> bool {
         let included = self.matches(source, key, false).max().unwrap_or(0);

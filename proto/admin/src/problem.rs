@@ -57,6 +57,8 @@ codes! {
         "start the local cluster's apiserver, or see its log",
     PodsWaiting "pods-waiting"
         "check that the local cluster's manifests have these pods, and that its apiserver runs",
+    PolicyNotEnforced "policy-not-enforced"
+        "correct a policy that is refused: clustermesh policy validate; for the rest, see the agent's log",
     KubeProxy "kube-proxy"
         "start a kube-proxy on the node, or name the one that is not found: --kube-proxy present; where none is to run, --replace-kube-proxy=force",
     Snapshots "snapshots"

@@ -15,7 +15,7 @@ pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 pub use cgroup2::{MOUNT_CGROUP2, cgroup2_in, first_cgroup2};
 pub use folder::{TextFile, TextFolder, texts};
 pub use lock::{Lock, LockError};
-pub use netns::{NETNS_FOLDER, in_netns, interfaces, is_linked_to, netns_cookie};
+pub use netns::{NETNS_FOLDER, in_netns, interfaces, is_linked_to, netns_cookie, veth_peer};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
 pub use watch::{FolderWatch, WriteLog, Written, exhaust_instances, until, watch_fallback};
 pub use write::{Access, write_atomic, write_together};

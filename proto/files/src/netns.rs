@@ -79,30 +79,80 @@ pub fn netns_cookie() -> io::Result<u64> {
 /// # Errors
 /// If the kernel cannot be asked.
 pub fn is_linked_to(other: &File) -> io::Result<bool> {
+    // The family with its padding: of any.
+    let mut request = vec![0; 4];
+    request.extend(8_u16.to_ne_bytes());
+    request.extend(NETNSA_FD.to_ne_bytes());
+    request.extend(other.as_raw_fd().to_ne_bytes());
+    let answer = ask(libc::RTM_GETNSID, &request)?;
+    number(&answer).map(|number| number >= 0).ok_or_else(|| io::Error::other("an unknown answer"))
+}
+
+/// The index of the other end of a veth interface of the calling thread's network namespace, in the namespace in which that
+/// is; `None` if it has none, or is of another kind.
+///
+/// # Errors
+/// If there is no such interface, or the kernel cannot be asked.
+pub fn veth_peer(interface: &str) -> io::Result<Option<u32>> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    // `struct ifinfomsg`: family, padding, type, index, flags, change.
+    let mut request = vec![0; 4];
+    request.extend(index.to_ne_bytes());
+    request.extend([0; 8]);
+    let answer = ask(libc::RTM_GETLINK, &request)?;
+    let kind = answer.get(4..6).and_then(|kind| kind.try_into().ok()).map(u16::from_ne_bytes);
+    if kind != Some(libc::RTM_NEWLINK) {
+        return Err(io::Error::other("an unknown answer"));
+    }
+    let attributes = || attributes(answer.get(32..).unwrap_or_default());
+    let is_veth = attributes().any(|(kind, value)| {
+        kind == libc::IFLA_LINKINFO
+            && self::attributes(value)
+                .any(|(kind, value)| kind == libc::IFLA_INFO_KIND && value.starts_with(b"veth"))
+    });
+    let peer = attributes().find(|(kind, _)| *kind == libc::IFLA_LINK);
+    let peer =
+        peer.and_then(|(_, value)| value.first_chunk::<4>()).copied().map(u32::from_ne_bytes);
+    Ok(peer.filter(|_| is_veth))
+}
+
+/// One request to the kernel's netlink, and the answer with its header.
+fn ask(kind: u16, request: &[u8]) -> io::Result<Vec<u8>> {
     let kernel = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    let mut request = Vec::with_capacity(REQUEST);
-    request.extend(u32::try_from(REQUEST).unwrap_or_default().to_ne_bytes());
-    request.extend(libc::RTM_GETNSID.to_ne_bytes());
-    request.extend(u16::try_from(libc::NLM_F_REQUEST).unwrap_or_default().to_ne_bytes());
-    // The sequence, the sender, and the family with its padding: one request on this socket, of any family.
-    request.extend([0; 12]);
-    request.extend(8_u16.to_ne_bytes());
-    request.extend(NETNSA_FD.to_ne_bytes());
-    request.extend(other.as_raw_fd().to_ne_bytes());
-    send(kernel.as_raw_fd(), &request, MsgFlags::empty())?;
-    let mut answer = [0; 256];
+    // `struct nlmsghdr`: length, type, flags, sequence and sender. One request on this socket.
+    let length = u32::try_from(HEADER + request.len()).unwrap_or_default();
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(u16::try_from(libc::NLM_F_REQUEST).unwrap_or_default().to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(request);
+    send(kernel.as_raw_fd(), &message, MsgFlags::empty())?;
+    let mut answer = vec![0; 16 * 1024];
     let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let answer = answer.get(..length).unwrap_or_default();
-    number(answer).map(|number| number >= 0).ok_or_else(|| io::Error::other("an unknown answer"))
+    answer.truncate(length);
+    Ok(answer)
 }
 
-/// A header (`struct nlmsghdr`), the family (`struct rtgenmsg`) with its padding, and a file's descriptor as an attribute.
-const REQUEST: usize = 16 + 4 + 8;
+/// The attributes of a message, each with its kind (`struct nlattr`). What is cut short ends them.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (kind, _) = rest.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // The upper bits say how it is to be read.
+        Some((u16::from_ne_bytes(*kind) & 0x3fff, value))
+    })
+}
+
+/// The length of `struct nlmsghdr`.
+const HEADER: usize = 16;
 /// Attributes of these messages (`linux/net_namespace.h`).
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
@@ -113,16 +163,8 @@ fn number(answer: &[u8]) -> Option<i32> {
     if kind != libc::RTM_NEWNSID {
         return None;
     }
-    let mut attributes = answer.get(20..)?;
-    loop {
-        let (length, rest) = attributes.split_first_chunk::<2>()?;
-        let (kind, value) = rest.split_first_chunk::<2>()?;
-        if u16::from_ne_bytes(*kind) == NETNSA_NSID {
-            return value.first_chunk::<4>().map(|number| i32::from_ne_bytes(*number));
-        }
-        let length = usize::from(u16::from_ne_bytes(*length)).max(4).next_multiple_of(4);
-        attributes = attributes.get(length..)?;
-    }
+    let (_, value) = attributes(answer.get(20..)?).find(|(kind, _)| *kind == NETNSA_NSID)?;
+    value.first_chunk::<4>().map(|number| i32::from_ne_bytes(*number))
 }
 
 #[cfg(test)]

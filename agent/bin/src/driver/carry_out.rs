@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use mesh_core::{LocalState, Prune, Reported, Wanted};
 use mesh_dataplane::BackendWithId;
+use mesh_enforce::Change;
 use mesh_health::{Ending, Scope};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_model::lb::Backend;
@@ -26,10 +27,9 @@ impl Driver {
         let Wanted {
             changes,
             routes,
-            // No node enforces policies yet, which is what these are for.
-            addresses: _,
-            ranges: _,
-            identities: _,
+            addresses,
+            ranges,
+            identities,
             prune,
             backends,
             endings,
@@ -37,6 +37,8 @@ impl Driver {
             orders,
             unbalanced,
             attachments_changed,
+            pods_changed,
+            policies,
             local_state,
             snapshots,
             uuids,
@@ -44,6 +46,7 @@ impl Driver {
             remember,
             answers,
         } = self.node.core.take_wanted();
+        self.enforce(Change { addresses, ranges, identities, policies, pods: pods_changed }, now);
         // First the way, then what leads there.
         routes.into_iter().for_each(|delta| self.node.writers.routes.apply(delta));
         self.node.lb.want(changes, TURN, Instant::now);
@@ -98,6 +101,15 @@ impl Driver {
             for waiting in self.waiting.remove(&key).into_iter().flatten() {
                 let _ = waiting.send(answer);
             }
+        }
+    }
+
+    /// Has what changed of policies, and of what they are about, enforced.
+    fn enforce(&mut self, change: Change, now: Instant) {
+        let Node { core, policy: Some(policy), .. } = &mut self.node else { return };
+        if !change.is_empty() {
+            policy.enforcer.take(change, core.merge(), core.pods(), now);
+            policy.interfaces.want(policy.enforcer.wanted());
         }
     }
 

@@ -28,8 +28,7 @@ impl Core {
                 Delta::Service(delta) => self.service(&delta),
                 Delta::Route(delta) => self.route(delta),
                 Delta::Pod(pod) => self.pods.reported(&pod, &self.merge, &mut self.wanted),
-                // Nothing here enforces policies yet.
-                Delta::Policy(_) => {}
+                Delta::Policy(policy) => self.wanted.policies.push(policy),
                 Delta::Located { id, addresses } => {
                     let changes = &mut self.wanted.changes;
                     self.choice.located(id, addresses, &self.merge, changes);

@@ -66,8 +66,8 @@ pub struct Judged {
     pub identity: u32,
 }
 
-const EGRESS: &str = "cm_judge_egress";
-const INGRESS: &str = "cm_judge_ingress";
+pub(crate) const EGRESS: &str = "cm_judge_egress";
+pub(crate) const INGRESS: &str = "cm_judge_ingress";
 /// Bytes of `__sk_buff` up to and with `cb`, which is all that programs read and write.
 const CONTEXT: usize = 192;
 /// Where in it is what they are told and tell (linux/bpf.h).
@@ -79,6 +79,17 @@ const DROP: u32 = 2;
 // === impl Sizes ===
 
 impl Sizes {
+    /// Of a node: some thirty megabytes, beside those of flows.
+    pub const NODE: Self = Self {
+        places: 262_144,
+        rows: 16_384,
+        ranges: 16_384,
+        sets: 1_024,
+        rules: 65_536,
+        port_names: 4_096,
+        endpoints: 1_024,
+    };
+
     /// Large enough for both.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
@@ -119,57 +130,7 @@ impl Copy {
 
     /// Loads one that can remember as many flows.
     pub fn load_flows(sizes: Sizes, flows: u32) -> Result<Self, KernelError> {
-        let mut loader = EbpfLoader::new();
-        // Nothing here depends on the kernel's own types.
-        loader.btf(None);
-        for (map, entries) in [
-            ("cm_ipcache", sizes.places),
-            ("cm_places", sizes.places),
-            ("cm_cidr", sizes.ranges),
-            ("cm_rows", sizes.rows),
-            ("cm_host", sizes.endpoints),
-            ("cm_port_names", sizes.port_names),
-            ("cm_sets", sizes.sets),
-            ("cm_rules", sizes.rules),
-            ("cm_interfaces", sizes.endpoints),
-            ("cm_endpoints", sizes.endpoints),
-            ("cm_flows", flows),
-            ("cm_fragments", 1_024),
-        ] {
-            loader.map_max_entries(map, entries);
-        }
-        let loaded = loader.override_global("REPORTS", &1u32, true).load(mesh_objects::POLICY);
-        let mut ebpf = loaded.map_err(|error| match is_denied(&error) {
-            true => KernelError::NotPermitted,
-            false => KernelError::Load(error),
-        })?;
-        for program in [EGRESS, INGRESS] {
-            let loaded = find(&mut ebpf, program)?.load();
-            loaded.map_err(|source| KernelError::Program { program, source })?;
-        }
-        let state = memory(&mut ebpf, "cm_policy_state", entries(STATE_WORDS), 8)?;
-        let tables = Tables {
-            ipcache: hash(&mut ebpf, "cm_ipcache")?,
-            places: Places::of(memory(&mut ebpf, "cm_places", sizes.places, size_of::<Place>())?),
-            ranges: trie(&mut ebpf, "cm_cidr")?,
-            rows: memory(&mut ebpf, "cm_rows", sizes.rows, size_of::<RowBits>())?,
-            host: hash(&mut ebpf, "cm_host")?,
-            port_names: hash(&mut ebpf, "cm_port_names")?,
-            sets: memory(&mut ebpf, "cm_sets", sizes.sets, 8)?,
-            rules: memory(&mut ebpf, "cm_rules", sizes.rules, 16)?,
-            endpoints: memory(
-                &mut ebpf,
-                "cm_endpoints",
-                sizes.endpoints,
-                size_of::<PolicyEndpoint>(),
-            )?,
-            state,
-        };
-        for word in 0..SECRET_WORDS {
-            // The lower half of a random UUID has 62 random bits.
-            let (_, secret) = uuid::Uuid::new_v4().as_u64_pair();
-            tables.set_state(STATE_SECRET + word, secret);
-        }
+        let (mut ebpf, tables) = load(sizes, flows, Told::Reports)?;
         let flows = hash(&mut ebpf, "cm_flows")?;
         Ok(Self { programs: Asked { ebpf, flows, sizes }, tables })
     }
@@ -232,6 +193,68 @@ impl Asked {
     }
 }
 
+/// Whether programs are told of their pod in the packet's control buffer, and tell there what they decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// They do: to be asked.
+    Reports,
+    /// They know it by the interface: for a node.
+    Nothing,
+}
+
+/// Loads programs onto tables of their own.
+pub(crate) fn load(sizes: Sizes, flows: u32, told: Told) -> Result<(Ebpf, Tables), KernelError> {
+    let mut loader = EbpfLoader::new();
+    // Nothing here depends on the kernel's own types.
+    loader.btf(None);
+    for (map, entries) in [
+        ("cm_ipcache", sizes.places),
+        ("cm_places", sizes.places),
+        ("cm_cidr", sizes.ranges),
+        ("cm_rows", sizes.rows),
+        ("cm_host", sizes.endpoints),
+        ("cm_port_names", sizes.port_names),
+        ("cm_sets", sizes.sets),
+        ("cm_rules", sizes.rules),
+        ("cm_interfaces", sizes.endpoints),
+        ("cm_endpoints", sizes.endpoints),
+        ("cm_flows", flows),
+        ("cm_fragments", flows.div_ceil(32).max(64)),
+    ] {
+        loader.map_max_entries(map, entries);
+    }
+    let loaded = loader
+        .override_global("REPORTS", &u32::from(told == Told::Reports), true)
+        .load(mesh_objects::POLICY);
+    let mut ebpf = loaded.map_err(|error| match is_denied(&error) {
+        true => KernelError::NotPermitted,
+        false => KernelError::Load(error),
+    })?;
+    for program in [EGRESS, INGRESS] {
+        let loaded = find(&mut ebpf, program)?.load();
+        loaded.map_err(|source| KernelError::Program { program, source })?;
+    }
+    let state = memory(&mut ebpf, "cm_policy_state", entries(STATE_WORDS), 8)?;
+    let tables = Tables {
+        ipcache: hash(&mut ebpf, "cm_ipcache")?,
+        places: Places::of(memory(&mut ebpf, "cm_places", sizes.places, size_of::<Place>())?),
+        ranges: trie(&mut ebpf, "cm_cidr")?,
+        rows: memory(&mut ebpf, "cm_rows", sizes.rows, size_of::<RowBits>())?,
+        host: hash(&mut ebpf, "cm_host")?,
+        port_names: hash(&mut ebpf, "cm_port_names")?,
+        sets: memory(&mut ebpf, "cm_sets", sizes.sets, 8)?,
+        rules: memory(&mut ebpf, "cm_rules", sizes.rules, 16)?,
+        endpoints: memory(&mut ebpf, "cm_endpoints", sizes.endpoints, size_of::<PolicyEndpoint>())?,
+        state,
+    };
+    for word in 0..SECRET_WORDS {
+        // The lower half of a random UUID has 62 random bits.
+        let (_, secret) = uuid::Uuid::new_v4().as_u64_pair();
+        tables.set_state(STATE_SECRET + word, secret);
+    }
+    Ok((ebpf, tables))
+}
+
 fn name(direction: FlowDirection) -> &'static str {
     match direction {
         FlowDirection::Egress => EGRESS,
@@ -285,7 +308,7 @@ pub fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn find<'a>(
+pub(crate) fn find<'a>(
     ebpf: &'a mut Ebpf,
     program: &'static str,
 ) -> Result<&'a mut SchedClassifier, KernelError> {
@@ -293,7 +316,7 @@ fn find<'a>(
     found.try_into().map_err(|source: ProgramError| KernelError::Program { program, source })
 }
 
-fn hash<K: aya::Pod, V: aya::Pod>(
+pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(
     ebpf: &mut Ebpf,
     map: &'static str,
 ) -> Result<HashMap<MapData, K, V>, KernelError> {

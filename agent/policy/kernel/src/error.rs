@@ -52,6 +52,16 @@ pub enum KernelError {
         /// How many there may be.
         limit: usize,
     },
+    /// A program cannot be attached.
+    #[error("program {program} cannot be attached at interface {interface}: {source}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// The interface's index.
+        interface: u32,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// A table has no room.
     #[error("{what} is full")]
     Full {

@@ -8,8 +8,6 @@ use core::{arch::asm, mem::offset_of};
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use mesh_layout::policy::report;
 
-use crate::work::Decision;
-
 /// Where the control buffer begins.
 const CONTROL: usize = offset_of!(__sk_buff, cb);
 
@@ -37,13 +35,13 @@ pub fn endpoint(ctx: &TcContext) -> u32 {
     read::<{ CONTROL + 4 * report::ENDPOINT }>(ctx)
 }
 
-/// Says in its control buffer what was decided.
+/// Says in its control buffer what was decided: the verdict, the rule, the peer's place and identity.
 #[inline(always)]
-pub fn report(ctx: &TcContext, decision: &Decision) {
-    write::<{ CONTROL + 4 * report::VERDICT }>(ctx, decision.verdict as u32);
-    write::<{ CONTROL + 4 * report::RULE }>(ctx, decision.rule);
-    write::<{ CONTROL + 4 * report::PLACE }>(ctx, decision.place);
-    write::<{ CONTROL + 4 * report::IDENTITY }>(ctx, decision.identity);
+pub fn report(ctx: &TcContext, verdict: u32, rule: u32, place: u32, identity: u32) {
+    write::<{ CONTROL + 4 * report::VERDICT }>(ctx, verdict);
+    write::<{ CONTROL + 4 * report::RULE }>(ctx, rule);
+    write::<{ CONTROL + 4 * report::PLACE }>(ctx, place);
+    write::<{ CONTROL + 4 * report::IDENTITY }>(ctx, identity);
 }
 
 #[inline(always)]

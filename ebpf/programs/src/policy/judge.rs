@@ -211,7 +211,8 @@ fn never_judged(hook: &Hook, packet: &Packet) -> Option<PacketVerdict> {
 #[inline(always)]
 fn finish(ctx: &TcContext, decision: &Decision) -> i32 {
     if maps::reports() {
-        context::report(ctx, decision);
+        let Decision { verdict, rule, place, identity } = *decision;
+        context::report(ctx, verdict as u32, rule, place, identity);
     }
     if decision.is_drop() { TCX_DROP } else { TCX_NEXT }
 }

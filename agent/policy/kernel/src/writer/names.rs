@@ -3,9 +3,9 @@
 use std::{collections::HashMap, time::Instant};
 
 use mesh_layout::policy::PortName;
-use mesh_model::NamedPort;
+use mesh_model::{NamedPort, Protocol};
 
-use super::{resting::Resting, sets::number};
+use super::resting::Resting;
 use crate::{error::KernelError, tables::Tables};
 
 /// Numbers of names, from 1 on: for as long as the tables live, as there are few.
@@ -94,4 +94,13 @@ fn keys(class: u32, ports: &[NamedPort], names: &mut Names) -> Vec<PortName> {
     keys.sort_unstable_by_key(|key| (key.name, key.protocol, key.port));
     keys.dedup();
     keys
+}
+
+/// The protocol's number in the IP header (IANA, "Protocol Numbers").
+pub(super) fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
 }

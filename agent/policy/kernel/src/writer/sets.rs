@@ -3,11 +3,14 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use mesh_layout::policy::{RULES_OF_A_SET, Rule, RulePorts, SELECTORS, SetHeader};
-use mesh_model::Protocol;
 use mesh_policy::{Set, SetPort, SetRule};
 use mesh_policy_rules::{Action, IcmpFamily, PortMatch};
 
-use super::{names::Names, resting::Numbers, segments::Segments};
+use super::{
+    names::{Names, number},
+    resting::Numbers,
+    segments::Segments,
+};
 use crate::{error::KernelError, tables::Tables};
 
 /// The sets in the kernel. Number 0 is that of pods without policies.
@@ -128,13 +131,4 @@ fn rule_of(rule: &SetRule, names: &mut Names) -> Result<Rule, KernelError> {
         ) => RulePorts::Named { protocol: protocol.map_or(0, number), name: names.of(name) },
     };
     Ok(Rule { selector, deny: rule.action == Action::Deny, ports })
-}
-
-/// The protocol's number in the IP header (IANA, "Protocol Numbers").
-pub(super) fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
 }

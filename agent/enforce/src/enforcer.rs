@@ -1,0 +1,307 @@
+//! What changed becomes entries of tables.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
+
+use mesh_labels::LabelFilter;
+use mesh_merge::{AddressDelta, AddressHolder, Merge, RangeDelta};
+use mesh_model::{ClusterId, ClusterName, Identity, Labels, PolicyRef};
+use mesh_pods::{AttachmentKey, Pods, State};
+use mesh_policy::{Class, Compiler, Options};
+use mesh_policy_kernel::{KernelError, Meant, Sizes, Tables, Writer};
+use mesh_policy_rules::parse;
+
+use crate::{
+    identities::Identities,
+    interfaces::Wanted,
+    pods::{Entry, NodePods},
+};
+
+/// Compiles the policies of the own cluster for the pods of this node, and keeps the tables of the programs.
+#[derive(Debug)]
+pub struct Enforcer {
+    local: ClusterName,
+    compiler: Compiler,
+    writer: Writer,
+    identities: Identities,
+    pods: NodePods,
+    host: Vec<IpAddr>,
+    /// Keeps all labels: the apiserver says which policies name some that it leaves out.
+    filter: LabelFilter,
+    /// Addresses that could not be written.
+    unwritten: BTreeSet<IpAddr>,
+    /// Policies that are not in force, and why.
+    refused: Vec<(PolicyRef, String)>,
+    problem: Option<String>,
+}
+
+/// What changed since the last time.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Changes of the table of addresses.
+    pub addresses: Vec<AddressDelta>,
+    /// Changes of the ranges of pods.
+    pub ranges: Vec<RangeDelta>,
+    /// Identities that have other labels than before, or have them or none now.
+    pub identities: Vec<(ClusterId, Identity)>,
+    /// Policies that are new, changed or gone.
+    pub policies: Vec<PolicyRef>,
+    /// The node's pods may be others than before.
+    pub pods: bool,
+}
+
+// === impl Change ===
+
+impl Change {
+    /// Whether nothing did.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+            && self.ranges.is_empty()
+            && self.identities.is_empty()
+            && self.policies.is_empty()
+            && !self.pods
+    }
+}
+
+// === impl Enforcer ===
+
+impl Enforcer {
+    /// With tables in which nothing is.
+    pub fn new(
+        local: ClusterName,
+        options: Options,
+        tables: Tables,
+        sizes: Sizes,
+        filter: LabelFilter,
+    ) -> Self {
+        let mut compiler = Compiler::new(local.as_str(), options);
+        compiler.note_changes();
+        Self {
+            compiler,
+            writer: Writer::new(tables, sizes, options),
+            local,
+            identities: Identities::default(),
+            pods: NodePods::default(),
+            host: Vec::new(),
+            filter,
+            unwritten: BTreeSet::new(),
+            refused: Vec::new(),
+            problem: None,
+        }
+    }
+
+    /// Takes what changed, and writes it: what addresses and pods refer to first, then these, then what nothing refers to
+    /// any more goes.
+    pub fn take(&mut self, change: Change, merge: &Merge, pods: &Pods, now: Instant) {
+        let Change { addresses, ranges, identities, policies, pods: pods_changed } = change;
+        let mut touched: BTreeSet<IpAddr> = std::mem::take(&mut self.unwritten);
+        let mut gone = Vec::new();
+        for (cluster, identity) in &identities {
+            // A class stands for one set of labels: another one is another class, which addresses get below.
+            match self.class_of(merge, *cluster, *identity) {
+                Some((class, labels)) => {
+                    self.compiler.remove_class(&class);
+                    self.compiler.put_class(class, labels);
+                }
+                None => gone.extend(self.class(merge, *cluster, *identity)),
+            }
+            touched.extend(self.identities.addresses(*cluster, *identity));
+        }
+        for delta in ranges {
+            self.range(delta);
+        }
+        for policy in policies {
+            self.policy(&policy, merge);
+        }
+        if pods_changed || !identities.is_empty() {
+            touched.extend(self.follow_pods(merge, pods, now));
+        }
+        self.apply(now);
+        for delta in addresses {
+            let (address, holder) = match delta {
+                AddressDelta::Added(address, holder) | AddressDelta::Changed(address, holder) => {
+                    (address, Some(holder))
+                }
+                AddressDelta::Removed(address) => (address, None),
+            };
+            self.identities.set(address, holder);
+            touched.insert(address);
+        }
+        for address in touched {
+            self.place(merge, address, now);
+        }
+        if !gone.is_empty() {
+            gone.iter().for_each(|class| self.compiler.remove_class(class));
+            self.apply(now);
+        }
+    }
+
+    /// Tries again what could not be written, and lets numbers be used again that have rested.
+    pub fn tick(&mut self, host: Option<Vec<IpAddr>>, merge: &Merge, pods: &Pods, now: Instant) {
+        let rested = self.writer.rested(now);
+        self.compiler.reuse(rested);
+        if let Some(host) = host.filter(|host| *host != self.host) {
+            let class = Class::Host { kube_apiserver: false };
+            match self.writer.set_host(&host, &class) {
+                Ok(()) => self.host = host,
+                Err(error) => self.failed(&error),
+            }
+        }
+        if self.problem.take().is_some() || !self.unwritten.is_empty() {
+            self.take(Change::default(), merge, pods, now);
+        }
+    }
+
+    /// The pods under policy, with what finds their interfaces.
+    pub fn wanted(&self) -> Vec<Wanted> {
+        let governed = self.pods.iter().filter(|(_, pod)| self.writer.is_governed(pod.position));
+        governed
+            .map(|(key, pod)| Wanted {
+                key: key.clone(),
+                netns: pod.netns.clone(),
+                endpoint: pod.number,
+            })
+            .collect()
+    }
+
+    /// Policies that are not in force, and why.
+    pub fn refused(&self) -> &[(PolicyRef, String)] {
+        &self.refused
+    }
+
+    /// What could not be written.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    fn apply(&mut self, now: Instant) {
+        let changes = self.compiler.take_changes();
+        if let Err(error) = self.writer.apply(&self.compiler, changes, now) {
+            self.failed(&error);
+        }
+    }
+
+    fn failed(&mut self, error: &KernelError) {
+        tracing::warn!(%error, "policies cannot be written to the kernel");
+        self.problem = Some(error.to_string());
+    }
+
+    fn range(&mut self, delta: RangeDelta) {
+        match delta {
+            RangeDelta::Set { range, cluster } => {
+                let class = Class::Unknown(cluster.as_str().to_owned());
+                self.compiler.put_class(class.clone(), Labels::default());
+                self.writer.set_base(range, Some(class));
+            }
+            RangeDelta::Removed { range } => self.writer.set_base(range, None),
+        }
+    }
+
+    fn policy(&mut self, policy: &PolicyRef, merge: &Merge) {
+        self.refused.retain(|(refused, _)| refused != policy);
+        let Some(local) = merge.local_policy(policy) else {
+            self.compiler.remove_policy(policy);
+            return;
+        };
+        if let Some(refusal) = local.refused.first() {
+            self.refused.push((policy.clone(), format!("{}: {}", refusal.field, refusal.reason)));
+            return;
+        }
+        let object = serde_json::from_str(&local.json).map_err(|error| error.to_string());
+        let checked = object.map(|object| parse(&object, &self.filter));
+        match checked {
+            Ok(Some(checked)) => match checked.policy {
+                Ok(policy) => self.compiler.put_policy(policy),
+                Err(refusals) => {
+                    let reason =
+                        refusals.first().map(|one| format!("{}: {}", one.field, one.reason));
+                    self.refused.push((policy.clone(), reason.unwrap_or_default()));
+                }
+            },
+            Ok(None) => self.refused.push((policy.clone(), "its kind is unknown".into())),
+            Err(reason) => self.refused.push((policy.clone(), reason)),
+        }
+    }
+
+    /// The node's pods are as they are now. Returns addresses that are another pod's, or none's.
+    fn follow_pods(&mut self, merge: &Merge, pods: &Pods, now: Instant) -> Vec<IpAddr> {
+        let mut touched = Vec::new();
+        let mut present: BTreeSet<AttachmentKey> = BTreeSet::new();
+        for (attachment, state) in pods.iter() {
+            let State::Bound(identity) = state else { continue };
+            let Some(labels) = merge.labels_of(&self.local, identity) else { continue };
+            let labels = Labels::parse(labels);
+            present.insert(attachment.key.clone());
+            let known = self.pods.get(&attachment.key);
+            if known.is_some_and(|known| known.is(attachment, identity, &labels)) {
+                continue;
+            }
+            touched.extend(self.remove_pod(&attachment.key, now));
+            let position = self.compiler.add_subject(labels.clone(), Vec::new());
+            let number = match self.writer.add_endpoint(position, now) {
+                Ok(number) => number,
+                Err(error) => {
+                    self.compiler.remove_subject(position);
+                    self.failed(&error);
+                    continue;
+                }
+            };
+            touched.extend(&attachment.addresses);
+            let entry = Entry {
+                netns: attachment.netns.path.clone(),
+                addresses: attachment.addresses.clone(),
+                identity,
+                labels,
+                position,
+                number,
+            };
+            self.pods.insert(attachment.key.clone(), entry);
+        }
+        let gone: Vec<AttachmentKey> =
+            self.pods.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        for key in gone {
+            touched.extend(self.remove_pod(&key, now));
+        }
+        touched
+    }
+
+    fn remove_pod(&mut self, key: &AttachmentKey, now: Instant) -> Vec<IpAddr> {
+        let Some(entry) = self.pods.remove(key) else { return Vec::new() };
+        self.compiler.remove_subject(entry.position);
+        self.writer.remove_endpoint(entry.position, now);
+        entry.addresses
+    }
+
+    /// Writes what is at an address.
+    fn place(&mut self, merge: &Merge, address: IpAddr, now: Instant) {
+        let meant =
+            self.identities.holder(address).and_then(|AddressHolder { cluster, identity }| {
+                let class = match identity {
+                    Identity::REMOTE_NODE => Class::RemoteNode { kube_apiserver: false },
+                    _ => self.class_of(merge, cluster, identity)?.0,
+                };
+                let owner = self.pods.at(address);
+                Some(Meant { class, identity: identity.get(), ports: Vec::new(), owner })
+            });
+        if let Err(error) = self.writer.set_place(address, meant.as_ref(), now) {
+            self.unwritten.insert(address);
+            self.failed(&error);
+        }
+    }
+
+    /// What an identity of a cluster is to policies, where its labels are known.
+    fn class_of(
+        &self,
+        merge: &Merge,
+        cluster: ClusterId,
+        identity: Identity,
+    ) -> Option<(Class, Labels)> {
+        let class = self.class(merge, cluster, identity)?;
+        let labels = merge.labels_of(merge.name_of(cluster)?, identity)?;
+        Some((class, Labels::parse(labels)))
+    }
+
+    fn class(&self, merge: &Merge, cluster: ClusterId, identity: Identity) -> Option<Class> {
+        let name = merge.name_of(cluster)?;
+        Some(Class::Pod(identity.get(), Arc::from(name.as_str())))
+    }
+}
