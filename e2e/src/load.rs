@@ -47,6 +47,18 @@ impl Traffic {
         traffic
     }
 
+    /// The same to one address, by TCP.
+    pub fn to(mesh: &impl Mesh, cluster: &str, pod: &str, address: SocketAddr) -> Self {
+        let address = address.to_string();
+        let load =
+            ["clustermesh", "lab-pod", "load", "--tcp", &address, "--rate", "600", "--flows", "50"];
+        let mut command = mesh.in_pod(cluster, pod, &load);
+        command.args(["--output", "json"]);
+        let traffic = Self { child: Some(spawn(command)) };
+        thread::sleep(Duration::from_millis(500));
+        traffic
+    }
+
     /// Stops the load, and returns its report.
     pub fn stop(mut self) -> Report {
         let child = self.child.take().expect("it runs until it is stopped");

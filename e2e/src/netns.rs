@@ -24,6 +24,8 @@ use crate::{
 pub struct Netns {
     name: String,
     binary: PathBuf,
+    /// Of daemons.
+    variables: Vec<(String, String)>,
 }
 
 /// The environment variable that keeps the lab of a failed scenario.
@@ -62,11 +64,13 @@ impl Netns {
     }
 
     fn started(name: &str, binary: PathBuf, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mesh = Self { name: name.into(), binary };
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mesh = Self { name: name.into(), binary, variables: variables.collect() };
         // Remove the lab of a previous run. Each scenario has its own name.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
-        up.args(flags).envs(variables.iter().copied());
+        up.args(flags);
         json::of(up);
         mesh
     }
@@ -75,6 +79,7 @@ impl Netns {
     pub fn lab(&self, command: &str) -> Command {
         let mut lab = Command::new(&self.binary);
         lab.args(["lab", command, "--lab", &self.name]);
+        lab.envs(self.variables.iter().map(|(name, value)| (name, value)));
         lab
     }
 

@@ -241,7 +241,7 @@ impl Driver {
         self.node.writers.probe_answer.set_addresses(addresses);
         if let Node { core, policy: Some(policy), .. } = &mut self.node {
             policy.enforcer.tick(policy.interfaces.host(), core.merge(), core.pods(), now);
-            policy.interfaces.want(policy.enforcer.wanted());
+            policy.attach(core);
         }
         self.exchange_programs(now);
         self.node.writers.snapshots.write(now, |name| self.node.core.snapshot(name));

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{BuildHasher as _, RandomState},
+    path::Path,
     pin::pin,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -308,6 +309,7 @@ fn open(
     let (programs, programs_task) =
         ProgramsHandle::new(programs, bypass, Place { root: cgroup, attached });
     let by_kernel = args.probe_answer == ProbeAnswerer::Kernel;
+    let policy_pins = pins.policy();
     let (probe_answer, probe_answer_task) =
         ProbeAnswerHandle::new(pins, args.probe_port, by_kernel);
     let writers = Writers {
@@ -322,8 +324,11 @@ fn open(
     };
     let audits = Audits::new(args.audit_interval(), now);
     let policy = match args.policy.policy {
-        Policy::Off => None,
-        Policy::On => Some(enforcement(name, &args.policy).context("--policy on")?),
+        Policy::Off => {
+            Hooks::remove(&policy_pins).context("--policy off")?;
+            None
+        }
+        Policy::On => Some(enforcement(name, &args.policy, &policy_pins).context("--policy on")?),
     };
     let node = Node {
         core: Core::new(config, now),
@@ -341,15 +346,15 @@ fn open(
 }
 
 /// What enforces policies: programs that are loaded, and at no interface yet.
-fn enforcement(name: &ClusterName, args: &PolicyArgs) -> anyhow::Result<PolicyWriter> {
-    let (hooks, tables) = Hooks::load(PolicySizes::NODE, entries(policy::sizes::FLOWS))?;
+fn enforcement(name: &ClusterName, args: &PolicyArgs, pins: &Path) -> anyhow::Result<PolicyWriter> {
+    let (hooks, tables) = Hooks::load(PolicySizes::NODE, entries(policy::sizes::FLOWS), pins)?;
     let filter = LabelFilter::everything();
     let enforcer = Enforcer::new(name.clone(), args.options(), tables, PolicySizes::NODE, filter);
     let interfaces = Interfaces::start(hooks)?;
     tracing::info!(
         "policies are enforced on this node's pods; this is unfinished: see the documents"
     );
-    Ok(PolicyWriter { enforcer, interfaces })
+    Ok(PolicyWriter { enforcer, interfaces, is_filled: false })
 }
 
 async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {

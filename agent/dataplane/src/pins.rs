@@ -86,6 +86,8 @@ pub enum PinError {
 const LINKS: &str = "links";
 /// The folder with those that answer probes, by the interfaces' indexes.
 const PROBE_LINKS: &str = "probe";
+/// The folder of what enforces policies.
+const POLICY: &str = "policy";
 /// How often a lock that another has is tried.
 const RETRY: Duration = Duration::from_millis(20);
 /// Permissions of the folder: root's alone.
@@ -178,6 +180,11 @@ impl PinRoot {
         Ok(pins.iter().filter_map(index).collect())
     }
 
+    /// The folder of what enforces policies, which may be missing.
+    pub fn policy(&self) -> PathBuf {
+        self.root.join(POLICY)
+    }
+
     /// The folder for links, made if it is missing.
     pub(crate) fn links(&self) -> Result<PathBuf, PinError> {
         make(self.root.join(LINKS))
@@ -216,7 +223,7 @@ impl PinRoot {
     pub(crate) fn forget_others(&self, sizes: Sizes) -> Result<(), PinError> {
         let mut keep: Vec<PathBuf> =
             MapGroup::ALL.into_iter().map(|group| self.group(sizes, group)).collect();
-        keep.extend([LINKS, PROBE_LINKS].map(|folder| self.root.join(folder)));
+        keep.extend([LINKS, PROBE_LINKS, POLICY].map(|folder| self.root.join(folder)));
         let others = entries(&self.root)?.into_iter().filter(|path| !keep.contains(path));
         others.into_iter().try_for_each(|path| self.forget(&path))
     }

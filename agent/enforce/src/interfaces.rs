@@ -33,7 +33,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Interfaces {
     wanted: mpsc::Sender<Vec<Wanted>>,
-    sent: Vec<Wanted>,
+    sent: Option<Vec<Wanted>>,
     report: Arc<Mutex<Report>>,
 }
 
@@ -64,14 +64,14 @@ impl Interfaces {
         thread::Builder::new()
             .name("policy".into())
             .spawn(move || Task::new(hooks, shared).run(&receiver))?;
-        Ok(Self { wanted, sent: Vec::new(), report })
+        Ok(Self { wanted, sent: None, report })
     }
 
     /// From now on these pods are judged, and no others.
     pub fn want(&mut self, wanted: Vec<Wanted>) {
-        if wanted != self.sent {
-            self.sent.clone_from(&wanted);
-            let _ = self.wanted.send(wanted);
+        if self.sent.as_ref() != Some(&wanted) {
+            let _ = self.wanted.send(wanted.clone());
+            self.sent = Some(wanted);
         }
     }
 
@@ -113,15 +113,18 @@ impl Task {
     }
 
     fn run(mut self, receiver: &mpsc::Receiver<Vec<Wanted>>) {
-        let mut wanted: Vec<Wanted> = Vec::new();
+        // Until it is known what is wanted, what an earlier run attached stays.
+        let mut wanted: Option<Vec<Wanted>> = None;
         loop {
             self.read_host();
             match receiver.recv_timeout(EVERY) {
-                Ok(next) => wanted = receiver.try_iter().last().unwrap_or(next),
+                Ok(next) => wanted = Some(receiver.try_iter().last().unwrap_or(next)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.attach(&wanted);
+            if let Some(wanted) = &wanted {
+                self.attach(wanted);
+            }
         }
     }
 

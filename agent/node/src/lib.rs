@@ -9,7 +9,7 @@ use mesh_enforce::{Enforcer, Interfaces};
 use mesh_follow::Status;
 use mesh_health::Health;
 use mesh_hooks::{ProbeAnswerHandle, ProgramsHandle};
-use mesh_model::{ClusterName, Identity, lb::Route};
+use mesh_model::{ClusterName, Identity, RecordKind, lb::Route};
 use mesh_peers::Follower;
 use mesh_pods::Attachment;
 use mesh_routes::{KubeProxyNeed, RouteWriters};
@@ -55,6 +55,38 @@ pub struct PolicyWriter {
     pub enforcer: Enforcer,
     /// The programs at the interfaces of pods.
     pub interfaces: Interfaces,
+    /// All that policies are about was known once in this run. Until then the programs of an earlier run judge, by what
+    /// that run knew.
+    pub is_filled: bool,
+}
+
+// === impl PolicyWriter ===
+
+impl PolicyWriter {
+    /// Has the pods judged that are under policy, as soon as the tables are filled.
+    pub fn attach(&mut self, core: &Core) {
+        self.is_filled = self.is_filled || knows_enough(core);
+        if self.is_filled {
+            self.interfaces.want(self.enforcer.wanted());
+        }
+    }
+}
+
+/// Whether the own cluster reported all that policies need, and each peer its addresses, in this run or the last one. A peer
+/// that cannot be reached is not waited for: its addresses are unknown of it.
+fn knows_enough(core: &Core) -> bool {
+    use RecordKind::{Address, Identity, Pod, Policy};
+    let merge = core.merge();
+    let own = core.local();
+    core.peers().all(|name| {
+        if name == own {
+            return [Policy, Pod, Identity, Address]
+                .iter()
+                .all(|kind| merge.is_confirmed(own, *kind));
+        }
+        let listed = [Identity, Address].iter().all(|kind| merge.is_confirmed(name, *kind));
+        listed || merge.has_restored_addresses(name) || !core.connection(name).connected
+    }) && core.peers().any(|name| name == own)
 }
 
 /// The tasks that write the wanted state elsewhere.

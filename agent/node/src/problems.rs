@@ -118,7 +118,7 @@ impl Node {
 
     /// What of policies is not enforced.
     fn policy_problems(&self) -> impl Iterator<Item = String> {
-        self.policy.iter().flat_map(|PolicyWriter { enforcer, interfaces }| {
+        self.policy.iter().flat_map(|PolicyWriter { enforcer, interfaces, .. }| {
             let refused = enforcer.refused();
             let refused = refused.first().map(|(policy, why)| {
                 let count = refused.len();

@@ -1,10 +1,11 @@
 //! Policies that nodes enforce on their pods' packets.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     json,
-    mesh::{Mesh, connect, within},
+    load::Traffic,
+    mesh::{Daemon, Mesh, connect, wait_ready, within},
 };
 
 const CLIENT: &str = "client";
@@ -58,36 +59,76 @@ spec:
 /// A file without objects: what was in it is gone.
 const NOTHING: &str = "";
 
-/// Default deny, an allow for pods of another cluster by their labels, and neither any more. The same labels in the own
-/// cluster are not meant, nor is another port's protocol.
-pub fn default_deny_and_allow_across_clusters(mesh: &impl Mesh) {
+/// Two clusters, connected, with the pods; and the address of b's server.
+fn set_up(mesh: &impl Mesh) -> (String, String, SocketAddr) {
     let clusters = mesh.clusters();
     let [a, b] = &clusters[..] else { panic!("two clusters: {clusters:?}") };
     connect(mesh, a, b);
     for cluster in [a, b] {
         mesh.apply_text(cluster, "pods", PODS);
     }
-    let address = |cluster: &str| {
-        let v4 = mesh.pod_ips(cluster, SERVER).into_iter().find(|ip| ip.is_ipv4());
-        format!("{}:8080", v4.expect("an address"))
+    let v4 = mesh.pod_ips(b, SERVER).into_iter().find(|ip| ip.is_ipv4());
+    (a.clone(), b.clone(), SocketAddr::new(v4.expect("an address"), 8_080))
+}
+
+/// Whether a pod's call is answered.
+fn calls(mesh: &impl Mesh, cluster: &str, pod: &str, server: SocketAddr, udp: bool) -> bool {
+    let server = server.to_string();
+    let mut call =
+        vec!["clustermesh", "lab-pod", "call", &server, "--count", "1", "--timeout", PATIENCE];
+    if udp {
+        call.push("--udp");
+    }
+    json::run(mesh.in_pod(cluster, pod, &call)).0 == 0
+}
+
+/// Nothing that is denied passes while the agent of the server's node is dead, nor while it starts again; and nothing that is
+/// allowed fails.
+pub fn policies_outlive_their_agent(mesh: &impl Mesh) {
+    let (a, b, server) = set_up(mesh);
+    mesh.apply_text(&b, "deny", DENY);
+    mesh.apply_text(&b, "allow", ALLOW);
+    let denied = || {
+        [(&a, STRANGER), (&b, CLIENT)]
+            .map(|(cluster, pod)| calls(mesh, cluster, pod, server, false))
     };
-    let server = address(b);
-    let calls = |cluster: &str, pod: &str, udp: bool| {
-        let mut call =
-            vec!["clustermesh", "lab-pod", "call", &server, "--count", "1", "--timeout", PATIENCE];
-        if udp {
-            call.push("--udp");
-        }
-        json::run(mesh.in_pod(cluster, pod, &call)).0 == 0
-    };
+    within(Duration::from_secs(30), "strangers are denied", || {
+        let found = denied();
+        if found == [false; 2] { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    let traffic = Traffic::to(mesh, &a, CLIENT, server);
+    let agent = Daemon::Agent(b.clone(), mesh.node_of(&b, SERVER));
+    for _ in 0..2 {
+        mesh.halt(&agent);
+        assert_eq!(denied(), [false; 2], "while the agent is dead");
+        mesh.start(&agent);
+        assert_eq!(denied(), [false; 2], "while it starts");
+        wait_ready(mesh);
+        assert_eq!(denied(), [false; 2], "once it is ready");
+        assert!(calls(mesh, &a, CLIENT, server, false));
+    }
+    traffic.stop_unharmed();
+    // What it now judges is what is meant: the allow is gone, for those that were allowed too.
+    mesh.apply_text(&b, "allow", NOTHING);
+    within(Duration::from_secs(30), "the client is denied", || {
+        let passes = calls(mesh, &a, CLIENT, server, false);
+        if passes { Err("it passes".into()) } else { Ok(()) }
+    });
+}
+
+/// Default deny, an allow for pods of another cluster by their labels, and neither any more. The same labels in the own
+/// cluster are not meant, nor is another port's protocol.
+pub fn default_deny_and_allow_across_clusters(mesh: &impl Mesh) {
+    let (a, b, server) = set_up(mesh);
+    let calls = |cluster: &str, pod, udp| calls(mesh, cluster, pod, server, udp);
     let all = |wanted: [bool; 5]| {
         let all = || {
             [
-                calls(a, CLIENT, false),
-                calls(a, STRANGER, false),
-                calls(a, CLIENT, true),
-                calls(b, CLIENT, false),
-                calls(b, STRANGER, true),
+                calls(&a, CLIENT, false),
+                calls(&a, STRANGER, false),
+                calls(&a, CLIENT, true),
+                calls(&b, CLIENT, false),
+                calls(&b, STRANGER, true),
             ]
         };
         within(Duration::from_secs(30), "calls that are answered", || {
@@ -96,12 +137,12 @@ pub fn default_deny_and_allow_across_clusters(mesh: &impl Mesh) {
         });
     };
     all([true; 5]);
-    mesh.apply_text(b, "deny", DENY);
+    mesh.apply_text(&b, "deny", DENY);
     all([false; 5]);
-    mesh.apply_text(b, "allow", ALLOW);
+    mesh.apply_text(&b, "allow", ALLOW);
     all([true, false, false, false, false]);
-    mesh.apply_text(b, "deny", NOTHING);
+    mesh.apply_text(&b, "deny", NOTHING);
     all([true, false, false, false, false]);
-    mesh.apply_text(b, "allow", NOTHING);
+    mesh.apply_text(&b, "allow", NOTHING);
     all([true; 5]);
 }

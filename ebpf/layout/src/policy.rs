@@ -199,12 +199,10 @@ pub struct PolicyEndpoint {
 pub const STATE_EPOCH: u32 = 0;
 /// The word with bits.
 pub const STATE_FLAGS: u32 = 1;
-/// The first word of the secret that flows' checks are made with.
-pub const STATE_SECRET: u32 = 2;
-/// The words of the secret.
-pub const SECRET_WORDS: u32 = 6;
 /// The number of words.
-pub const STATE_WORDS: usize = 8;
+pub const STATE_WORDS: usize = 2;
+/// The words of `cm_flow_secret`, with which flows' checks are made.
+pub const SECRET_WORDS: u32 = 6;
 /// A bit of the flags: the node may reach its pods whatever they allow, unless a rule denies it.
 pub const FLAG_LOCALHOST: u64 = 1;
 /// A bit of the flags: nothing is enforced.
@@ -222,11 +220,16 @@ pub enum FlowDirection {
     Ingress = 1,
 }
 
+/// Names the layout of what outlives an agent: `cm_flows`, `cm_fragments` and `cm_flow_secret`. Goes up when one of them
+/// changes: another layout begins with no flows, which are then judged anew.
+pub const FLOWS_LAYOUT: u32 = 1;
+
 /// A flow of a pod of the node: a key of `cm_flows`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowKey {
-    /// The pod.
+    /// The interface at which the pod's packets are judged, which it has as long as it lives; for programs that report,
+    /// the endpoint.
     pub endpoint: u32,
     /// A [`FlowDirection`].
     pub direction: u8,
@@ -279,7 +282,7 @@ pub const FLOW_FROM_HOST: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FragmentKey {
-    /// The pod.
+    /// As in [`FlowKey`].
     pub endpoint: u32,
     /// A [`FlowDirection`]: the pod sends or receives it.
     pub direction: u8,
@@ -384,7 +387,6 @@ const _: () = {
     assert!(size_of::<FlowEntry>() == 32);
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentHead>() == 16);
-    assert!(STATE_WORDS == (STATE_SECRET + SECRET_WORDS) as usize);
 };
 
 // === impl SetHeader ===

@@ -109,7 +109,7 @@ impl Driver {
         let Node { core, policy: Some(policy), .. } = &mut self.node else { return };
         if !change.is_empty() {
             policy.enforcer.take(change, core.merge(), core.pods(), now);
-            policy.interfaces.want(policy.enforcer.wanted());
+            policy.attach(core);
         }
     }
 

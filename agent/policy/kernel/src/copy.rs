@@ -1,5 +1,7 @@
 //! A copy of the programs, with tables of its own.
 
+use std::{path::Path, sync::atomic::Ordering};
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, lpm_trie::LpmTrie},
@@ -7,7 +9,7 @@ use aya::{
 };
 use mesh_layout::policy::{
     FlowDirection, FlowEntry, FlowKey, PacketVerdict, Place, PolicyEndpoint, Range, RangeKey,
-    RowBits, SECRET_WORDS, STATE_SECRET, STATE_WORDS, report,
+    RowBits, SECRET_WORDS, STATE_EPOCH, STATE_WORDS, report,
 };
 use mesh_sys::MmapArray;
 
@@ -130,7 +132,7 @@ impl Copy {
 
     /// Loads one that can remember as many flows.
     pub fn load_flows(sizes: Sizes, flows: u32) -> Result<Self, KernelError> {
-        let (mut ebpf, tables) = load(sizes, flows, Told::Reports)?;
+        let (mut ebpf, tables) = load(sizes, flows, Told::Reports, None)?;
         let flows = hash(&mut ebpf, "cm_flows")?;
         Ok(Self { programs: Asked { ebpf, flows, sizes }, tables })
     }
@@ -203,8 +205,20 @@ pub(crate) enum Told {
 }
 
 /// Loads programs onto tables of their own.
-pub(crate) fn load(sizes: Sizes, flows: u32, told: Told) -> Result<(Ebpf, Tables), KernelError> {
+///
+/// `kept`: the folder in which what flows there are is pinned, and is used again.
+pub(crate) fn load(
+    sizes: Sizes,
+    flows: u32,
+    told: Told,
+    kept: Option<&Path>,
+) -> Result<(Ebpf, Tables), KernelError> {
     let mut loader = EbpfLoader::new();
+    for map in ["cm_flows", "cm_fragments", "cm_flow_secret"] {
+        if let Some(folder) = kept {
+            loader.map_pin_path(map, folder.join(map));
+        }
+    }
     // Nothing here depends on the kernel's own types.
     loader.btf(None);
     for (map, entries) in [
@@ -247,10 +261,15 @@ pub(crate) fn load(sizes: Sizes, flows: u32, told: Told) -> Result<(Ebpf, Tables
         endpoints: memory(&mut ebpf, "cm_endpoints", sizes.endpoints, size_of::<PolicyEndpoint>())?,
         state,
     };
-    for word in 0..SECRET_WORDS {
-        // The lower half of a random UUID has 62 random bits.
-        let (_, secret) = uuid::Uuid::new_v4().as_u64_pair();
-        tables.set_state(STATE_SECRET + word, secret);
+    // The lower half of a random UUID has 62 random bits.
+    let random = || uuid::Uuid::new_v4().as_u64_pair().1;
+    // No flow that an earlier run allowed has this epoch: it is judged anew.
+    tables.set_state(STATE_EPOCH, random());
+    let secret = memory(&mut ebpf, "cm_flow_secret", SECRET_WORDS, 8)?;
+    for word in (0..SECRET_WORDS).filter_map(|word| secret.u64(word, 0)) {
+        if word.load(Ordering::Relaxed) == 0 {
+            word.store(random(), Ordering::Relaxed);
+        }
     }
     Ok((ebpf, tables))
 }

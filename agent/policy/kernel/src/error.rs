@@ -1,6 +1,6 @@
 //! Why the kernel does not answer.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
@@ -60,6 +60,14 @@ pub enum KernelError {
         /// The interface's index.
         interface: u32,
         /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A pin cannot be made, read or removed.
+    #[error("{}: {source}", path.display())]
+    Pin {
+        /// The pin, or its folder.
+        path: PathBuf,
+        /// The system's reason.
         source: io::Error,
     },
     /// A table has no room.

@@ -24,9 +24,12 @@ const ECHO_V6: u8 = 128;
 /// Judges a packet of a pod.
 #[inline(always)]
 pub fn packet(ctx: &TcContext, direction: FlowDirection) -> i32 {
-    let endpoint = match maps::reports() {
-        true => Some(context::endpoint(ctx)),
-        false => maps::endpoint_at(context::interface(ctx)),
+    let (endpoint, flows_of) = match maps::reports() {
+        true => (Some(context::endpoint(ctx)), context::endpoint(ctx)),
+        false => {
+            let interface = context::interface(ctx);
+            (maps::endpoint_at(interface), interface)
+        }
     };
     let found = endpoint.and_then(|number| maps::endpoint(number).map(|sets| (number, sets)));
     let Some((endpoint, sets)) = found else {
@@ -40,6 +43,7 @@ pub fn packet(ctx: &TcContext, direction: FlowDirection) -> i32 {
     let sent_by_pod = matches!(direction, FlowDirection::Egress);
     work.hook = Hook {
         endpoint,
+        flows_of,
         sets,
         flags: maps::flags() as u32,
         direction,
@@ -64,7 +68,7 @@ fn judge(ctx: &TcContext, work: &mut Work) {
     let set = hook.set();
     if let Fragment::Later(offset) = packet.fragment {
         let allowed =
-            set == 0 || fragments::is_allowed(hook.endpoint, hook.direction, packet, offset, set);
+            set == 0 || fragments::is_allowed(hook.flows_of, hook.direction, packet, offset, set);
         return work.decide(match allowed {
             true => PacketVerdict::Fragment,
             false => PacketVerdict::FragmentWithoutHead,
@@ -76,7 +80,7 @@ fn judge(ctx: &TcContext, work: &mut Work) {
     with_flows(work);
     let Work { hook, packet, decision, .. } = work;
     if matches!(packet.fragment, Fragment::First) && set != 0 && !decision.is_drop() {
-        fragments::remember(hook.endpoint, hook.direction, packet, set);
+        fragments::remember(hook.flows_of, hook.direction, packet, set);
     }
 }
 
@@ -90,7 +94,7 @@ fn with_flows(work: &mut Work) {
     let (began, sent_by_pod) = (work.hook.direction, work.hook.sent_by_pod);
     let tcp = work.packet.transport.tcp;
     let begins = work.packet.begins();
-    conntrack::key(&mut work.key, work.hook.endpoint, began, &work.packet, sent_by_pod);
+    conntrack::key(&mut work.key, work.hook.flows_of, began, &work.packet, sent_by_pod);
     if !begins && !work.packet.is_echo_reply() {
         match conntrack::find(&work.key, work.hook.set(), false, tcp) {
             Known::Yes => return work.decide(PacketVerdict::Flow),
@@ -183,7 +187,7 @@ fn is_about_known(ctx: &TcContext, work: &mut Work) -> bool {
         return false;
     }
     // A pod complains about what it received, and hears complaints about what it sent.
-    conntrack::key(key, hook.endpoint, hook.direction, inner, !hook.sent_by_pod);
+    conntrack::key(key, hook.flows_of, hook.direction, inner, !hook.sent_by_pod);
     if conntrack::is_known(key, hook.set()) {
         return true;
     }

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use mesh_layout::policy::{
     FlowEntry, FlowKey, FragmentHead, FragmentKey, Place, PolicyEndpoint, PortName, RANGE_KEY_BITS,
-    Range, RangeKey, RowBits, RuleWords, SECRET_WORDS, STATE_EPOCH, STATE_FLAGS, STATE_SECRET,
-    STATE_WORDS, SetHeader,
+    Range, RangeKey, RowBits, RuleWords, SECRET_WORDS, STATE_EPOCH, STATE_FLAGS, STATE_WORDS,
+    SetHeader,
     sizes::{ENDPOINTS, FLOWS, FRAGMENTS, HOST, PLACES, PORT_NAMES, RANGES, ROWS, RULES, SETS},
 };
 
@@ -56,6 +56,9 @@ static cm_policy_state: Array<u64, STATE_WORDS, MMAPABLE> = Array::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_flows: LruHashMap<FlowKey, FlowEntry, FLOWS> = LruHashMap::new();
+#[btf_map]
+#[allow(non_upper_case_globals)]
+static cm_flow_secret: Array<u64, { SECRET_WORDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_fragments: LruHashMap<FragmentKey, FragmentHead, FRAGMENTS> = LruHashMap::new();
@@ -132,14 +135,12 @@ pub fn flags() -> u64 {
 /// What flows' checks are made with.
 #[inline(always)]
 pub fn secret() -> [u64; SECRET_WORDS as usize] {
-    [
-        state(STATE_SECRET),
-        state(STATE_SECRET + 1),
-        state(STATE_SECRET + 2),
-        state(STATE_SECRET + 3),
-        state(STATE_SECRET + 4),
-        state(STATE_SECRET + 5),
-    ]
+    let word = |at| match cm_flow_secret.get_ptr(at) {
+        // SAFETY: array memory is never freed under a program; one aligned load cannot tear.
+        Some(word) => unsafe { core::ptr::read_volatile(word) },
+        None => 0,
+    };
+    [word(0), word(1), word(2), word(3), word(4), word(5)]
 }
 
 /// The row of the host, if this is an address of it.

@@ -30,6 +30,8 @@ pub struct Decision {
 #[derive(Clone, Copy)]
 pub struct Hook {
     pub endpoint: u32,
+    /// Whose flows they are: as in a flow's key.
+    pub flows_of: u32,
     pub sets: PolicyEndpoint,
     pub flags: u32,
     /// In which the flow began that is judged.
