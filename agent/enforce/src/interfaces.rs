@@ -75,11 +75,6 @@ impl Interfaces {
         }
     }
 
-    /// At how many interfaces the programs are.
-    pub fn attached(&self) -> usize {
-        lock(&self.report).attached
-    }
-
     /// The node's addresses, once they were read.
     pub fn host(&self) -> Option<Vec<IpAddr>> {
         lock(&self.report).host.clone()
