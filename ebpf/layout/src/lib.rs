@@ -78,6 +78,24 @@ pub const SCANNED_SLOTS: u32 = 256;
 /// How many slots of a group a reader searches for a backend that moved. A client of more, or a socket, gets another.
 pub const SEARCHED_SLOTS: u32 = 16_384;
 
+/// What every object of programs has beside them: once, in its root.
+#[macro_export]
+macro_rules! object {
+    () => {
+        #[cfg(not(test))]
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            // The verifier refuses programs in which this could be reached.
+            loop {}
+        }
+
+        /// The kernel offers some helpers only to programs under a licence it knows.
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+    };
+}
+
 /// One step of the 32-bit FNV-1a hash, over a word instead of a byte.
 #[inline(always)]
 const fn fnv(hash: u32, word: u32) -> u32 {

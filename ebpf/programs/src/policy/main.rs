@@ -34,14 +34,4 @@ pub fn cm_judge_ingress(ctx: TcContext) -> i32 {
     judge::packet(&ctx, FlowDirection::Ingress)
 }
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses programs in which this could be reached.
-    loop {}
-}
-
-/// The kernel offers some helpers only to programs under a licence it knows.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+mesh_layout::object!();
