@@ -37,7 +37,6 @@ use mesh_files::{Lock, cgroup2_in, first_cgroup2};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{Place, ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask, Waits};
-use mesh_labels::LabelFilter;
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED, policy};
 use mesh_merge::LocalRanges;
 use mesh_metrics::Metrics;
@@ -348,8 +347,8 @@ fn open(
 /// What enforces policies: programs that are loaded, and at no interface yet.
 fn enforcement(name: &ClusterName, args: &PolicyArgs, pins: &Path) -> anyhow::Result<PolicyWriter> {
     let (hooks, tables) = Hooks::load(PolicySizes::NODE, entries(policy::sizes::FLOWS), pins)?;
-    let filter = LabelFilter::everything();
-    let enforcer = Enforcer::new(name.clone(), args.options(), tables, PolicySizes::NODE, filter);
+    let enforcer =
+        Enforcer::new(name.clone(), args.options(), tables, PolicySizes::NODE, args.refused());
     let interfaces = Interfaces::start(hooks)?;
     tracing::info!(
         "policies are enforced on this node's pods; this is unfinished: see the documents"

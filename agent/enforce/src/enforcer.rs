@@ -4,11 +4,14 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
 use mesh_labels::LabelFilter;
 use mesh_merge::{AddressDelta, AddressHolder, Merge, RangeDelta};
-use mesh_model::{ClusterId, ClusterName, Identity, Labels, PolicyRef};
+use mesh_model::{
+    ClusterId, ClusterName, Identity, Labels, PolicyRef, Refusal, RefusalClass,
+    identity::NAMESPACE_LABEL,
+};
 use mesh_pods::{AttachmentKey, Pods, State};
 use mesh_policy::{Class, Compiler, Options};
 use mesh_policy_kernel::{KernelError, Meant, Sizes, Tables, Writer};
-use mesh_policy_rules::parse;
+use mesh_policy_rules::{Checked, Governed, parse};
 
 use crate::{
     identities::Identities,
@@ -31,7 +34,18 @@ pub struct Enforcer {
     unwritten: BTreeSet<IpAddr>,
     /// Policies that are not in force, and why.
     refused: Vec<(PolicyRef, String)>,
+    refused_policies: RefusedPolicies,
     problem: Option<String>,
+}
+
+/// What becomes of the pods that a refused policy governs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusedPolicies {
+    /// In the directions that it governs they may do nothing.
+    #[default]
+    Closed,
+    /// It is as if it were not there.
+    Open,
 }
 
 /// What changed since the last time.
@@ -71,7 +85,7 @@ impl Enforcer {
         options: Options,
         tables: Tables,
         sizes: Sizes,
-        filter: LabelFilter,
+        refused_policies: RefusedPolicies,
     ) -> Self {
         let mut compiler = Compiler::new(local.as_str(), options);
         compiler.note_changes();
@@ -82,9 +96,10 @@ impl Enforcer {
             identities: Identities::default(),
             pods: NodePods::default(),
             host: Vec::new(),
-            filter,
+            filter: LabelFilter::everything(),
             unwritten: BTreeSet::new(),
             refused: Vec::new(),
+            refused_policies,
             problem: None,
         }
     }
@@ -202,23 +217,32 @@ impl Enforcer {
             self.compiler.remove_policy(policy);
             return;
         };
-        if let Some(refusal) = local.refused.first() {
-            self.refused.push((policy.clone(), format!("{}: {}", refusal.field, refusal.reason)));
+        let object = serde_json::from_str(&local.json).map_err(|error| error.to_string());
+        let checked = object.and_then(|object| {
+            parse(&object, &self.filter).ok_or_else(|| "its kind is unknown".to_owned())
+        });
+        let Checked { policy: parsed, governs, .. } = match checked {
+            Ok(checked) => checked,
+            Err(reason) => return self.refused.push((policy.clone(), reason)),
+        };
+        let refusals = match parsed {
+            Ok(parsed) if local.refused.is_empty() => return self.compiler.put_policy(parsed),
+            Err(refusals) if local.refused.is_empty() => refusals,
+            Ok(_) | Err(_) => local.refused.clone(),
+        };
+        let reason = refusals.first().map(|one| format!("{}: {}", one.field, one.reason));
+        self.refused.push((policy.clone(), reason.unwrap_or_default()));
+        // What is a mistake of its author leaves what was valid before.
+        if refusals.iter().any(|one| one.class == RefusalClass::Malformed) {
             return;
         }
-        let object = serde_json::from_str(&local.json).map_err(|error| error.to_string());
-        let checked = object.map(|object| parse(&object, &self.filter));
-        match checked {
-            Ok(Some(checked)) => match checked.policy {
-                Ok(policy) => self.compiler.put_policy(policy),
-                Err(refusals) => {
-                    let reason =
-                        refusals.first().map(|one| format!("{}: {}", one.field, one.reason));
-                    self.refused.push((policy.clone(), reason.unwrap_or_default()));
-                }
-            },
-            Ok(None) => self.refused.push((policy.clone(), "its kind is unknown".into())),
-            Err(reason) => self.refused.push((policy.clone(), reason)),
+        match self.refused_policies {
+            RefusedPolicies::Closed => {
+                let governs: Vec<Governed> =
+                    governs.into_iter().map(|one| widened(one, &refusals)).collect();
+                self.compiler.put_closed(policy.clone(), &governs);
+            }
+            RefusedPolicies::Open => self.compiler.remove_policy(policy),
         }
     }
 
@@ -303,5 +327,50 @@ impl Enforcer {
     fn class(&self, merge: &Merge, cluster: ClusterId, identity: Identity) -> Option<Class> {
         let name = merge.name_of(cluster)?;
         Some(Class::Pod(identity.get(), Arc::from(name.as_str())))
+    }
+}
+
+/// The pods that a refused policy governs. Where it names a label that the apiserver leaves out, that requirement would match
+/// none: then all pods of the namespace, or of the cluster, are meant.
+fn widened(mut governed: Governed, refusals: &[Refusal]) -> Governed {
+    let names_one = |refusal: &Refusal| {
+        let subject = ["podSelector", "endpointSelector"];
+        let within = refusal.field.split_once('.').map_or("", |(_, within)| within);
+        refusal.class == RefusalClass::FilteredLabel
+            && subject.iter().any(|field| within.starts_with(field))
+    };
+    if refusals.iter().any(names_one) {
+        governed.subject.requirements.retain(|one| one.key == NAMESPACE_LABEL);
+    }
+    governed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_with_a_label_that_is_left_out_is_all_of_the_namespace() {
+        let object = serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": { "namespace": "shop", "name": "x" },
+            "spec": { "podSelector": { "matchLabels": { "app": "web", "hash": "1" } } },
+        });
+        let checked = parse(&object, &LabelFilter::everything()).unwrap();
+        let [governed] = &checked.governs[..] else { panic!("{:?}", checked.governs) };
+        let refusal =
+            |field: &str, class| Refusal { field: field.into(), reason: String::new(), class };
+        let keys = |refusal: Refusal| -> Vec<String> {
+            let governed = widened(governed.clone(), &[refusal]);
+            governed.subject.requirements.into_iter().map(|one| one.key).collect()
+        };
+        let filtered = RefusalClass::FilteredLabel;
+        assert_eq!(
+            keys(refusal("spec.podSelector.matchLabels[hash]", filtered)),
+            [NAMESPACE_LABEL]
+        );
+        assert_eq!(keys(refusal("spec.ingress[0].from[0].podSelector", filtered)).len(), 3);
+        assert_eq!(keys(refusal("spec.podSelector", RefusalClass::Unsupported)).len(), 3);
     }
 }

@@ -11,5 +11,5 @@ mod identities;
 mod interfaces;
 mod pods;
 
-pub use enforcer::{Change, Enforcer};
+pub use enforcer::{Change, Enforcer, RefusedPolicies};
 pub use interfaces::{Interfaces, Wanted};

@@ -56,6 +56,17 @@ spec:
     toPorts: [{ports: [{port: \"8080\", protocol: TCP}]}]
 ";
 
+/// Of which nobody knows what it would let in: rules about HTTP are not supported.
+const REFUSED: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: refused}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - toPorts: [{ports: [{port: \"8080\", protocol: TCP}], rules: {http: [{method: GET}]}}]
+";
+
 /// A file without objects: what was in it is gone.
 const NOTHING: &str = "";
 
@@ -142,6 +153,10 @@ pub fn default_deny_and_allow_across_clusters(mesh: &impl Mesh) {
     mesh.apply_text(&b, "allow", ALLOW);
     all([true, false, false, false, false]);
     mesh.apply_text(&b, "deny", NOTHING);
+    all([true, false, false, false, false]);
+    mesh.apply_text(&b, "refused", REFUSED);
+    all([false; 5]);
+    mesh.apply_text(&b, "refused", NOTHING);
     all([true, false, false, false, false]);
     mesh.apply_text(&b, "allow", NOTHING);
     all([true; 5]);

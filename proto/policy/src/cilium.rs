@@ -91,8 +91,9 @@ impl Reader<'_> {
             let written = self.selector(value, &at, Keys::WithSources);
             normal(scope.subject(self, written, &at))
         });
-        // A nodeSelector in its place was refused.
-        if subject.is_none() && spec.get("nodeSelector").is_none() {
+        // A nodeSelector in its place was refused: it governs no pod.
+        let governs_pods = subject.is_some() || spec.get("nodeSelector").is_none();
+        if subject.is_none() && governs_pods {
             self.refuse(&at, "it is missing; {} selects all pods");
         }
         let subject = subject.unwrap_or_default();
@@ -107,7 +108,7 @@ impl Reader<'_> {
             default_deny: default_deny.unwrap_or(!rules.is_empty()),
             rules,
         };
-        Some(Rule {
+        governs_pods.then(|| Rule {
             subject,
             ingress: direction(ingress, deny_ingress),
             egress: direction(egress, deny_egress),

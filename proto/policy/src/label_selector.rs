@@ -176,6 +176,7 @@ impl Reader<'_> {
             if !is_always_kept(key) && !self.filter.keeps(source, key) {
                 let reason = not_kept(self.filter, source, key);
                 self.refuse_as(RefusalClass::FilteredLabel, path, reason);
+                return None;
             }
         }
         Some(named)

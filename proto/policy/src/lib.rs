@@ -25,7 +25,7 @@ pub use mesh_model::{PolicyKind, PolicyRef, Refusal, RefusalClass};
 
 pub use fields::{Field, Schema, Support, fields_markdown};
 pub use outline::outline;
-pub use parse::{Checked, parse};
+pub use parse::{Checked, Governed, parse};
 pub use port::icmp_type;
 pub use rule::{
     Action, CidrRule, DirectionRules, Entity, IcmpFamily, Peer, Peers, Policy, PortMatch, PortRule,

@@ -1,6 +1,7 @@
 //! The flags about policies, as `clustermesh policy verdict` has them.
 
 use clap::{ArgAction, Args as ClapArgs, ValueEnum};
+use mesh_enforce::RefusedPolicies;
 use mesh_policy::{AllowLocalhost, CidrMatch, Enforcement, Options};
 
 #[derive(Clone, Copy, Debug, ClapArgs)]
@@ -32,6 +33,16 @@ pub(crate) struct PolicyArgs {
     /// Which kinds' CIDRs match pods and nodes of the mesh
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_CIDR_MATCH", value_name = "KIND")]
     pub(crate) cidr_match: Cidrs,
+    /// Whether the pods that a refused policy governs may do nothing, in the directions that it governs, or it is as if it
+    /// were not there
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "CLUSTERMESH_REFUSED_POLICIES",
+        value_name = "HOW"
+    )]
+    pub(crate) refused_policies: Refused,
 }
 
 /// Whether policies are enforced.
@@ -42,6 +53,15 @@ pub(crate) enum Policy {
     Off,
     /// They are (Linux 6.6)
     On,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Refused {
+    /// They may do nothing
+    #[default]
+    Closed,
+    /// As if it were not there
+    Open,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -78,6 +98,14 @@ pub(crate) enum Cidrs {
 // === impl PolicyArgs ===
 
 impl PolicyArgs {
+    /// What becomes of the pods that a refused policy governs.
+    pub(crate) fn refused(&self) -> RefusedPolicies {
+        match self.refused_policies {
+            Refused::Closed => RefusedPolicies::Closed,
+            Refused::Open => RefusedPolicies::Open,
+        }
+    }
+
     /// How policies are meant.
     pub(crate) fn options(&self) -> Options {
         Options {

@@ -15,9 +15,9 @@ use std::{
 use mesh_labels::LabelFilter;
 use mesh_layout::policy::{FlowDirection, PacketVerdict};
 use mesh_model::{Label, Labels, NamedPort, Port, Protocol};
-use mesh_policy::{Class, Compiler, Options};
+use mesh_policy::{Class, Compiler, Direction, Options};
 use mesh_policy_kernel::{Carried, Copy, KernelError, Meant, Packet, Sizes, Writer};
-use mesh_policy_rules::{Policy, parse};
+use mesh_policy_rules::{Action, Policy, parse};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -182,6 +182,38 @@ fn only_what_changes_is_noted() {
     compiler.reuse(changes.freed);
     compiler.put_policy(policy(2, &specs[0]));
     assert!(compiler.rows().any(|(_, row)| row.contains(used)));
+}
+
+/// A policy that is refused closes what it would govern, whatever others allow; what others deny stays denied.
+#[test]
+fn what_is_refused_is_closed() {
+    let mut compiler = Compiler::new("east", Options::default());
+    let [a, b] = ["a", "b"].map(|app| compiler.add_subject(labels(app), Vec::new()));
+    compiler.put_policy(policy(0, &json!({ "endpointSelector": {}, "ingress": [{}], "ingressDeny": [{ "fromEntities": ["host"] }] })));
+    let governs = |compiler: &Compiler, position| {
+        let set = compiler.set(position, Direction::Ingress).unwrap();
+        let rules: Vec<Action> = set.rules.iter().map(|rule| rule.action).collect();
+        let denying: Vec<String> = set.denying.iter().map(|one| one.name.clone()).collect();
+        (rules, denying)
+    };
+    let open = (vec![Action::Deny, Action::Allow], vec!["p0".to_owned()]);
+    assert_eq!(governs(&compiler, a), open);
+    let object = json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+        "metadata": { "namespace": "shop", "name": "p1" },
+        "spec": { "endpointSelector": app("a"), "ingress": [{ "fromRequires": [{}] }] },
+    });
+    let checked = parse(&object, &LabelFilter::new([]).unwrap()).unwrap();
+    compiler.put_closed(checked.reference.clone(), &checked.governs);
+    let closed = (vec![Action::Deny], vec!["p0".to_owned(), "p1".to_owned()]);
+    assert_eq!((governs(&compiler, a), governs(&compiler, b)), (closed, open.clone()));
+    assert!(!compiler.set(a, Direction::Egress).unwrap().default_deny);
+    // A later version that is understood.
+    compiler.put_policy(policy(1, &specs()[0]));
+    assert_eq!(governs(&compiler, a).0.len(), 3);
+    compiler.put_closed(checked.reference.clone(), &checked.governs);
+    compiler.remove_policy(&checked.reference);
+    assert_eq!(governs(&compiler, a), open);
 }
 
 /// A table that is full leaves what there is as it is, and what could not be written is written once there is room.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mesh_model::NamedPort;
-use mesh_policy_rules::{DirectionRules, Peers, Policy, PolicyRef, PortMatch, PortRule, Ports};
+use mesh_policy_rules::{
+    Action, DirectionRules, Governed, Peers, Policy, PolicyRef, PortMatch, PortRule, Ports, Rule,
+};
 
 use super::{Compiler, Direction, Noted, Subject};
 use crate::{
@@ -17,6 +19,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Compiled {
     policy: Policy,
+    /// It is refused: in the directions that it governs its pods may do nothing.
+    closed: bool,
     specs: Vec<Spec>,
 }
 
@@ -40,8 +44,25 @@ struct Numbers {
 impl Compiler {
     /// Adds a policy, or replaces the one of this name.
     pub fn put_policy(&mut self, policy: Policy) {
+        self.put(policy, false);
+    }
+
+    /// Adds a policy that is refused, or replaces the one of this name. In the directions that it governs its pods may do
+    /// nothing, whatever other policies allow: what it would have denied is not known.
+    pub fn put_closed(&mut self, reference: PolicyRef, governs: &[Governed]) {
+        let direction = |governed| DirectionRules { default_deny: governed, rules: Vec::new() };
+        let rules = governs.iter().map(|one| Rule {
+            subject: one.subject.clone(),
+            ingress: direction(one.ingress),
+            egress: direction(one.egress),
+        });
+        self.put(Policy { reference, rules: rules.collect() }, true);
+    }
+
+    fn put(&mut self, policy: Policy, closed: bool) {
         let reference = Arc::new(policy.reference.clone());
-        if self.policies.get(&reference).is_some_and(|present| present.policy == policy) {
+        let same = |present: &Compiled| present.policy == policy && present.closed == closed;
+        if self.policies.get(&reference).is_some_and(same) {
             return;
         }
         let mut changed: BTreeSet<usize> = BTreeSet::new();
@@ -59,7 +80,7 @@ impl Compiler {
         if let Some(former) = self.policies.remove(&reference) {
             changed.extend(self.release(former));
         }
-        self.policies.insert(reference, Compiled { policy, specs });
+        self.policies.insert(reference, Compiled { policy, closed, specs });
         changed.into_iter().for_each(|at| self.build_sets(at));
     }
 
@@ -127,6 +148,7 @@ impl Compiler {
             Enforcement::Always => set.default_deny = true,
             Enforcement::Default => {}
         }
+        let mut closed = false;
         // By policy, then by spec.
         let specs: BTreeSet<_> = self.subjects.selectors_of(&subject.labels).collect();
         for (reference, index) in specs {
@@ -138,6 +160,7 @@ impl Compiler {
                 Direction::Ingress => (&rule.ingress, &spec.ingress),
             };
             if rules.default_deny {
+                closed |= compiled.closed;
                 set.default_deny = true;
                 if set.denying.last() != Some(reference) {
                     set.denying.push(reference.clone());
@@ -153,6 +176,9 @@ impl Compiler {
                 };
                 set.rules.extend(ports(rule, direction, &subject.ports).into_iter().map(one));
             }
+        }
+        if closed {
+            set.rules.retain(|rule| rule.action == Action::Deny);
         }
         set.rules.sort_by_key(|rule| rule.action);
         set
