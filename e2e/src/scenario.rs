@@ -58,7 +58,10 @@ pub use health::{
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_removes_nothing;
-pub use policies::{default_deny_and_allow_across_clusters, policies_outlive_their_agent};
+pub use policies::{
+    default_deny_and_allow_across_clusters, policies_outlive_their_agent,
+    the_api_server_is_an_entity,
+};
 pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_removes_nothing, replicas_agree_on_identities,

@@ -14,3 +14,8 @@ fn default_deny_and_allow() {
     let mesh = Netns::configured("e2epolicy", &ON);
     scenario::default_deny_and_allow_across_clusters(&mesh);
 }
+
+#[test]
+fn the_api_server() {
+    scenario::the_api_server_is_an_entity(&Netns::configured("e2epolapi", &ON));
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 use mesh_labels::LabelFilter;
 use mesh_merge::{AddressDelta, AddressHolder, Merge, RangeDelta};
 use mesh_model::{
-    ClusterId, ClusterName, Identity, Labels, PolicyRef, Refusal, RefusalClass,
+    ClusterId, ClusterName, Identity, Labels, PolicyRef, Refusal, RefusalClass, ServiceName,
     identity::NAMESPACE_LABEL,
 };
 use mesh_pods::{AttachmentKey, Pods, State};
@@ -28,6 +28,8 @@ pub struct Enforcer {
     identities: Identities,
     pods: NodePods,
     host: Vec<IpAddr>,
+    /// The addresses of the own cluster's API server, and of the nodes on which it is.
+    api_servers: BTreeSet<IpAddr>,
     /// Keeps all labels: the apiserver says which policies name some that it leaves out.
     filter: LabelFilter,
     /// Addresses that could not be written.
@@ -96,6 +98,7 @@ impl Enforcer {
             identities: Identities::default(),
             pods: NodePods::default(),
             host: Vec::new(),
+            api_servers: BTreeSet::new(),
             filter: LabelFilter::everything(),
             unwritten: BTreeSet::new(),
             refused: Vec::new(),
@@ -154,11 +157,17 @@ impl Enforcer {
     pub fn tick(&mut self, host: Option<Vec<IpAddr>>, merge: &Merge, pods: &Pods, now: Instant) {
         let rested = self.writer.rested(now);
         self.compiler.reuse(rested);
-        if let Some(host) = host.filter(|host| *host != self.host) {
-            let class = Class::Host { kube_apiserver: false };
-            match self.writer.set_host(&host, &class) {
+        let moved = self.follow_api_servers(merge, now);
+        if let Some(host) = host.or_else(|| moved.then(|| self.host.clone()))
+            && (moved || host != self.host)
+        {
+            let kube_apiserver = host.iter().any(|address| self.api_servers.contains(address));
+            match self.writer.set_host(&host, &Class::Host { kube_apiserver }) {
                 Ok(()) => self.host = host,
                 Err(error) => self.failed(&error),
+            }
+            if moved {
+                self.writer.move_epoch();
             }
         }
         if self.problem.take().is_some() || !self.unwritten.is_empty() {
@@ -186,6 +195,27 @@ impl Enforcer {
     /// What could not be written.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    /// The API server's addresses are those that the service `kubernetes` has now. Whether they are others than before.
+    fn follow_api_servers(&mut self, merge: &Merge, now: Instant) -> bool {
+        let found = api_servers(merge, &self.local);
+        if found == self.api_servers {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.api_servers, found);
+        let moved: Vec<IpAddr> = before.symmetric_difference(&self.api_servers).copied().collect();
+        for address in &moved {
+            // One outside the mesh is a range of its own.
+            let is_outside = self.identities.holder(*address).is_none()
+                && merge.range_of(*address).is_none()
+                && self.api_servers.contains(address);
+            let class = Class::World { v6: address.is_ipv6(), kube_apiserver: true };
+            self.writer.set_base((*address).into(), is_outside.then_some(class));
+        }
+        self.apply(now);
+        moved.into_iter().for_each(|address| self.place(merge, address, now));
+        true
     }
 
     fn apply(&mut self, now: Instant) {
@@ -300,7 +330,9 @@ impl Enforcer {
         let meant =
             self.identities.holder(address).and_then(|AddressHolder { cluster, identity }| {
                 let class = match identity {
-                    Identity::REMOTE_NODE => Class::RemoteNode { kube_apiserver: false },
+                    Identity::REMOTE_NODE => {
+                        Class::RemoteNode { kube_apiserver: self.api_servers.contains(&address) }
+                    }
                     _ => self.class_of(merge, cluster, identity)?.0,
                 };
                 let owner = self.pods.at(address);
@@ -328,6 +360,23 @@ impl Enforcer {
         let name = merge.name_of(cluster)?;
         Some(Class::Pod(identity.get(), Arc::from(name.as_str())))
     }
+}
+
+/// The addresses of a cluster's API server, and all those of the nodes on which it is.
+fn api_servers(merge: &Merge, cluster: &ClusterName) -> BTreeSet<IpAddr> {
+    let Some(id) = merge.id_of(cluster) else { return BTreeSet::new() };
+    let service = ServiceName { namespace: "default".into(), name: "kubernetes".into() };
+    let backends = merge.backends_of(&service).map(|(backend, ..)| backend);
+    let mut found: BTreeSet<IpAddr> =
+        backends.filter(|backend| backend.cluster == id).map(|backend| backend.address).collect();
+    if !found.is_empty() {
+        for (_, addresses) in merge.nodes(cluster) {
+            if addresses.iter().any(|address| found.contains(address)) {
+                found.extend(addresses);
+            }
+        }
+    }
+    found
 }
 
 /// The pods that a refused policy governs. Where it names a label that the apiserver leaves out, that requirement would match

@@ -1,6 +1,10 @@
 //! Policies that nodes enforce on their pods' packets.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::Child,
+    time::Duration,
+};
 
 use crate::{
     json,
@@ -67,6 +71,27 @@ spec:
   - toPorts: [{ports: [{port: \"8080\", protocol: TCP}], rules: {http: [{method: GET}]}}]
 ";
 
+const ONLY_THE_API_SERVER: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: api}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress: [{toEntities: [kube-apiserver]}]
+";
+
+const API_SERVER: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: kubernetes}
+spec: {clusterIP: 10.102.0.1, ports: [{name: https, port: 443, targetPort: 6443}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: kubernetes}
+subsets: [{addresses: [{ip: ADDRESS}], ports: [{name: https, port: 6443}]}]
+";
+
 /// A file without objects: what was in it is gone.
 const NOTHING: &str = "";
 
@@ -125,6 +150,50 @@ pub fn policies_outlive_their_agent(mesh: &impl Mesh) {
         let passes = calls(mesh, &a, CLIENT, server, false);
         if passes { Err("it passes".into()) } else { Ok(()) }
     });
+}
+
+/// A pod that may reach the API server only reaches its node, from elsewhere and from that node itself, and no other.
+pub fn the_api_server_is_an_entity(mesh: &impl Mesh) {
+    let (_, b, _) = set_up(mesh);
+    let nodes = mesh.nodes(&b);
+    let v4 = |node: &String| mesh.node_ips(&b, node).into_iter().find(|ip| ip.is_ipv4());
+    let addresses: Vec<IpAddr> = nodes.iter().filter_map(v4).collect();
+    let [first, second] = addresses[..] else { panic!("two nodes: {addresses:?}") };
+    let servers: Vec<Running> = nodes
+        .iter()
+        .map(|node| {
+            let serve = ["clustermesh", "lab-pod", "serve", "--tcp", "6443"];
+            Running(mesh.on_node(&b, node, &serve).spawn().expect("the server starts"))
+        })
+        .collect();
+    let reached =
+        || [first, second].map(|node| calls(mesh, &b, CLIENT, SocketAddr::new(node, 6_443), false));
+    let wait = |wanted: [bool; 2]| {
+        within(Duration::from_secs(30), "the nodes that are reached", || {
+            let found = reached();
+            if found == wanted { Ok(()) } else { Err(format!("{found:?} and not {wanted:?}")) }
+        });
+    };
+    wait([true; 2]);
+    mesh.apply_text(&b, "policy", ONLY_THE_API_SERVER);
+    wait([false; 2]);
+    for (node, wanted) in [(first, [true, false]), (second, [false, true])] {
+        mesh.apply_text(&b, "kubernetes", &API_SERVER.replace("ADDRESS", &node.to_string()));
+        wait(wanted);
+    }
+    mesh.apply_text(&b, "kubernetes", NOTHING);
+    wait([false; 2]);
+    drop(servers);
+}
+
+/// A process that ends with the scenario.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Default deny, an allow for pods of another cluster by their labels, and neither any more. The same labels in the own
