@@ -101,6 +101,7 @@ mod tests {
             identity: None,
             ips: vec!["fd00::7".parse().unwrap(), address.parse().unwrap()],
             socket_lb: true,
+            named_ports: Vec::new(),
         }
     }
 

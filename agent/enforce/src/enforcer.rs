@@ -284,13 +284,16 @@ impl Enforcer {
             let State::Bound(identity) = state else { continue };
             let Some(labels) = merge.labels_of(&self.local, identity) else { continue };
             let labels = Labels::parse(labels);
+            let name = &attachment.pod;
+            let ports = merge.local_pod(name.namespace(), name.name());
+            let ports = ports.map(|pod| pod.named_ports.clone()).unwrap_or_default();
             present.insert(attachment.key.clone());
             let known = self.pods.get(&attachment.key);
-            if known.is_some_and(|known| known.is(attachment, identity, &labels)) {
+            if known.is_some_and(|known| known.is(attachment, identity, &labels, &ports)) {
                 continue;
             }
             touched.extend(self.remove_pod(&attachment.key, now));
-            let position = self.compiler.add_subject(labels.clone(), Vec::new());
+            let position = self.compiler.add_subject(labels.clone(), ports.clone());
             let number = match self.writer.add_endpoint(position, now) {
                 Ok(number) => number,
                 Err(error) => {
@@ -305,6 +308,7 @@ impl Enforcer {
                 addresses: attachment.addresses.clone(),
                 identity,
                 labels,
+                ports,
                 position,
                 number,
             };

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use mesh_model::{Identity, Labels};
+use mesh_model::{Identity, Labels, NamedPort};
 use mesh_pods::{Attachment, AttachmentKey};
 
 /// The pods that are in the tables.
@@ -24,6 +24,7 @@ pub(crate) struct Entry {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) identity: Identity,
     pub(crate) labels: Labels,
+    pub(crate) ports: Vec<NamedPort>,
     /// Its position in the compiler.
     pub(crate) position: usize,
     /// Its number in the tables.
@@ -72,9 +73,16 @@ impl NodePods {
 
 impl Entry {
     /// Whether a pod is as it was.
-    pub(crate) fn is(&self, attachment: &Attachment, identity: Identity, labels: &Labels) -> bool {
+    pub(crate) fn is(
+        &self,
+        attachment: &Attachment,
+        identity: Identity,
+        labels: &Labels,
+        ports: &[NamedPort],
+    ) -> bool {
         self.netns == attachment.netns.path
             && self.addresses == attachment.addresses
             && (self.identity, &self.labels) == (identity, labels)
+            && self.ports == ports
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option
             identity,
             ips: pod.ips.to_vec(),
             socket_lb: !pod.socket_lb_off,
+            named_ports: pod.template.named_ports.clone(),
         }))
     })
 }

@@ -29,6 +29,7 @@ spec:
   - name: echo
     image: clustermesh:dev
     command: [clustermesh, lab-pod, serve, --tcp, \"8080\", --udp, \"8080\"]
+    ports: [{name: web, containerPort: 8080}]
 ---
 apiVersion: v1
 kind: Pod
@@ -48,7 +49,7 @@ metadata: {name: default-deny}
 spec: {podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}
 ";
 
-/// Of cluster a's clients, to cluster b's server.
+/// Of cluster a's clients, to cluster b's server, at a port by its name.
 const ALLOW: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -57,7 +58,7 @@ spec:
   endpointSelector: {matchLabels: {app: server}}
   ingress:
   - fromEndpoints: [{matchLabels: {app: client, io.cilium.k8s.policy.cluster: a}}]
-    toPorts: [{ports: [{port: \"8080\", protocol: TCP}]}]
+    toPorts: [{ports: [{port: web, protocol: TCP}]}]
 ";
 
 /// Of which nobody knows what it would let in: rules about HTTP are not supported.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    endpoint::NamedPort,
     identity::Identity,
     service::{PortMap, Protocol, ServiceName},
     traffic::ServiceTraffic,
@@ -50,6 +51,8 @@ pub struct LocalPod {
     pub ips: Vec<IpAddr>,
     /// Whether the node's socket hooks translate its connections to services.
     pub socket_lb: bool,
+    /// Its named ports, for policies that name them.
+    pub named_ports: Vec<NamedPort>,
 }
 
 /// A namespace of the local cluster.

@@ -62,23 +62,34 @@ pub(crate) fn encode(record: &EndpointAddress) -> Vec<u8> {
         namespace: namespace.clone(),
         pod: pod.clone(),
         service_account: service_account.clone(),
-        named_ports: named_ports
-            .iter()
-            .map(|NamedPort { name, port }| NamedPortJson {
-                name: name.clone(),
-                port: port.number,
-                protocol: port.protocol.as_str().into(),
-            })
-            .collect(),
+        named_ports: encode_ports(named_ports),
     })
+}
+
+pub(crate) fn encode_ports(ports: &[NamedPort]) -> Vec<NamedPortJson> {
+    let port = |NamedPort { name, port }: &NamedPort| NamedPortJson {
+        name: name.clone(),
+        port: port.number,
+        protocol: port.protocol.as_str().into(),
+    };
+    ports.iter().map(port).collect()
+}
+
+/// One with an unknown protocol is left out.
+pub(crate) fn decode_ports(ports: Vec<NamedPortJson>) -> Result<Vec<NamedPort>, DecodeError> {
+    limits::NAMED_PORTS.check(ports.len())?;
+    limits::PORT_NAME.texts(ports.iter().map(|port| &port.name))?;
+    let port = |NamedPortJson { name, port, protocol }| {
+        let port = Port { protocol: protocol.parse().ok()?, number: port };
+        Some(NamedPort { name, port })
+    };
+    Ok(ports.into_iter().filter_map(port).collect())
 }
 
 pub(crate) fn decode(peer: &Peer, key: IpNet, value: &[u8]) -> Result<Record, DecodeError> {
     let json: AddressJson = serde_json::from_slice(value)?;
     let AddressJson { metadata, namespace, pod, service_account, .. } = &json;
     limits::NAME.texts([metadata, namespace, pod, service_account])?;
-    limits::NAMED_PORTS.check(json.named_ports.len())?;
-    limits::PORT_NAME.texts(json.named_ports.iter().map(|port| &port.name))?;
     let ip = address("IP", &json.ip)?;
     let found = match &json.mask {
         None => IpNet::from(ip),
@@ -105,14 +116,6 @@ pub(crate) fn decode(peer: &Peer, key: IpNet, value: &[u8]) -> Result<Record, De
         namespace: json.namespace,
         pod: json.pod,
         service_account: json.service_account,
-        named_ports: json
-            .named_ports
-            .into_iter()
-            // Ignore a port with an unknown protocol, but keep the address.
-            .filter_map(|p| {
-                let protocol = p.protocol.parse().ok()?;
-                Some(NamedPort { name: p.name, port: Port { protocol, number: p.port } })
-            })
-            .collect(),
+        named_ports: decode_ports(json.named_ports)?,
     })))
 }

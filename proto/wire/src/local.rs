@@ -8,6 +8,7 @@ use crate::{
     check::{address, expect, identity_of},
     error::DecodeError,
     go_json::{self, go_struct},
+    ip::{NamedPortJson, decode_ports, encode_ports},
     limits,
     peer::Peer,
 };
@@ -23,6 +24,7 @@ go_struct! {
         "identity" => identity: u32, omit;
         "ips" => ips: Vec<String>;
         "socketLB" => socket_lb: bool;
+        "namedPorts" => named_ports: Vec<NamedPortJson>, omit;
     }
 }
 
@@ -39,7 +41,7 @@ go_struct! {
 pub(crate) const VERSION: u32 = 1;
 
 pub(crate) fn encode_pod(pod: &LocalPod) -> Vec<u8> {
-    let LocalPod { namespace, name, node, uid, identity, ips, socket_lb } = pod;
+    let LocalPod { namespace, name, node, uid, identity, ips, socket_lb, named_ports } = pod;
     go_json::to_vec(&PodJson {
         v: VERSION,
         namespace: namespace.clone(),
@@ -49,6 +51,7 @@ pub(crate) fn encode_pod(pod: &LocalPod) -> Vec<u8> {
         identity: identity.unwrap_or(Identity::UNKNOWN).get(),
         ips: ips.iter().map(ToString::to_string).collect(),
         socket_lb: *socket_lb,
+        named_ports: encode_ports(named_ports),
     })
 }
 
@@ -76,6 +79,7 @@ pub(crate) fn decode_pod(
         identity,
         ips: json.ips.iter().map(|ip| address("ips", ip)).collect::<Result<_, _>>()?,
         socket_lb: json.socket_lb,
+        named_ports: decode_ports(json.named_ports)?,
     })))
 }
 
@@ -107,7 +111,7 @@ pub(crate) fn known(version: u32) -> Result<(), DecodeError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use mesh_model::{ClusterId, ClusterLimit, ClusterName};
+    use mesh_model::{ClusterId, ClusterLimit, ClusterName, NamedPort, Port, Protocol};
 
     use super::*;
     use crate::{
@@ -117,7 +121,7 @@ pub(crate) mod tests {
     };
 
     const POD: &str = "clustermesh/local/v1/pods/n1/shop/cart-1";
-    const POD_JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-1","node":"n1","uid":"5b0f","identity":458753,"ips":["10.7.1.5","fd00:7::5"],"socketLB":true}"#;
+    const POD_JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-1","node":"n1","uid":"5b0f","identity":458753,"ips":["10.7.1.5","fd00:7::5"],"socketLB":true,"namedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]}"#;
     const NAMESPACE: &str = "clustermesh/local/v1/namespaces/shop";
     const NAMESPACE_JSON: &str = r#"{"v":1,"name":"shop","labels":{"team":"a"},"global":true}"#;
 
@@ -142,8 +146,13 @@ pub(crate) mod tests {
             identity: Some(Identity::new(458_753)),
             ips: vec!["10.7.1.5".parse().unwrap(), "fd00:7::5".parse().unwrap()],
             socket_lb: true,
+            named_ports: vec![NamedPort {
+                name: "http".into(),
+                port: Port { protocol: Protocol::Tcp, number: 8_080 },
+            }],
         };
-        let scheduled = LocalPod { identity: None, ips: Vec::new(), ..pod.clone() };
+        let scheduled =
+            LocalPod { identity: None, ips: Vec::new(), named_ports: Vec::new(), ..pod.clone() };
         let scheduled_json = r#"{"v":1,"namespace":"shop","name":"cart-1","node":"n1","uid":"5b0f","ips":[],"socketLB":true}"#;
         let namespace = LocalNamespace {
             name: "shop".into(),
@@ -183,7 +192,8 @@ pub(crate) mod tests {
             (POD, "458753", "6", "the identity is 6, expected 458752 to 524287"),
             (POD, "458753", "-1", "JSON: identity"),
             (POD, "10.7.1.5", "10.7.1.500", "ips: \"10.7.1.500\" is not an IP address"),
-            (POD, "true}", "1}", "JSON: socketLB"),
+            (POD, "\"socketLB\":true", "\"socketLB\":1", "JSON: socketLB"),
+            (POD, "8080", "80800", "JSON: namedPorts"),
             (NAMESPACE, "\"v\":1", "\"v\":9", "version 9 is not known"),
             (NAMESPACE, "shop", "shed", "name is shed, expected shop"),
             (NAMESPACE, "{\"team\":\"a\"}", "[]", "JSON: labels"),

@@ -117,8 +117,12 @@ fn node() -> impl Strategy<Value = Record> {
         })
 }
 
+fn named_ports() -> impl Strategy<Value = Vec<NamedPort>> {
+    vec((text(), port()).prop_map(|(name, port)| NamedPort { name, port }), 0..3)
+}
+
 fn address() -> impl Strategy<Value = Record> {
-    let ports = vec((text(), port()).prop_map(|(name, port)| NamedPort { name, port }), 0..3);
+    let ports = named_ports();
     let who = prop_oneof![identity(), (0u32..256).prop_map(Identity::new)];
     ((net(ip()), option::of(ip()), who, any::<u8>()), (text(), text(), text(), text(), ports))
         .prop_map(|((net, host, identity, encryption_key), rest)| {
@@ -230,9 +234,16 @@ fn local_namespace() -> impl Strategy<Value = Record> {
 }
 
 fn local_pod() -> impl Strategy<Value = Record> {
-    ((name(), name(), name(), text()), option::of(identity()), vec(ip(), 0..3), any::<bool>())
-        .prop_map(|((namespace, name, node, uid), identity, ips, socket_lb)| {
-            Record::Pod(Box::new(LocalPod { namespace, name, node, uid, identity, ips, socket_lb }))
+    (
+        (name(), name(), name(), text()),
+        option::of(identity()),
+        vec(ip(), 0..3),
+        (any::<bool>(), named_ports()),
+    )
+        .prop_map(|((namespace, name, node, uid), identity, ips, (socket_lb, named_ports))| {
+            let pod =
+                LocalPod { namespace, name, node, uid, identity, ips, socket_lb, named_ports };
+            Record::Pod(Box::new(pod))
         })
 }
 

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use mesh_model::{
-    ClusterName, LocalNamespace, LocalPod, LocalPolicy, PolicyRef, RecordKind, Refusal,
+    ClusterName, LocalNamespace, LocalPod, LocalPolicy, NamedPort, PolicyRef, RecordKind, Refusal,
 };
 
 use super::{Delta, Merge};
@@ -144,7 +144,9 @@ pub(super) fn policy_bytes(policy: &LocalPolicy) -> u64 {
 }
 
 pub(super) fn pod_bytes(pod: &LocalPod) -> u64 {
-    let LocalPod { namespace, name, node, uid, ips, .. } = pod;
+    let LocalPod { namespace, name, node, uid, ips, named_ports, .. } = pod;
     let texts = 2 * (text(namespace) + text(name)) + text(node) + text(uid);
-    slot::<PodName, (LocalPod, u32)>() + texts + list::<IpAddr>(ips.len())
+    let ports = named_ports.iter().map(|port| text(&port.name)).sum::<u64>()
+        + list::<NamedPort>(named_ports.len());
+    slot::<PodName, (LocalPod, u32)>() + texts + list::<IpAddr>(ips.len()) + ports
 }

@@ -228,14 +228,14 @@ fn a_pod_is_exported_for_its_node_as_soon_as_it_is_scheduled() {
     assert_eq!(
         cluster.local("pods"),
         [
-            r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"5b0f","identity":458753,"ips":[],"socketLB":true}"#
+            r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"5b0f","identity":458753,"ips":[],"socketLB":true,"namedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]}"#
         ]
     );
     cluster.apply(&pod("p", "10.7.1.5", "x").replace(
         "namespace: shop,",
         "namespace: shop, annotations: {clustermesh.dev/socket-lb: 'off'},",
     ));
-    let exported = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
+    let exported = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false,"namedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]}"#;
     assert_eq!(cluster.local("pods"), [exported]);
     // A namespace outside the mesh is only exported for local nodes.
     cluster.apply(&namespace("false"));

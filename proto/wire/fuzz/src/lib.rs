@@ -112,8 +112,8 @@ mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use mesh_model::{
         Affinity, EndpointSlice, Identity, LocalNamespace, LocalPod, LocalPolicy, LocalService,
-        PolicyKind, PolicyRef, Port, Protocol, Record, Refusal, RefusalClass, ServiceName,
-        ServiceTraffic, SliceEndpoint, WeightsOf,
+        NamedPort, PolicyKind, PolicyRef, Port, Protocol, Record, Refusal, RefusalClass,
+        ServiceName, ServiceTraffic, SliceEndpoint, WeightsOf,
         service::{SERVICE_NAME_LABEL, SlicePort},
     };
 
@@ -214,6 +214,10 @@ mod tests {
             identity: Some(Identity::new(458_753)),
             ips: ["10.7.1.5", "fd00:7::5"].map(|ip| ip.parse().unwrap()).into(),
             socket_lb: true,
+            named_ports: vec![NamedPort {
+                name: "http".into(),
+                port: Port { protocol: Protocol::Tcp, number: 8_080 },
+            }],
         };
         let labels = [("team".into(), "a".into())].into();
         let namespace = LocalNamespace { name: "shop".into(), labels, global: true };
